@@ -1,0 +1,126 @@
+//! Every limit of Sluice, in one place, each with the reason for its number.
+//!
+//! They are enforced where outside data enters, before anything is allocated for it.
+
+use std::time::Duration;
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// Largest gRPC message either way: tonic's own default, restated so that nobody raises it by accident.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB as usize;
+/// Largest chunk, raw: a quarter of a gRPC message, so that one always fits.
+pub const CHUNK_BYTES_MAX: u32 = 256 * KIB as u32;
+/// Mean chunk: below 64 KiB the index outgrows what deduplication saves (measured on package trees).
+pub const CHUNK_BYTES_MEAN: u32 = 64 * KIB as u32;
+/// Smallest chunk but for a file's last: a quarter of the mean, as the FastCDC paper proposes.
+pub const CHUNK_BYTES_MIN: u32 = 16 * KIB as u32;
+/// Largest manifest in canonical bytes: a million entries of 256 bytes.
+pub const MANIFEST_BYTES_MAX: u64 = 256 * MIB;
+/// Most entries in a manifest: larger trees are several applications.
+pub const MANIFEST_ENTRIES_MAX: u64 = 1_000_000;
+/// Longest path inside a package: leaves three quarters of PATH_MAX to the host's own prefix.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Longest path component: NAME_MAX of every Linux file system in use.
+pub const COMPONENT_BYTES_MAX: usize = 255;
+/// Deepest path: what the symlink check and the walker are sized for.
+pub const PATH_DEPTH_MAX: usize = 64;
+/// Most symlinks followed while resolving one path: the kernel's own MAXSYMLINKS.
+pub const SYMLINK_HOPS_MAX: usize = 40;
+/// Largest package, raw.
+pub const PACKAGE_BYTES_MAX: u64 = 20 * GIB;
+/// Raw bytes in one transfer frame: large enough to compress solid, small enough to decode in bounded memory.
+pub const FRAME_BYTES_MAX: u64 = 32 * MIB;
+/// Raw bytes that one cold frame gathers: 16 MiB loses 2 % against one solid stream (measured).
+pub const FRAME_SOLID_BYTES: u64 = 16 * MIB;
+/// Most base bytes that one frame may lean on.
+pub const FRAME_BASE_BYTES_MAX: u64 = 64 * MIB;
+/// Largest compressed frame: zstd's worst-case growth on `FRAME_BYTES_MAX`, rounded up.
+pub const FRAME_WIRE_BYTES_MAX: u64 = 33 * MIB;
+/// Largest transfer plan, encoded: a million extents of 48 bytes.
+pub const PLAN_BYTES_MAX: u64 = 64 * MIB;
+/// zstd window of any frame, as a power of two: covers the frame and its base.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Size of one message of a content stream: amortises framing to 0.1 %, stays far below the message limit.
+pub const CONTENT_MESSAGE_BYTES: usize = 32 * KIB as usize;
+/// Raw bytes of chunks that one upload message carries.
+pub const UPLOAD_GROUP_BYTES: u64 = 2 * MIB;
+/// Size at which the depot closes a pack: one object-store request then moves tens of MiB.
+pub const PACK_BYTES: u64 = 32 * MIB;
+/// Share of a file system, in percent, that staging leaves free.
+pub const DISK_FLOOR_PERCENT: u64 = 10;
+
+/// Concurrent streams on one connection.
+pub const STREAMS_PER_CONNECTION: u32 = 32;
+/// Connections one identity may hold: control, content, and one of each while it reconnects.
+pub const CONNECTIONS_PER_IDENTITY: usize = 4;
+/// Connections in handshake at once: bounds the cost of peers that never finish one.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Connections in all.
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// Time a TLS handshake may take.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest header list.
+pub const HEADER_LIST_BYTES_MAX: u32 = 16 * KIB as u32;
+/// HTTP/2 keepalive interval.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Time a keepalive may go unanswered.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// HTTP/2 stream and connection window of content: one second of 64 Mbit/s in flight.
+pub const CONTENT_WINDOW_BYTES: u32 = 8 * MIB as u32;
+
+/// Interval of an agent's heartbeats.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Silence after which a host counts as unreachable: three lost heartbeats and some grace.
+pub const HEARTBEAT_LOST_AFTER: Duration = Duration::from_secs(20);
+/// First delay before an agent reconnects; doubled with full jitter.
+pub const RECONNECT_DELAY_MIN: Duration = Duration::from_secs(1);
+/// Longest delay before an agent reconnects.
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(300);
+/// Time an order stays valid unless renewed: a switch does not begin after it.
+pub const ORDER_TTL: Duration = Duration::from_secs(15 * 60);
+/// Interval at which a coordinator repeats standing orders to a connected agent: a third of their life.
+pub const ORDER_RENEWAL: Duration = Duration::from_secs(5 * 60);
+
+/// Time limit of a hook without one of its own.
+pub const HOOK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Time between TERM and KILL.
+pub const HOOK_GRACE: Duration = Duration::from_secs(10);
+/// Output kept of a hook: half from its head, half from its tail.
+pub const HOOK_OUTPUT_BYTES_MAX: usize = MIB as usize;
+/// Output of a hook that travels in a report: what an operator reads on one screen or two.
+pub const REPORT_OUTPUT_BYTES_MAX: usize = 16 * KIB as usize;
+/// Releases kept on a host besides what is being staged.
+pub const RETENTION_RELEASES: usize = 3;
+
+/// Life of a join or operator token.
+pub const JOIN_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);
+/// Life of an agent's certificate; renewed after half of it.
+pub const AGENT_CERTIFICATE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Life of an operator's certificate.
+pub const OPERATOR_CERTIFICATE_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Life of the built-in certificate authority.
+pub const CA_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Life of the coordinator's own certificate; made anew at each start.
+pub const COORDINATOR_CERTIFICATE_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Largest certificate signing request, PEM.
+pub const CSR_BYTES_MAX: usize = 8 * KIB as usize;
+/// Longest release notes.
+pub const NOTES_BYTES_MAX: usize = 64 * KIB as usize;
+/// Largest `sluice.toml`.
+pub const SPEC_BYTES_MAX: u64 = 256 * KIB;
+/// Longest name of an application, host, site or operator: one DNS label.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Most labels of one host.
+pub const LABELS_MAX: usize = 64;
+/// Most bytes that one pacing grant covers: 100 ms at the slowest rate that is not paced byte by byte.
+pub const PACING_QUANTUM_BYTES_MAX: u64 = 64 * KIB;
+/// Fewest bytes that one pacing grant covers: one TCP segment.
+pub const PACING_QUANTUM_BYTES_MIN: u64 = 1448;
+/// Time whose worth of bytes may leave at once after a pause.
+pub const PACING_BURST: Duration = Duration::from_millis(50);
+/// Bytes of TCP and IP headers counted for each segment, so that a limit is what the link sees.
+pub const SEGMENT_OVERHEAD_BYTES: u64 = 52;
+/// Payload of a full TCP segment on Ethernet with time stamps.
+pub const SEGMENT_PAYLOAD_BYTES: u64 = 1448;

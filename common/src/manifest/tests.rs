@@ -1,0 +1,114 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn file(path: &str, bytes: &[u8]) -> Entry {
+    let kind =
+        EntryKind::File(FileEntry { executable: false, size: bytes.len() as u64, digest: Digest::of(bytes) });
+    Entry { path: path.parse().unwrap(), kind }
+}
+
+fn dir(path: &str) -> Entry {
+    Entry { path: path.parse().unwrap(), kind: EntryKind::Directory }
+}
+
+fn link(path: &str, target: &str) -> Entry {
+    Entry { path: path.parse().unwrap(), kind: EntryKind::Symlink { target: target.into() } }
+}
+
+#[test]
+fn the_canonical_form_never_changes() {
+    let manifest =
+        Manifest::new(vec![dir("bin"), file("bin/a", b"one"), link("bin/b", "a"), file("c", b"two")]).unwrap();
+    // A golden digest: when this fails, every package in the field gets another name.
+    assert_eq!(
+        manifest.digest().to_string(),
+        "sha256:760875c50d081fe684d44715a1ae7507bffbaf61e5fd283f5f94f780a51e987f"
+    );
+    assert_eq!(Manifest::decode(&manifest.encode()).unwrap(), manifest);
+}
+
+#[test]
+fn structure_is_checked() {
+    for (name, entries) in [
+        ("twice", vec![file("a", b""), file("a", b"")]),
+        ("unsorted", vec![file("b", b""), file("a", b"")]),
+        ("no parent", vec![file("a/b", b"")]),
+        ("parent is a file", vec![file("a", b""), file("a/b", b"")]),
+        ("parent is a link", vec![link("a", "."), file("a/b", b"")]),
+        ("one digest, two sizes", vec![
+            file("a", b"x"),
+            Entry {
+                path: "b".parse().unwrap(),
+                kind: EntryKind::File(FileEntry { executable: false, size: 9, digest: Digest::of(b"x") }),
+            },
+        ]),
+    ] {
+        assert!(Manifest::new(entries).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn links_that_leave_the_tree_are_refused() {
+    for (name, entries) in [
+        ("absolute", vec![link("a", "/etc/passwd")]),
+        ("up", vec![link("a", "..")]),
+        ("up and aside", vec![dir("d"), link("d/a", "../../x")]),
+        ("down then up", vec![link("a", "b/../../x")]),
+        ("through another link", vec![
+            dir("d"),
+            dir("d/e"),
+            link("d/e/root", "../.."),
+            link("out", "d/e/root/.."),
+        ]),
+        ("empty", vec![link("a", "")]),
+    ] {
+        assert!(Manifest::new(entries).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn links_that_stay_inside_are_accepted() {
+    for entries in [
+        vec![link("a", "b"), file("b", b"")],
+        vec![link("dangling", "nowhere")],
+        vec![link("loop", "loop")],
+        vec![dir("d"), link("d/up", ".."), file("x", b"")],
+        vec![dir("d"), link("d/same", "../d/./same2")],
+    ] {
+        Manifest::new(entries).unwrap();
+    }
+}
+
+#[test]
+fn a_count_larger_than_the_bytes_is_refused_before_allocation() {
+    let mut bytes = b"sluice-manifest\x01".to_vec();
+    codec_put(&mut bytes, 1_000_000);
+    assert!(Manifest::decode(&bytes).is_err());
+}
+
+fn codec_put(bytes: &mut Vec<u8>, value: u64) {
+    crate::codec::put_varint(bytes, value);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_or_are_refused_and_what_decodes_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut with_magic = b"sluice-manifest\x01".to_vec();
+        with_magic.extend_from_slice(&bytes);
+        if let Ok(manifest) = Manifest::decode(&with_magic) {
+            prop_assert_eq!(manifest.encode(), with_magic);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_never_decodes_to_the_same_package(position in 0_usize..200, bit in 0_u8..8) {
+        let manifest = Manifest::new(vec![dir("bin"), file("bin/a", b"one"), link("bin/b", "a")]).unwrap();
+        let mut bytes = manifest.encode();
+        let at = position % bytes.len();
+        bytes[at] ^= 1 << bit;
+        if let Ok(other) = Manifest::decode(&bytes) {
+            prop_assert_ne!(other.digest(), manifest.digest());
+        }
+    }
+}

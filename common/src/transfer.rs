@@ -1,0 +1,122 @@
+//! What travels: content-addressed frames, and the plans that order them.
+//!
+//! A *frame* is a run of compressed bytes named by its digest: zstd, either plain or against base contents that
+//! the receiver has. A *plan* says which frames turn one package (or nothing) into another. Both are data:
+//! computed once, cached, served to any number of hosts, resumed at the byte. The receiver checks the frame's
+//! digest and then each part's, so that an encoder may be clever because it cannot lie.
+//!
+//! `plan` decides (pure), `encode` compresses, `wire` fixes the bytes of a plan, `decode` restores and verifies.
+
+mod cost;
+mod decode;
+mod encode;
+mod manifest_frame;
+mod plan;
+mod wire;
+
+use std::io::{self, Read};
+
+use crate::digest::Digest;
+
+pub use cost::{Cost, cost};
+pub use decode::{DecodeFrameError, PartSink, decode_frame};
+pub use encode::{Effort, EncodeError, EncodedFrame, encode_all, encode_frame};
+pub use manifest_frame::{decode_manifest, encode_manifest};
+pub use plan::plan;
+
+/// Serves the contents of a package by digest. What it serves may be damaged: receivers verify.
+pub trait ContentSource: Sync {
+    /// Opens the content at a byte offset.
+    fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>>;
+}
+
+/// The source of nothing: the base of a cold install.
+pub struct NoContent;
+
+impl ContentSource for NoContent {
+    fn reader(&self, content: &Digest, _offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("{content} has no base here")))
+    }
+}
+
+/// A run of bytes of one content, by its number in [`crate::manifest::Manifest::contents`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The content's number.
+    pub content: u32,
+    /// The first byte.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// A frame as planned, before it is compressed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameSpec {
+    /// What of the base package the frame leans on, in order; empty for a plain frame.
+    pub base: Vec<Extent>,
+    /// What of the target package the frame holds, in order.
+    pub parts: Vec<Extent>,
+}
+
+impl FrameSpec {
+    /// Returns the raw bytes that the frame restores.
+    pub fn raw_len(&self) -> u64 {
+        self.parts.iter().map(|part| part.len).sum()
+    }
+
+    /// Returns the base bytes that the frame leans on.
+    pub fn base_len(&self) -> u64 {
+        self.base.iter().map(|extent| extent.len).sum()
+    }
+}
+
+/// A part of a frame with the digest of its raw bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which bytes of the target.
+    pub extent: Extent,
+    /// SHA-256 of these bytes: the content's own digest where the part is the whole content.
+    pub digest: Digest,
+}
+
+/// A frame as it travels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// SHA-256 of the compressed bytes: the frame's name.
+    pub digest: Digest,
+    /// Length of the compressed bytes.
+    pub wire_len: u64,
+    /// What of the base package it leans on.
+    pub base: Vec<Extent>,
+    /// What it holds.
+    pub parts: Vec<Part>,
+}
+
+impl Frame {
+    /// Returns the raw bytes that the frame restores.
+    pub fn raw_len(&self) -> u64 {
+        self.parts.iter().map(|part| part.extent.len).sum()
+    }
+}
+
+/// The frames that turn `base` into `target`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransferPlan {
+    /// The package that the receiver has; nothing for a cold install.
+    pub base: Option<Digest>,
+    /// The package that it gets.
+    pub target: Digest,
+    /// The frames, in the order in which they are sent.
+    pub frames: Vec<Frame>,
+}
+
+impl TransferPlan {
+    /// Returns the compressed bytes of all frames.
+    pub fn wire_len(&self) -> u64 {
+        self.frames.iter().map(|frame| frame.wire_len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Compresses planned frames. Runs wherever the contents are: at the coordinator, or on a release engineer's
+//! machine for `sluice package cost`.
+
+use std::io::{self, Read, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use zstd::stream::write::Encoder;
+use zstd::zstd_safe::CParameter;
+
+use crate::caps;
+use crate::digest::{Digest, Hasher};
+use crate::manifest::Content;
+
+use super::{ContentSource, Extent, Frame, FrameSpec, Part};
+
+/// How much CPU encoding may take: levels measured so that quick plans are ready in about a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Effort {
+    /// zstd -3 plain, -9 against a base.
+    #[default]
+    Quick,
+    /// zstd -19 for both.
+    Best,
+}
+
+impl Effort {
+    fn level(self, spec: &FrameSpec) -> i32 {
+        match (self, spec.base.is_empty()) {
+            (Self::Quick, true) => 3,
+            (Self::Quick, false) => 9,
+            (Self::Best, _) => 19,
+        }
+    }
+}
+
+/// A frame and its compressed bytes.
+#[derive(Debug, Clone)]
+pub struct EncodedFrame {
+    /// What the bytes are.
+    pub frame: Frame,
+    /// The compressed bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Says why a frame could not be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum EncodeError {
+    /// Reading a content or compressing failed.
+    #[error("cannot encode a frame")]
+    Io(#[from] io::Error),
+    /// A content is not what its digest says.
+    #[error("content {0} is damaged at its source")]
+    Damaged(Digest),
+}
+
+/// A package's contents, numbered, with the bytes behind them.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a> {
+    contents: &'a [Content],
+    source: &'a dyn ContentSource,
+}
+
+impl Side<'_> {
+    fn reader(&self, extent: &Extent) -> io::Result<impl Read + '_> {
+        let digest = &self.contents[extent.content as usize].digest;
+        Ok(self.source.reader(digest, extent.offset)?.take(extent.len))
+    }
+
+    /// Reads base extents end to end.
+    pub(super) fn read_all(&self, extents: &[Extent]) -> io::Result<Vec<u8>> {
+        let total: u64 = extents.iter().map(|extent| extent.len).sum();
+        let mut bytes = Vec::with_capacity(total as usize);
+        for extent in extents {
+            let before = bytes.len() as u64;
+            self.reader(extent)?.read_to_end(&mut bytes)?;
+            if bytes.len() as u64 - before != extent.len {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a base content is shorter than its size"));
+            }
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn new<'a>(contents: &'a [Content], source: &'a dyn ContentSource) -> Side<'a> {
+        Side { contents, source }
+    }
+}
+
+/// Encodes one frame. `base` and `target` are the numbered contents of both packages with their sources.
+pub fn encode_frame(
+    spec: &FrameSpec,
+    base: (&[Content], &dyn ContentSource),
+    target: (&[Content], &dyn ContentSource),
+    effort: Effort,
+) -> Result<EncodedFrame, EncodeError> {
+    let prefix = Side::new(base.0, base.1).read_all(&spec.base)?;
+    let target = Side::new(target.0, target.1);
+    let mut encoder = Encoder::with_ref_prefix(Vec::new(), effort.level(spec), &prefix)?;
+    configure(&mut encoder, spec)?;
+    let mut parts = Vec::with_capacity(spec.parts.len());
+    for extent in &spec.parts {
+        parts.push(Part { extent: *extent, digest: copy_part(&target, extent, &mut encoder)? });
+    }
+    let bytes = encoder.finish()?;
+    let frame =
+        Frame { digest: Digest::of(&bytes), wire_len: bytes.len() as u64, base: spec.base.clone(), parts };
+    Ok(EncodedFrame { frame, bytes })
+}
+
+fn configure(encoder: &mut Encoder<'_, Vec<u8>>, spec: &FrameSpec) -> io::Result<()> {
+    // The plan carries lengths and digests; the frame need not repeat them.
+    encoder.include_contentsize(false)?;
+    encoder.include_checksum(false)?;
+    encoder.set_pledged_src_size(Some(spec.raw_len()))?;
+    if !spec.base.is_empty() {
+        let span = spec.raw_len() + spec.base_len();
+        let window_log = (u64::BITS - span.leading_zeros()).clamp(10, caps::ZSTD_WINDOW_LOG_MAX);
+        encoder.set_parameter(CParameter::WindowLog(window_log))?;
+        encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
+    }
+    Ok(())
+}
+
+/// Copies a part into the encoder and returns its digest; a whole content must be what its name says.
+fn copy_part(target: &Side<'_>, extent: &Extent, out: &mut impl Write) -> Result<Digest, EncodeError> {
+    let content = target.contents[extent.content as usize];
+    let mut hasher = Hasher::new();
+    let mut reader = target.reader(extent)?;
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let n = reader.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        hasher.update(&buffer[..n]);
+        out.write_all(&buffer[..n])?;
+    }
+    let digest = hasher.finish();
+    let whole = extent.offset == 0 && extent.len == content.size;
+    if hasher.len() != extent.len || (whole && digest != content.digest) {
+        return Err(EncodeError::Damaged(content.digest));
+    }
+    Ok(digest)
+}
+
+/// Encodes all of `specs` on `workers` threads. `each` gets every frame with its number, in any order; what it
+/// returns is collected in the order of `specs`.
+pub fn encode_all<T: Send>(
+    specs: &[FrameSpec],
+    base: (&[Content], &dyn ContentSource),
+    target: (&[Content], &dyn ContentSource),
+    effort: Effort,
+    workers: usize,
+    each: impl Fn(usize, EncodedFrame) -> Result<T, EncodeError> + Sync,
+) -> Result<Vec<T>, EncodeError> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<Option<T>>> = Mutex::new(specs.iter().map(|_| None).collect());
+    let work = || -> Result<(), EncodeError> {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(spec) = specs.get(number) else { return Ok(()) };
+            let result = encode_frame(spec, base, target, effort).and_then(|frame| each(number, frame));
+            let result = result.inspect_err(|_| next.store(specs.len(), Ordering::Relaxed))?;
+            done.lock().expect("no worker panics while it holds the lock")[number] = Some(result);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers.clamp(1, specs.len().max(1))).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("an encoder does not panic"))
+    })?;
+    let done = done.into_inner().expect("no worker panics while it holds the lock");
+    Ok(done.into_iter().flatten().collect())
+}

@@ -1,0 +1,212 @@
+use std::collections::HashMap;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::caps;
+use crate::manifest::{Content, Manifest};
+use crate::tree::Tree;
+
+/// Collects committed parts into whole contents, as an agent's staging directory does.
+#[derive(Default)]
+struct Memory {
+    files: HashMap<u32, Vec<u8>>,
+    open: Vec<u8>,
+}
+
+impl PartSink for Memory {
+    fn begin(&mut self, _: &Part) -> io::Result<()> {
+        self.open.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.open.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn commit(&mut self, part: &Part) -> io::Result<()> {
+        let file = self.files.entry(part.extent.content).or_default();
+        let end = (part.extent.offset + part.extent.len) as usize;
+        file.resize(file.len().max(end), 0);
+        file[part.extent.offset as usize..end].copy_from_slice(&self.open);
+        Ok(())
+    }
+}
+
+fn tree(files: &[(&str, Vec<u8>)]) -> (tempfile::TempDir, Tree) {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        let path = dir.path().join(path);
+        fs_err::create_dir_all(path.parent().unwrap_or(Path::new("."))).unwrap();
+        fs_err::write(path, bytes).unwrap();
+    }
+    let tree = Tree::scan(dir.path()).unwrap();
+    (dir, tree)
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    })
+    .take(len)
+    .collect()
+}
+
+/// Plans, encodes, passes the plan through its wire form, decodes; returns the restored contents and all frame bytes.
+fn travel(base: Option<&Tree>, target: &Tree) -> (Memory, Vec<EncodedFrame>) {
+    let base_contents = base.map(|tree| tree.manifest().contents()).unwrap_or_default();
+    let contents = target.manifest().contents();
+    let source: &dyn ContentSource = match base {
+        Some(tree) => tree,
+        None => &NoContent,
+    };
+    let specs = plan(base.map(Tree::manifest), target.manifest());
+    let encoded =
+        encode_all(&specs, (&base_contents, source), (&contents, target), Effort::Quick, 2, |_, frame| Ok(frame)).unwrap();
+    let sent = TransferPlan {
+        base: base.map(|tree| tree.manifest().digest()),
+        target: target.manifest().digest(),
+        frames: encoded.iter().map(|e| e.frame.clone()).collect(),
+    };
+    let bytes = sent.encode(&base_contents, &contents).unwrap();
+    let received = TransferPlan::decode(&bytes, &base_contents, &contents).unwrap();
+    assert_eq!(received, sent);
+    let mut memory = Memory::default();
+    for (frame, encoded) in received.frames.iter().zip(&encoded) {
+        decode_frame(frame, &encoded.bytes[..], (&base_contents, source), &mut memory).unwrap();
+    }
+    (memory, encoded)
+}
+
+fn assert_restored(memory: &Memory, base: Option<&Manifest>, target: &Tree) {
+    let known: Vec<Content> = base.map(Manifest::contents).unwrap_or_default();
+    for (number, content) in target.manifest().contents().iter().enumerate() {
+        match memory.files.get(&(number as u32)) {
+            Some(bytes) => assert_eq!(Digest::of(bytes), content.digest),
+            None => assert!(content.size == 0 || known.contains(content), "{content:?} never came"),
+        }
+    }
+}
+
+#[test]
+fn a_cold_install_restores_every_content() {
+    let (_dir, target) =
+        tree(&[("a/one", noise(1, 70_000)), ("a/two", noise(1, 70_000)), ("big", noise(2, 20 << 20)), ("empty", vec![])]);
+    let (memory, frames) = travel(None, &target);
+    assert_restored(&memory, None, &target);
+    assert_eq!(frames.len(), 2, "one solid frame and the rest of the large file");
+}
+
+#[test]
+fn an_update_sends_only_what_changed_and_against_what_the_host_has() {
+    let mut big = noise(3, 5 << 20);
+    let (_old, old) = tree(&[("same", noise(4, 100_000)), ("lib-1.2/big", big.clone()), ("small", noise(5, 3_000))]);
+    big.splice(1_000_000..1_000_000, noise(6, 500));
+    let mut small = noise(5, 3_000);
+    small[7] ^= 1;
+    let (_new, new) = tree(&[("same", noise(4, 100_000)), ("lib-1.3/big", big), ("small", small)]);
+    let (memory, frames) = travel(Some(&old), &new);
+    assert_restored(&memory, Some(old.manifest()), &new);
+    assert_eq!((frames.len(), memory.files.len()), (1, 2), "both changed files share a frame");
+    assert!(frames[0].bytes.len() < 1_500, "{} bytes", frames[0].bytes.len());
+}
+
+#[test]
+fn a_file_larger_than_a_frame_travels_in_segments() {
+    let old_bytes = noise(7, 70 << 20);
+    let mut new_bytes = old_bytes.clone();
+    new_bytes[50 << 20] ^= 1;
+    let (_old, old) = tree(&[("huge", old_bytes)]);
+    let (_new, new) = tree(&[("huge", new_bytes)]);
+    let (memory, frames) = travel(Some(&old), &new);
+    assert_restored(&memory, Some(old.manifest()), &new);
+    assert_eq!(frames.len(), 3);
+    assert!(frames.iter().all(|f| f.frame.raw_len() <= caps::FRAME_BYTES_MAX && f.bytes.len() < 40_000));
+}
+
+#[test]
+fn a_damaged_frame_or_base_is_never_accepted() {
+    let (_old, old) = tree(&[("x", noise(8, 200_000))]);
+    let mut bytes = noise(8, 200_000);
+    bytes[100_000] ^= 1;
+    let (_new, new) = tree(&[("x", bytes)]);
+    let (_, frames) = travel(Some(&old), &new);
+    let contents = old.manifest().contents();
+    for at in 0..frames[0].bytes.len() {
+        let mut damaged = frames[0].bytes.clone();
+        damaged[at] ^= 0x10;
+        let mut memory = Memory::default();
+        if decode_frame(&frames[0].frame, &damaged[..], (&contents, &old), &mut memory).is_ok() {
+            assert_eq!(memory.files[&0], fs_err::read(new.root().join("x")).unwrap(), "flip at {at} accepted");
+        }
+    }
+    fs_err::write(old.root().join("x"), noise(90, 200_000)).unwrap();
+    let refused = decode_frame(&frames[0].frame, &frames[0].bytes[..], (&contents, &old), &mut Memory::default());
+    assert!(matches!(refused, Err(DecodeFrameError::Damaged { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
+    let (_dir, target) = tree(&[("zeros", vec![0; 1 << 20])]);
+    let (_, frames) = travel(None, &target);
+    let mut frame = frames[0].frame.clone();
+    frame.parts[0].extent.len = 1_000;
+    frame.parts[0].digest = Digest::of(&vec![0; 1_000]);
+    let mut memory = Memory::default();
+    assert!(decode_frame(&frame, &frames[0].bytes[..], (&[], &NoContent), &mut memory).is_err());
+    assert_eq!(memory.files[&0].len(), 1_000);
+}
+
+#[test]
+fn the_manifest_travels_against_the_old_one() {
+    let files: Vec<(String, Vec<u8>)> = (0..500).map(|i| (format!("dir/file-{i}"), noise(i, 100))).collect();
+    let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
+    let (_old, old) = tree(&named);
+    let mut changed = named;
+    changed[250].1.push(0);
+    let (_new, new) = tree(&changed);
+    let (old, new) = (old.manifest().encode(), new.manifest().encode());
+    let delta = encode_manifest(&new, &old).unwrap();
+    assert!(delta.len() < 80, "{} bytes", delta.len());
+    assert_eq!(decode_manifest(&delta, &old).unwrap(), new);
+    assert!(decode_manifest(&delta, &[]).map(|bytes| bytes != new).unwrap_or(true));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_bytes_are_a_valid_plan_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let contents = [Content { digest: Digest::of(b"x"), size: 1 << 20 }];
+        let mut raw = b"sluice-plan\x01".to_vec();
+        raw.extend_from_slice(&bytes);
+        for candidate in [zstd::bulk::compress(&raw, 1).unwrap(), bytes] {
+            if let Ok(plan) = TransferPlan::decode(&candidate, &contents, &contents) {
+                for part in plan.frames.iter().flat_map(|f| &f.parts) {
+                    prop_assert!(part.extent.offset + part.extent.len <= contents[0].size);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_two_trees_travel(
+        old in proptest::collection::btree_map("[a-c]{1,2}", 0_usize..60_000, 0..6),
+        new in proptest::collection::btree_map("[a-c]{1,2}", 0_usize..60_000, 0..6),
+    ) {
+        let make = |files: &std::collections::BTreeMap<String, usize>| {
+            let files: Vec<(&str, Vec<u8>)> =
+                files.iter().map(|(path, len)| (path.as_str(), noise(*len as u64 / 1_000, *len))).collect();
+            tree(&files)
+        };
+        let ((_a, old), (_b, new)) = (make(&old), make(&new));
+        let (memory, _) = travel(Some(&old), &new);
+        assert_restored(&memory, Some(old.manifest()), &new);
+    }
+}

@@ -1,0 +1,149 @@
+//! The bytes of a transfer plan, format 1, zstd-compressed as a whole.
+//!
+//! ```text
+//! "sluice-plan\x01"  base:0 | 1 sha256  target:sha256  frames:varint  frame*
+//! frame  = digest:sha256  wire_len:varint  bases:varint extent*  parts:varint part*
+//! part   = extent  sha256 only where the extent is not the whole content
+//! extent = content:varint (difference to the previous one in the list, zigzag)  0 (whole content) | 1 offset:varint len:varint
+//! ```
+
+use std::io::{self, Read};
+
+use crate::caps;
+use crate::codec::{self, DecodeError, Reader};
+use crate::digest::Digest;
+use crate::manifest::Content;
+
+use super::{Extent, Frame, Part, TransferPlan};
+
+const MAGIC: &[u8; 12] = b"sluice-plan\x01";
+const WHAT: &str = "transfer plan";
+
+impl TransferPlan {
+    /// Encodes and compresses the plan, given the contents of both packages.
+    pub fn encode(&self, base: &[Content], target: &[Content]) -> io::Result<Vec<u8>> {
+        let mut out = MAGIC.to_vec();
+        match &self.base {
+            None => out.push(0),
+            Some(digest) => {
+                out.push(1);
+                out.extend_from_slice(digest.as_bytes());
+            }
+        }
+        out.extend_from_slice(self.target.as_bytes());
+        codec::put_varint(&mut out, self.frames.len() as u64);
+        for frame in &self.frames {
+            put_frame(&mut out, frame, base, target);
+        }
+        zstd::bulk::compress(&out, 19)
+    }
+
+    /// Decodes a plan and checks every reference against the contents of both packages.
+    pub fn decode(bytes: &[u8], base: &[Content], target: &[Content]) -> Result<Self, DecodeError> {
+        let invalid = |reason: String| DecodeError::Invalid { what: WHAT, at: 0, reason };
+        let mut raw = Vec::new();
+        let mut decoder = zstd::stream::read::Decoder::new(bytes).map_err(|e| invalid(e.to_string()))?.single_frame();
+        decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| invalid(e.to_string()))?;
+        decoder.take(caps::PLAN_BYTES_MAX + 1).read_to_end(&mut raw).map_err(|e| invalid(e.to_string()))?;
+        if raw.len() as u64 > caps::PLAN_BYTES_MAX {
+            return Err(invalid("longer than its limit".into()));
+        }
+        let mut reader = Reader::new(WHAT, &raw);
+        reader.magic(MAGIC)?;
+        let base_digest = match reader.byte()? {
+            0 => None,
+            1 => Some(reader.digest()?),
+            _ => return Err(reader.invalid("unknown kind of base")),
+        };
+        let target_digest = reader.digest()?;
+        let count = reader.varint((reader.remaining() / Digest::BYTES) as u64)?;
+        let frames = (0..count).map(|_| take_frame(&mut reader, base, target)).collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { base: base_digest, target: target_digest, frames })
+    }
+}
+
+fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: &[Content], target: &[Content]) {
+    out.extend_from_slice(frame.digest.as_bytes());
+    codec::put_varint(out, frame.wire_len);
+    codec::put_varint(out, frame.base.len() as u64);
+    let mut previous = 0;
+    for extent in &frame.base {
+        put_extent(out, extent, &mut previous, base);
+    }
+    codec::put_varint(out, frame.parts.len() as u64);
+    let mut previous = 0;
+    for part in &frame.parts {
+        if !put_extent(out, &part.extent, &mut previous, target) {
+            out.extend_from_slice(part.digest.as_bytes());
+        }
+    }
+}
+
+/// Appends an extent and says whether it is the whole content.
+fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: &[Content]) -> bool {
+    let step = i64::from(extent.content) - i64::from(*previous);
+    codec::put_varint(out, ((step << 1) ^ (step >> 63)) as u64);
+    *previous = extent.content;
+    let whole = extent.offset == 0 && extent.len == contents[extent.content as usize].size;
+    out.push(u8::from(!whole));
+    if !whole {
+        codec::put_varint(out, extent.offset);
+        codec::put_varint(out, extent.len);
+    }
+    whole
+}
+
+fn take_frame(reader: &mut Reader<'_>, base: &[Content], target: &[Content]) -> Result<Frame, DecodeError> {
+    let digest = reader.digest()?;
+    let wire_len = reader.varint(caps::FRAME_WIRE_BYTES_MAX)?;
+    let mut previous = 0;
+    let mut base_bytes = 0_u64;
+    let mut bases = Vec::new();
+    for _ in 0..reader.varint(reader.remaining() as u64)? {
+        let (extent, _) = take_extent(reader, &mut previous, base)?;
+        base_bytes = base_bytes.saturating_add(extent.len);
+        bases.push(extent);
+    }
+    let mut previous = 0;
+    let mut raw_bytes = 0_u64;
+    let mut parts = Vec::new();
+    for _ in 0..reader.varint(reader.remaining() as u64)? {
+        let (extent, whole) = take_extent(reader, &mut previous, target)?;
+        let digest = if whole { target[extent.content as usize].digest } else { reader.digest()? };
+        raw_bytes = raw_bytes.saturating_add(extent.len);
+        parts.push(Part { extent, digest });
+    }
+    if base_bytes > caps::FRAME_BASE_BYTES_MAX || raw_bytes > caps::FRAME_BYTES_MAX {
+        return Err(reader.invalid("a frame is over its limit"));
+    }
+    Ok(Frame { digest, wire_len, base: bases, parts })
+}
+
+fn take_extent(
+    reader: &mut Reader<'_>,
+    previous: &mut u32,
+    contents: &[Content],
+) -> Result<(Extent, bool), DecodeError> {
+    let zigzag = reader.varint(u64::from(u32::MAX) * 2)?;
+    let step = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+    let number = i64::from(*previous) + step;
+    let content = usize::try_from(number).ok().and_then(|n| contents.get(n));
+    let content = content.ok_or_else(|| reader.invalid("unknown content"))?;
+    *previous = number as u32;
+    let whole = match reader.byte()? {
+        0 => true,
+        1 => false,
+        _ => return Err(reader.invalid("unknown kind of extent")),
+    };
+    let (offset, len) = if whole {
+        (0, content.size)
+    } else {
+        (reader.varint(caps::PACKAGE_BYTES_MAX)?, reader.varint(caps::PACKAGE_BYTES_MAX)?)
+    };
+    let fits = offset.checked_add(len).is_some_and(|end| end <= content.size);
+    if len == 0 || !fits || (!whole && len == content.size) {
+        return Err(reader.invalid("an extent does not lie inside its content"));
+    }
+    Ok((Extent { content: number as u32, offset, len }, whole))
+}
