@@ -105,7 +105,11 @@ impl<'a> Reader<'a> {
             }
             shift += 7;
         }
-        if value > max { Err(self.invalid(format_args!("{value} is over the limit of {max}"))) } else { Ok(value) }
+        if value > max {
+            Err(self.invalid(format_args!("{value} is over the limit of {max}")))
+        } else {
+            Ok(value)
+        }
     }
 
     /// Reads a length of at most `max` and that many bytes.
@@ -153,7 +157,12 @@ mod tests {
             assert_eq!(reader.varint(u64::MAX).unwrap(), value);
             reader.finish().unwrap();
         }
-        for bad in [&[0x80, 0x00][..], &[0x80], &[0xff; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+        for bad in [
+            &[0x80, 0x00][..],
+            &[0x80],
+            &[0xff; 10],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+        ] {
             assert!(Reader::new("number", bad).varint(u64::MAX).is_err(), "{bad:x?}");
         }
     }

@@ -68,13 +68,15 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// Syncs everything written to the file system that holds `path`, in one call however many files there are.
 pub fn sync_filesystem(path: &Path) -> io::Result<()> {
     let file = fs::File::open(path)?;
-    rustix::fs::syncfs(file.file())
-        .map_err(|errno| io::Error::new(io::Error::from(errno).kind(), format!("syncfs {}: {errno}", path.display())))
+    rustix::fs::syncfs(file.file()).map_err(|errno| {
+        io::Error::new(io::Error::from(errno).kind(), format!("syncfs {}: {errno}", path.display()))
+    })
 }
 
 /// Returns the temporary name beside `path`: `.NAME.sluice-tmp`.
 fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} has no file name", path.display())))?;
+    let name =
+        path.file_name().ok_or_else(|| io::Error::other(format!("{} has no file name", path.display())))?;
     Ok(path.with_file_name(format!(".{}.sluice-tmp", name.to_string_lossy())))
 }
 

@@ -107,16 +107,24 @@ mod tests {
         for uri in ["sluice://host/web-1", "sluice://operator/alice", "sluice://coordinator"] {
             assert_eq!(uri.parse::<Principal>().unwrap().to_string(), uri);
         }
-        for bad in
-            ["", "sluice://", "sluice://host", "sluice://host/", "sluice://host/a/b", "sluice://root/x", "http://host/x"]
-        {
+        for bad in [
+            "",
+            "sluice://",
+            "sluice://host",
+            "sluice://host/",
+            "sluice://host/a/b",
+            "sluice://root/x",
+            "http://host/x",
+        ] {
             assert!(bad.parse::<Principal>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn roles_include_the_lesser_ones() {
-        assert!(Role::Admin > Role::Approver && Role::Approver > Role::Deployer && Role::Deployer > Role::Viewer);
+        assert!(
+            Role::Admin > Role::Approver && Role::Approver > Role::Deployer && Role::Deployer > Role::Viewer
+        );
         assert!("root".parse::<Role>().is_err());
     }
 }

@@ -36,7 +36,10 @@ impl PackageIndex {
             })?;
             let total: u64 = list.iter().map(|i| u64::from(chunks[*i as usize].len)).sum();
             if total != content.size {
-                return Err(io::Error::other(format!("content {} changed while it was read", content.digest)));
+                return Err(io::Error::other(format!(
+                    "content {} changed while it was read",
+                    content.digest
+                )));
             }
             contents.push(list);
         }
@@ -97,7 +100,9 @@ impl PackageIndex {
                 list.push(chunk);
             }
             if total != content.size {
-                return Err(reader.invalid(format_args!("chunks of {} do not add up to its size", content.digest)));
+                return Err(
+                    reader.invalid(format_args!("chunks of {} do not add up to its size", content.digest))
+                );
             }
             lists.push(list);
         }

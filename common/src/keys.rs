@@ -127,7 +127,10 @@ impl SecretKey {
         }
         let seed = self.0.seed().map_err(|_| KeyError::Random)?;
         let seed = AsBigEndian::<Curve25519SeedBin<'_>>::as_be_bytes(&seed).map_err(|_| KeyError::Random)?;
-        durable::write_private(path, format!("{SECRET_PREFIX}{}\n", BASE64.encode(seed.as_ref())).as_bytes())?;
+        durable::write_private(
+            path,
+            format!("{SECRET_PREFIX}{}\n", BASE64.encode(seed.as_ref())).as_bytes(),
+        )?;
         durable::write_public(&public_path, format!("{}\n", self.public()).as_bytes())?;
         Ok(self.public())
     }

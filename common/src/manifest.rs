@@ -198,7 +198,10 @@ impl Manifest {
         let mut total = 0_u64;
         let mut sizes = HashMap::new();
         for (path, file) in self.files() {
-            total = total.checked_add(file.size).filter(|t| *t <= caps::PACKAGE_BYTES_MAX).ok_or(ManifestError::TooLarge)?;
+            total = total
+                .checked_add(file.size)
+                .filter(|t| *t <= caps::PACKAGE_BYTES_MAX)
+                .ok_or(ManifestError::TooLarge)?;
             if *sizes.entry(file.digest).or_insert(file.size) != file.size {
                 return Err(ManifestError::SizeConflict(path.clone()));
             }

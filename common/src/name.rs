@@ -20,7 +20,8 @@ pub struct NameError {
 
 const LABEL_RULE: &str =
     "use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning and ending with a letter or digit";
-const VERSION_RULE: &str = "use 1 to 63 of A-Z, a-z, 0-9, '.', '-', '_' and '+', beginning with a letter or digit";
+const VERSION_RULE: &str =
+    "use 1 to 63 of A-Z, a-z, 0-9, '.', '-', '_' and '+', beginning with a letter or digit";
 
 fn is_label(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -28,7 +29,9 @@ fn is_label(text: &str) -> bool {
     bytes.len() <= caps::NAME_BYTES_MAX
         && edge(bytes.first())
         && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 fn is_version(text: &str) -> bool {

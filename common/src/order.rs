@@ -43,6 +43,10 @@ pub enum Stage {
 
 /// What a host is to have of one application.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "orders are few and short-lived; a box would only hide the release"
+)]
 pub enum Desired {
     /// This release, so far.
     Release {

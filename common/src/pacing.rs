@@ -82,7 +82,8 @@ impl Bucket {
 /// Returns how many bytes to send at once under `rate`: 20 ms worth, within the bounds of [`caps`].
 pub fn quantum(rate: Option<ByteRate>) -> u64 {
     rate.map_or(caps::PACING_QUANTUM_BYTES_MAX, |rate| {
-        rate.bytes_in(Duration::from_millis(20)).clamp(caps::PACING_QUANTUM_BYTES_MIN, caps::PACING_QUANTUM_BYTES_MAX)
+        rate.bytes_in(Duration::from_millis(20))
+            .clamp(caps::PACING_QUANTUM_BYTES_MIN, caps::PACING_QUANTUM_BYTES_MAX)
     })
 }
 

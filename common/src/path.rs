@@ -143,7 +143,9 @@ mod tests {
         let deep = ["d"; 65].join("/");
         let long_component = "x".repeat(256);
         let long = ["y".repeat(200).as_str(); 6].join("/");
-        for bad in ["", "/etc", "../x", "a/../b", "a/./b", "a//b", "a/", "a\0b", &deep, &long_component, &long] {
+        for bad in
+            ["", "/etc", "../x", "a/../b", "a/./b", "a//b", "a/", "a\0b", &deep, &long_component, &long]
+        {
             assert!(bad.parse::<RelPath>().is_err(), "{bad}");
         }
     }

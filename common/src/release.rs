@@ -86,7 +86,8 @@ impl Release {
         let version = reader.text(caps::NAME_BYTES_MAX)?.parse().map_err(|e| reader.invalid(e))?;
         let mut packages = BTreeMap::new();
         for _ in 0..reader.varint(PLATFORMS_MAX)? {
-            let platform: Platform = reader.text(caps::NAME_BYTES_MAX)?.parse().map_err(|e| reader.invalid(e))?;
+            let platform: Platform =
+                reader.text(caps::NAME_BYTES_MAX)?.parse().map_err(|e| reader.invalid(e))?;
             if packages.last_key_value().is_some_and(|(last, _)| *last >= platform) {
                 return Err(reader.invalid("platforms are not in order").into());
             }

@@ -49,7 +49,9 @@ impl Selector {
         };
         self.terms.iter().all(|term| match term {
             Term::In { key, values } => value(key).is_some_and(|v| values.iter().any(|wanted| wanted == v)),
-            Term::NotIn { key, values } => !value(key).is_some_and(|v| values.iter().any(|wanted| wanted == v)),
+            Term::NotIn { key, values } => {
+                !value(key).is_some_and(|v| values.iter().any(|wanted| wanted == v))
+            }
             Term::Has(key) => value(key).is_some(),
             Term::HasNot(key) => value(key).is_none(),
         })
@@ -96,7 +98,11 @@ fn parse_term(term: &str) -> Result<Term, &'static str> {
     };
     let list = |text: &str| {
         let inner = text.trim().strip_prefix('(').and_then(|t| t.strip_suffix(')'));
-        inner.ok_or("a list of values stands in parentheses")?.split(',').map(word).collect::<Result<Vec<_>, _>>()
+        inner
+            .ok_or("a list of values stands in parentheses")?
+            .split(',')
+            .map(word)
+            .collect::<Result<Vec<_>, _>>()
     };
     let term = term.trim();
     if let Some((key, values)) = term.split_once(" notin ") {
@@ -109,7 +115,10 @@ fn parse_term(term: &str) -> Result<Term, &'static str> {
         return Ok(Term::NotIn { key: word(key)?, values: vec![word(value)?] });
     }
     if let Some((key, value)) = term.split_once('=') {
-        return Ok(Term::In { key: word(key)?, values: vec![word(value.strip_prefix('=').unwrap_or(value))?] });
+        return Ok(Term::In {
+            key: word(key)?,
+            values: vec![word(value.strip_prefix('=').unwrap_or(value))?],
+        });
     }
     match term.strip_prefix('!') {
         Some(key) => Ok(Term::HasNot(word(key)?)),
@@ -176,9 +185,17 @@ mod tests {
 
     #[test]
     fn every_form_of_term() {
-        for yes in
-            ["", "*", "site=berlin", "host==h1", "role in (api, web)", "role!=api", "rack", "!tier", "role=web,site=berlin"]
-        {
+        for yes in [
+            "",
+            "*",
+            "site=berlin",
+            "host==h1",
+            "role in (api, web)",
+            "role!=api",
+            "rack",
+            "!tier",
+            "role=web,site=berlin",
+        ] {
             assert!(matches(yes), "{yes}");
         }
         for no in ["site=rome", "role notin (web)", "tier", "!rack", "tier in (a,b)", "role=web,site=rome"] {

@@ -132,14 +132,19 @@ impl TryFrom<CheckTable> for HealthCheck {
     type Error = String;
 
     fn try_from(table: CheckTable) -> Result<Self, String> {
-        let CheckTable { r#type, url, status, contains, address, command, interval, timeout, successes } = table;
+        let CheckTable { r#type, url, status, contains, address, command, interval, timeout, successes } =
+            table;
         let probe = match (r#type.as_str(), url, address, command) {
             ("http", Some(url), None, None) => Probe::Http { url, status: status.unwrap_or(200), contains },
-            ("tcp", None, Some(address), None) if status.is_none() && contains.is_none() => Probe::Tcp { address },
+            ("tcp", None, Some(address), None) if status.is_none() && contains.is_none() => {
+                Probe::Tcp { address }
+            }
             ("command", None, None, Some(command)) if status.is_none() && contains.is_none() => {
                 Probe::Command { command }
             }
-            ("http", ..) => return Err("a check of type http takes url, and may take status and contains".into()),
+            ("http", ..) => {
+                return Err("a check of type http takes url, and may take status and contains".into());
+            }
             ("tcp", ..) => return Err("a check of type tcp takes address".into()),
             ("command", ..) => return Err("a check of type command takes command".into()),
             (other, ..) => return Err(format!("{other:?} is not a type of check; use http, tcp or command")),
@@ -209,7 +214,8 @@ impl Spec {
     }
 
     fn check(&self) -> Result<(), SpecError> {
-        let hooks = [("stop", &self.hooks.stop), ("start", &self.hooks.start), ("validate", &self.hooks.validate)];
+        let hooks =
+            [("stop", &self.hooks.stop), ("start", &self.hooks.start), ("validate", &self.hooks.validate)];
         for (name, hook) in hooks {
             if let Some(hook) = hook {
                 check_command(&format!("hooks.{name}.command"), &hook.command)?;
@@ -221,11 +227,15 @@ impl Spec {
             check_duration(&field("interval"), check.interval)?;
             check_duration(&field("timeout"), check.timeout)?;
             if check.successes == 0 {
-                return Err(SpecError::Field { field: field("successes"), reason: "must be at least 1".into() });
+                return Err(SpecError::Field {
+                    field: field("successes"),
+                    reason: "must be at least 1".into(),
+                });
             }
             match &check.probe {
                 Probe::Http { url, .. } if !url.starts_with("http://") => {
-                    let reason = format!("{url:?} must begin with http://; use a command check for anything else");
+                    let reason =
+                        format!("{url:?} must begin with http://; use a command check for anything else");
                     return Err(SpecError::Field { field: field("url"), reason });
                 }
                 Probe::Command { command } => check_command(&field("command"), command)?,

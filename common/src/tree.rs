@@ -98,8 +98,10 @@ fn walk(
     for found in fs::read_dir(&directory)? {
         let found = found?;
         let name = found.file_name();
-        let name = name.to_str().ok_or_else(|| PathError::NotUtf8(found.path().to_string_lossy().into_owned()))?;
-        let path: RelPath = above.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("/").parse()?;
+        let name =
+            name.to_str().ok_or_else(|| PathError::NotUtf8(found.path().to_string_lossy().into_owned()))?;
+        let path: RelPath =
+            above.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("/").parse()?;
         if entries.len() as u64 >= caps::MANIFEST_ENTRIES_MAX {
             return Err(ManifestError::TooManyEntries.into());
         }
@@ -203,7 +205,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             make(dir.path());
             let error = Tree::scan(dir.path()).unwrap_err();
-            let text = format!("{error} {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default());
+            let text = format!(
+                "{error} {}",
+                std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+            );
             assert!(text.contains(expected), "{text}");
         }
     }

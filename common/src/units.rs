@@ -184,9 +184,9 @@ pub fn format_duration(time: Duration) -> String {
     let seconds = millis / 1_000;
     match seconds {
         0 => format!("{millis}ms"),
-        1..60 if millis % 1_000 == 0 => format!("{seconds}s"),
+        1..60 if millis.is_multiple_of(1_000) => format!("{seconds}s"),
         1..60 => format!("{seconds}.{}s", millis % 1_000 / 100),
-        60..3_600 if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        60..3_600 if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),
         3_600..86_400 if seconds % 3_600 < 60 => format!("{}h", seconds / 3_600),
         3_600..86_400 => format!("{}h{}m", seconds / 3_600, seconds % 3_600 / 60),
@@ -244,8 +244,11 @@ impl FromStr for Share {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let error =
-            || UnitError { text: text.to_owned(), what: "share of hosts", example: "a count or a percentage: 2, 25%" };
+        let error = || UnitError {
+            text: text.to_owned(),
+            what: "share of hosts",
+            example: "a count or a percentage: 2, 25%",
+        };
         match text.strip_suffix('%') {
             Some(number) => match number.parse() {
                 Ok(percent @ 0..=100) => Ok(Self::Percent(percent)),
@@ -301,7 +304,9 @@ mod tests {
 
     #[test]
     fn a_printed_rate_reads_back_exactly() {
-        for bytes in [1, 7, 1_000, 8_000, 125_000, 1 << 20, 1_000_000, 1_234_567, 125_000_000, 999_999_999_999] {
+        for bytes in
+            [1, 7, 1_000, 8_000, 125_000, 1 << 20, 1_000_000, 1_234_567, 125_000_000, 999_999_999_999]
+        {
             let rate = ByteRate::from_bytes_per_second(bytes).unwrap();
             assert_eq!(rate.to_string().parse::<ByteRate>().unwrap(), rate, "{rate}");
         }

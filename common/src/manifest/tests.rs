@@ -19,7 +19,8 @@ fn link(path: &str, target: &str) -> Entry {
 #[test]
 fn the_canonical_form_never_changes() {
     let manifest =
-        Manifest::new(vec![dir("bin"), file("bin/a", b"one"), link("bin/b", "a"), file("c", b"two")]).unwrap();
+        Manifest::new(vec![dir("bin"), file("bin/a", b"one"), link("bin/b", "a"), file("c", b"two")])
+            .unwrap();
     // A golden digest: when this fails, every package in the field gets another name.
     assert_eq!(
         manifest.digest().to_string(),
@@ -36,13 +37,16 @@ fn structure_is_checked() {
         ("no parent", vec![file("a/b", b"")]),
         ("parent is a file", vec![file("a", b""), file("a/b", b"")]),
         ("parent is a link", vec![link("a", "."), file("a/b", b"")]),
-        ("one digest, two sizes", vec![
-            file("a", b"x"),
-            Entry {
-                path: "b".parse().unwrap(),
-                kind: EntryKind::File(FileEntry { executable: false, size: 9, digest: Digest::of(b"x") }),
-            },
-        ]),
+        (
+            "one digest, two sizes",
+            vec![
+                file("a", b"x"),
+                Entry {
+                    path: "b".parse().unwrap(),
+                    kind: EntryKind::File(FileEntry { executable: false, size: 9, digest: Digest::of(b"x") }),
+                },
+            ],
+        ),
     ] {
         assert!(Manifest::new(entries).is_err(), "{name}");
     }
@@ -55,12 +59,10 @@ fn links_that_leave_the_tree_are_refused() {
         ("up", vec![link("a", "..")]),
         ("up and aside", vec![dir("d"), link("d/a", "../../x")]),
         ("down then up", vec![link("a", "b/../../x")]),
-        ("through another link", vec![
-            dir("d"),
-            dir("d/e"),
-            link("d/e/root", "../.."),
-            link("out", "d/e/root/.."),
-        ]),
+        (
+            "through another link",
+            vec![dir("d"), dir("d/e"), link("d/e/root", "../.."), link("out", "d/e/root/..")],
+        ),
         ("empty", vec![link("a", "")]),
     ] {
         assert!(Manifest::new(entries).is_err(), "{name}");

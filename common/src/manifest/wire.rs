@@ -50,7 +50,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
     reader.magic(MAGIC)?;
     let count = reader.varint(caps::MANIFEST_ENTRIES_MAX)? as usize;
     if count > reader.remaining() / ENTRY_BYTES_MIN {
-        return Err(reader.invalid(format_args!("{count} entries do not fit into the bytes that follow")).into());
+        return Err(reader
+            .invalid(format_args!("{count} entries do not fit into the bytes that follow"))
+            .into());
     }
     let mut entries = Vec::with_capacity(count);
     for _ in 0..count {

@@ -41,12 +41,22 @@ pub fn cost(
         None => &NoContent,
     };
     let specs = plan(base_manifest, target.manifest());
-    let frames = encode_all(&specs, (&base_contents, source), (&target_contents, target), effort, workers, |_, done| {
-        progress(done.frame.raw_len());
-        Ok(done.frame)
-    })?;
-    let plan =
-        TransferPlan { base: base_manifest.map(Manifest::digest), target: target.manifest().digest(), frames };
+    let frames = encode_all(
+        &specs,
+        (&base_contents, source),
+        (&target_contents, target),
+        effort,
+        workers,
+        |_, done| {
+            progress(done.frame.raw_len());
+            Ok(done.frame)
+        },
+    )?;
+    let plan = TransferPlan {
+        base: base_manifest.map(Manifest::digest),
+        target: target.manifest().digest(),
+        frames,
+    };
     Ok(Cost {
         manifest_bytes: encode_manifest(&target.manifest().encode(), &base_bytes)?.len() as u64,
         plan_bytes: plan.encode(&base_contents, &target_contents)?.len() as u64,

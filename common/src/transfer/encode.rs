@@ -75,7 +75,10 @@ impl Side<'_> {
             let before = bytes.len() as u64;
             self.reader(extent)?.read_to_end(&mut bytes)?;
             if bytes.len() as u64 - before != extent.len {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a base content is shorter than its size"));
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "a base content is shorter than its size",
+                ));
             }
         }
         Ok(bytes)

@@ -93,7 +93,8 @@ impl<'a> BaseIndex<'a> {
 
     /// Returns the most promising base content: of several alike, the one nearest in size.
     fn candidate(&self, path: &RelPath, size: u64) -> Option<Candidate> {
-        let nearest = |candidates: &Vec<Candidate>| candidates.iter().copied().min_by_key(|c| c.size.abs_diff(size));
+        let nearest =
+            |candidates: &Vec<Candidate>| candidates.iter().copied().min_by_key(|c| c.size.abs_diff(size));
         self.by_path
             .get(path.as_str())
             .copied()
@@ -120,7 +121,8 @@ fn against_frames(changed: &[(Wanted<'_>, Candidate)], frames: &mut Vec<FrameSpe
     let mut group = FrameSpec { base: Vec::new(), parts: Vec::new() };
     for (wanted, base) in changed {
         let whole = Extent { content: wanted.number, offset: 0, len: wanted.size };
-        let fits = |raw: u64, leaned: u64| raw <= caps::FRAME_SOLID_BYTES && leaned <= caps::FRAME_SOLID_BYTES;
+        let fits =
+            |raw: u64, leaned: u64| raw <= caps::FRAME_SOLID_BYTES && leaned <= caps::FRAME_SOLID_BYTES;
         if !fits(wanted.size, base.size) {
             segments(wanted, base, frames);
             continue;
@@ -141,7 +143,9 @@ fn segments(wanted: &Wanted<'_>, base: &Candidate, frames: &mut Vec<FrameSpec>) 
     let mut offset = 0;
     while offset < wanted.size {
         let len = caps::FRAME_BYTES_MAX.min(wanted.size - offset);
-        let from = offset.saturating_sub(SEGMENT_MARGIN_BYTES).min(base.size.saturating_sub(caps::FRAME_BASE_BYTES_MAX));
+        let from = offset
+            .saturating_sub(SEGMENT_MARGIN_BYTES)
+            .min(base.size.saturating_sub(caps::FRAME_BASE_BYTES_MAX));
         let base_len = caps::FRAME_BASE_BYTES_MAX.min(base.size - from);
         frames.push(FrameSpec {
             base: vec![Extent { content: base.number, offset: from, len: base_len }],

@@ -68,7 +68,10 @@ fn travel(base: Option<&Tree>, target: &Tree) -> (Memory, Vec<EncodedFrame>) {
     };
     let specs = plan(base.map(Tree::manifest), target.manifest());
     let encoded =
-        encode_all(&specs, (&base_contents, source), (&contents, target), Effort::Quick, 2, |_, frame| Ok(frame)).unwrap();
+        encode_all(&specs, (&base_contents, source), (&contents, target), Effort::Quick, 2, |_, frame| {
+            Ok(frame)
+        })
+        .unwrap();
     let sent = TransferPlan {
         base: base.map(|tree| tree.manifest().digest()),
         target: target.manifest().digest(),
@@ -96,8 +99,12 @@ fn assert_restored(memory: &Memory, base: Option<&Manifest>, target: &Tree) {
 
 #[test]
 fn a_cold_install_restores_every_content() {
-    let (_dir, target) =
-        tree(&[("a/one", noise(1, 70_000)), ("a/two", noise(1, 70_000)), ("big", noise(2, 20 << 20)), ("empty", vec![])]);
+    let (_dir, target) = tree(&[
+        ("a/one", noise(1, 70_000)),
+        ("a/two", noise(1, 70_000)),
+        ("big", noise(2, 20 << 20)),
+        ("empty", vec![]),
+    ]);
     let (memory, frames) = travel(None, &target);
     assert_restored(&memory, None, &target);
     assert_eq!(frames.len(), 2, "one solid frame and the rest of the large file");
@@ -106,7 +113,8 @@ fn a_cold_install_restores_every_content() {
 #[test]
 fn an_update_sends_only_what_changed_and_against_what_the_host_has() {
     let mut big = noise(3, 5 << 20);
-    let (_old, old) = tree(&[("same", noise(4, 100_000)), ("lib-1.2/big", big.clone()), ("small", noise(5, 3_000))]);
+    let (_old, old) =
+        tree(&[("same", noise(4, 100_000)), ("lib-1.2/big", big.clone()), ("small", noise(5, 3_000))]);
     big.splice(1_000_000..1_000_000, noise(6, 500));
     let mut small = noise(5, 3_000);
     small[7] ^= 1;
@@ -143,11 +151,16 @@ fn a_damaged_frame_or_base_is_never_accepted() {
         damaged[at] ^= 0x10;
         let mut memory = Memory::default();
         if decode_frame(&frames[0].frame, &damaged[..], (&contents, &old), &mut memory).is_ok() {
-            assert_eq!(memory.files[&0], fs_err::read(new.root().join("x")).unwrap(), "flip at {at} accepted");
+            assert_eq!(
+                memory.files[&0],
+                fs_err::read(new.root().join("x")).unwrap(),
+                "flip at {at} accepted"
+            );
         }
     }
     fs_err::write(old.root().join("x"), noise(90, 200_000)).unwrap();
-    let refused = decode_frame(&frames[0].frame, &frames[0].bytes[..], (&contents, &old), &mut Memory::default());
+    let refused =
+        decode_frame(&frames[0].frame, &frames[0].bytes[..], (&contents, &old), &mut Memory::default());
     assert!(matches!(refused, Err(DecodeFrameError::Damaged { .. })), "{refused:?}");
 }
 
@@ -166,7 +179,8 @@ fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
 #[test]
 fn the_manifest_travels_against_the_old_one() {
     let files: Vec<(String, Vec<u8>)> = (0..500).map(|i| (format!("dir/file-{i}"), noise(i, 100))).collect();
-    let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
+    let named: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
     let (_old, old) = tree(&named);
     let mut changed = named;
     changed[250].1.push(0);

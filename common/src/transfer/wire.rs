@@ -42,7 +42,8 @@ impl TransferPlan {
     pub fn decode(bytes: &[u8], base: &[Content], target: &[Content]) -> Result<Self, DecodeError> {
         let invalid = |reason: String| DecodeError::Invalid { what: WHAT, at: 0, reason };
         let mut raw = Vec::new();
-        let mut decoder = zstd::stream::read::Decoder::new(bytes).map_err(|e| invalid(e.to_string()))?.single_frame();
+        let mut decoder =
+            zstd::stream::read::Decoder::new(bytes).map_err(|e| invalid(e.to_string()))?.single_frame();
         decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| invalid(e.to_string()))?;
         decoder.take(caps::PLAN_BYTES_MAX + 1).read_to_end(&mut raw).map_err(|e| invalid(e.to_string()))?;
         if raw.len() as u64 > caps::PLAN_BYTES_MAX {
