@@ -14,6 +14,9 @@ use crate::manifest::Content;
 
 use super::{ContentSource, Extent, Frame, FrameSpec, Part};
 
+/// Size of an encoder's match tables when it leans on a base, as a power of two.
+const TABLE_LOG_MAX: u32 = 24;
+
 /// How much CPU encoding may take: levels measured so that quick plans are ready in about a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Effort {
@@ -119,7 +122,10 @@ fn configure(encoder: &mut Encoder<'_, Vec<u8>>, spec: &FrameSpec) -> io::Result
         let span = spec.raw_len() + spec.base_len();
         let window_log = (u64::BITS - span.leading_zeros()).clamp(10, caps::ZSTD_WINDOW_LOG_MAX);
         encoder.set_parameter(CParameter::WindowLog(window_log))?;
-        encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
+        // The level's own tables forget all but the last few MiB of a base; these reach over all of it (a quarter
+        // off the bytes of a recompiled binary, measured). 24 bounds an encoder's memory to about 150 MiB.
+        encoder.set_parameter(CParameter::ChainLog(window_log.min(TABLE_LOG_MAX)))?;
+        encoder.set_parameter(CParameter::HashLog(window_log.min(TABLE_LOG_MAX)))?;
     }
     Ok(())
 }

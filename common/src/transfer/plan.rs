@@ -103,17 +103,38 @@ impl<'a> BaseIndex<'a> {
     }
 }
 
-/// Returns a path with every run of digits as `#`, so that `numpy-2.1.3` and `numpy-2.2.0` meet.
+/// Returns a path with what versions and build hashes change replaced by `#`: runs of digits, and words of six or
+/// more hex digits. `numpy-2.1.3` meets `numpy-2.2.0`, and `libblas-56d6093b.so` meets `libblas-1f0e2a77.so`.
 fn shape(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
-    for c in path.chars() {
-        match c {
-            '0'..='9' if out.ends_with('#') => {}
-            '0'..='9' => out.push('#'),
-            c => out.push(c),
-        }
+    let mut rest = path;
+    while !rest.is_empty() {
+        let word = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let (token, tail) = rest.split_at(word);
+        push_shape(&mut out, token);
+        let separator = tail.find(|c: char| c.is_ascii_alphanumeric()).unwrap_or(tail.len());
+        out.push_str(&tail[..separator]);
+        rest = &tail[separator..];
     }
     out
+}
+
+fn push_shape(out: &mut String, word: &str) {
+    let is_hash = word.len() >= 6
+        && word.bytes().all(|b| b.is_ascii_hexdigit())
+        && word.bytes().any(|b| b.is_ascii_digit());
+    if is_hash {
+        return out.push('#');
+    }
+    let mut in_digits = false;
+    for c in word.chars() {
+        match (c.is_ascii_digit(), in_digits) {
+            (true, true) => {}
+            (true, false) => out.push('#'),
+            (false, _) => out.push(c),
+        }
+        in_digits = c.is_ascii_digit();
+    }
 }
 
 /// Groups changed contents: small ones share a frame and its base, large ones are cut into segments.
@@ -185,4 +206,23 @@ fn flush(parts: &mut Vec<Extent>, room: &mut u64, frames: &mut Vec<FrameSpec>) {
         frames.push(FrameSpec { base: Vec::new(), parts: std::mem::take(parts) });
     }
     *room = caps::FRAME_SOLID_BYTES;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_and_build_hashes_do_not_change_a_shape() {
+        for (a, b) in [
+            ("numpy-2.1.3.dist-info/RECORD", "numpy-2.10.0.dist-info/RECORD"),
+            ("libs/libblas64_-56d6093b.so", "libs/libblas64_-1f0e2a77.so"),
+            ("app.3f2a9c1.js", "app.0011aabbccdd.js"),
+        ] {
+            assert_eq!(shape(a), shape(b));
+        }
+        for (a, b) in [("facade.py", "decade.py"), ("a/b", "a_b"), ("x86", "arm")] {
+            assert_ne!(shape(a), shape(b));
+        }
+    }
 }

@@ -1,0 +1,180 @@
+//! Strategies are lowered to one form: an ordered list of batches. Planners know nothing else.
+
+use std::collections::BTreeSet;
+
+use sluice_common::digest::Digest;
+use sluice_common::name::{HostName, Platform, SiteName};
+use sluice_common::units::Share;
+
+use super::spec::Strategy;
+
+/// A host of the selection, before the rollout begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The host.
+    pub host: HostName,
+    /// Its site.
+    pub site: SiteName,
+    /// Its platform.
+    pub platform: Platform,
+    /// The release's package for its platform.
+    pub package: Digest,
+    /// Whether it runs this package already; such hosts come last, for they would prove nothing as canaries.
+    pub settled: bool,
+}
+
+/// Lowers a strategy to batches: every candidate once, no batch empty, the same for any order of `candidates`.
+///
+/// Hosts go by site, then by name; a canary holds at least one host of every platform.
+pub fn lower(strategy: &Strategy, mut candidates: Vec<Candidate>) -> Vec<Vec<Candidate>> {
+    candidates.sort_by(|a, b| (a.settled, &a.site, &a.host).cmp(&(b.settled, &b.site, &b.host)));
+    let total = candidates.len();
+    match strategy {
+        Strategy::AllAtOnce => chunked(candidates, total),
+        Strategy::Rolling { batch } => chunked(candidates, size(*batch, total)),
+        Strategy::Canary { canary, batch } => {
+            let (first, rest) = split_canary(candidates, size(*canary, total));
+            let mut batches = chunked(first, total);
+            batches.extend(chunked(rest, size(*batch, total)));
+            batches
+        }
+    }
+}
+
+fn size(share: Share, total: usize) -> usize {
+    share.of_rounded_up(total).max(1)
+}
+
+fn chunked(candidates: Vec<Candidate>, size: usize) -> Vec<Vec<Candidate>> {
+    let mut batches: Vec<Vec<Candidate>> = Vec::new();
+    for candidate in candidates {
+        match batches.last_mut() {
+            Some(batch) if batch.len() < size => batch.push(candidate),
+            Some(_) | None => batches.push(vec![candidate]),
+        }
+    }
+    batches
+}
+
+/// Takes the first host of every platform, then fills up in order.
+fn split_canary(candidates: Vec<Candidate>, size: usize) -> (Vec<Candidate>, Vec<Candidate>) {
+    let mut platforms = BTreeSet::new();
+    let mut chosen: Vec<bool> = candidates.iter().map(|c| platforms.insert(c.platform.clone())).collect();
+    let mut missing = size.saturating_sub(platforms.len());
+    for choice in &mut chosen {
+        if missing > 0 && !*choice {
+            *choice = true;
+            missing -= 1;
+        }
+    }
+    let mut chosen = chosen.into_iter();
+    candidates.into_iter().partition(|_| chosen.next().unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn candidate(host: &str, site: &str, platform: &str) -> Candidate {
+        Candidate {
+            host: host.parse().unwrap(),
+            site: site.parse().unwrap(),
+            platform: platform.parse().unwrap(),
+            package: Digest::of(platform.as_bytes()),
+            settled: false,
+        }
+    }
+
+    fn fleet() -> Vec<Candidate> {
+        vec![
+            candidate("web-4", "rome", "linux-arm"),
+            candidate("web-2", "berlin", "linux-x86_64"),
+            candidate("web-3", "rome", "linux-x86_64"),
+            candidate("web-1", "berlin", "linux-x86_64"),
+            candidate("web-0", "rome", "linux-x86_64"),
+        ]
+    }
+
+    fn names(strategy: &Strategy, candidates: Vec<Candidate>) -> String {
+        let names = |batch: &Vec<Candidate>| batch.iter().map(|c| c.host.as_str()).collect::<Vec<_>>().join(" ");
+        lower(strategy, candidates).iter().map(names).collect::<Vec<_>>().join(" | ")
+    }
+
+    #[test]
+    fn each_strategy_lowers_to_batches() {
+        let share = |text: &str| text.parse::<Share>().unwrap();
+        let canary = |canary, batch| Strategy::Canary { canary: share(canary), batch: share(batch) };
+        for (strategy, batches) in [
+            (Strategy::AllAtOnce, "web-1 web-2 web-0 web-3 web-4"),
+            (Strategy::Rolling { batch: share("2") }, "web-1 web-2 | web-0 web-3 | web-4"),
+            (Strategy::Rolling { batch: share("50%") }, "web-1 web-2 web-0 | web-3 web-4"),
+            (Strategy::Rolling { batch: share("99") }, "web-1 web-2 web-0 web-3 web-4"),
+            (Strategy::Rolling { batch: share("1%") }, "web-1 | web-2 | web-0 | web-3 | web-4"),
+            // One host asked for, but there are two platforms.
+            (canary("1", "2"), "web-1 web-4 | web-2 web-0 | web-3"),
+            (canary("60%", "100%"), "web-1 web-2 web-4 | web-0 web-3"),
+            (canary("100%", "1"), "web-1 web-2 web-0 web-3 web-4"),
+        ] {
+            assert_eq!(names(&strategy, fleet()), batches, "{strategy:?}");
+        }
+        assert_eq!(lower(&canary("1", "1"), Vec::new()), Vec::<Vec<Candidate>>::new());
+    }
+
+    #[test]
+    fn hosts_that_run_the_release_already_are_no_canaries() {
+        let mut fleet = fleet();
+        fleet[3].settled = true;
+        let strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(100) };
+        assert_eq!(names(&strategy, fleet), "web-2 web-4 | web-0 web-3 web-1");
+    }
+
+    fn any_share() -> impl Strategy2<Value = Share> {
+        prop_oneof![(1..50_u32).prop_map(Share::Count), (1..=100_u8).prop_map(Share::Percent)]
+    }
+
+    fn any_strategy() -> impl Strategy2<Value = Strategy> {
+        prop_oneof![
+            Just(Strategy::AllAtOnce),
+            any_share().prop_map(|batch| Strategy::Rolling { batch }),
+            (any_share(), any_share()).prop_map(|(canary, batch)| Strategy::Canary { canary, batch }),
+        ]
+    }
+
+    use proptest::strategy::Strategy as Strategy2;
+
+    proptest! {
+        #[test]
+        fn batches_partition_the_selection(
+            strategy in any_strategy(),
+            hosts in proptest::collection::vec((0..3_u8, 0..4_u8, any::<bool>()), 1..60),
+            turn in 0..60_usize,
+        ) {
+            let candidates: Vec<Candidate> = hosts.iter().enumerate().map(|(i, (site, platform, settled))| Candidate {
+                settled: *settled,
+                ..candidate(&format!("h{i}"), &format!("s{site}"), &format!("p{platform}"))
+            }).collect();
+            let total = candidates.len();
+            let batches = lower(&strategy, candidates.clone());
+            let mut turned = candidates.clone();
+            turned.rotate_left(turn % total);
+            prop_assert_eq!(&batches, &lower(&strategy, turned));
+            prop_assert!(batches.iter().all(|batch| !batch.is_empty()));
+            let seen: BTreeSet<&HostName> = batches.iter().flatten().map(|c| &c.host).collect();
+            prop_assert_eq!(seen.len(), total);
+            prop_assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), total);
+            let limit = |share: &Share| share.of_rounded_up(total).max(1);
+            match &strategy {
+                Strategy::AllAtOnce => prop_assert_eq!(batches.len(), 1),
+                Strategy::Rolling { batch } => prop_assert!(batches.iter().all(|b| b.len() <= limit(batch))),
+                Strategy::Canary { canary, batch } => {
+                    let platforms = |cs: &[Candidate]| cs.iter().map(|c| c.platform.clone()).collect::<BTreeSet<_>>();
+                    prop_assert_eq!(platforms(&batches[0]), platforms(&candidates));
+                    prop_assert!(batches[0].len() <= limit(canary).max(platforms(&candidates).len()));
+                    prop_assert!(batches[1..].iter().all(|b| b.len() <= limit(batch)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Why a rollout waits: one type per cause, each of which says itself in words.
+
+use std::fmt;
+use std::time::Duration;
+
+use sluice_common::name::HostName;
+use sluice_common::order::Phase;
+use sluice_common::units::{format_duration, format_size};
+
+/// Most hosts that one plan names in its blockers: what an operator reads on one screen.
+pub const HOSTS_NAMED_MAX: usize = 32;
+
+/// Something that has to happen, or to end, before a rollout goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocker {
+    /// An operator, or a failure, paused the rollout.
+    Paused {
+        /// Why.
+        reason: String,
+    },
+    /// Too few hosts are staged for the first batch to begin.
+    StageFirst {
+        /// How many are.
+        staged: usize,
+        /// How many have to be.
+        needed: usize,
+        /// How many hosts cannot be heard.
+        unreachable: usize,
+        /// Bytes on disk, of the hosts that are being staged.
+        fetched_bytes: u64,
+        /// All bytes of the hosts that are being staged.
+        fetch_total_bytes: u64,
+    },
+    /// A host of the current batch is still being staged.
+    Staging {
+        /// The host.
+        host: HostName,
+        /// Bytes on disk.
+        fetched_bytes: u64,
+        /// All bytes.
+        fetch_total_bytes: u64,
+    },
+    /// A host that matters now cannot be heard.
+    Unreachable {
+        /// The host.
+        host: HostName,
+        /// Since when; nothing when it was not heard since the coordinator began.
+        silent: Option<Duration>,
+    },
+    /// A host was ordered to switch, or to go back, and has not yet confirmed it.
+    Switching {
+        /// The host.
+        host: HostName,
+        /// Where it says it stands; nothing before it has accepted the order.
+        phase: Option<Phase>,
+        /// How long ago it was ordered.
+        waited: Duration,
+    },
+    /// A host switched, and its health does not hold.
+    Unhealthy {
+        /// The host.
+        host: HostName,
+        /// Why, in its words.
+        reason: String,
+    },
+    /// As many hosts are out as may be; others have to wait for them.
+    Unavailable {
+        /// How many are out.
+        out: usize,
+        /// How many may be.
+        max: usize,
+        /// Some of those that are out.
+        hosts: Vec<HostName>,
+    },
+    /// The gate holds, and has to keep holding.
+    Baking {
+        /// The batch, counted from 0.
+        batch: usize,
+        /// How long still.
+        left: Duration,
+        /// How long in all.
+        bake: Duration,
+    },
+    /// Further hosts wait, for causes like those named.
+    MoreHosts {
+        /// How many.
+        count: usize,
+    },
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused { reason } => write!(f, "paused: {reason}"),
+            Self::StageFirst { staged, needed, unreachable, fetched_bytes, fetch_total_bytes } => {
+                write!(f, "staging: {staged} of {needed} hosts")?;
+                if *fetch_total_bytes > 0 {
+                    let (fetched, total) = (format_size(*fetched_bytes), format_size(*fetch_total_bytes));
+                    write!(f, ", {fetched} of {total} on the way")?;
+                }
+                if *unreachable > 0 {
+                    write!(f, ", {unreachable} unreachable")?;
+                }
+                Ok(())
+            }
+            Self::Staging { host, fetched_bytes: _, fetch_total_bytes: 0 } => write!(f, "waiting for {host} to stage"),
+            Self::Staging { host, fetched_bytes, fetch_total_bytes } => {
+                let (fetched, total) = (format_size(*fetched_bytes), format_size(*fetch_total_bytes));
+                write!(f, "waiting for {host} to stage ({fetched} of {total})")
+            }
+            Self::Unreachable { host, silent: Some(silent) } => {
+                write!(f, "waiting for {host} to report (unreachable for {})", whole(*silent))
+            }
+            Self::Unreachable { host, silent: None } => {
+                write!(f, "waiting for {host} to report (not heard since the coordinator started)")
+            }
+            Self::Switching { host, phase: Some(phase), waited } => {
+                write!(f, "waiting for {host} ({phase}, ordered {} ago)", whole(*waited))
+            }
+            Self::Switching { host, phase: None, waited } => {
+                write!(f, "waiting for {host} to take its order of {} ago", whole(*waited))
+            }
+            Self::Unhealthy { host, reason } => write!(f, "{host} is unhealthy: {reason}"),
+            Self::Unavailable { out, max, hosts } => {
+                write!(f, "max_unavailable: {out} of {max} hosts out")?;
+                for (i, host) in hosts.iter().enumerate() {
+                    write!(f, "{}{host}", if i == 0 { " (" } else { ", " })?;
+                }
+                match (hosts.len(), out.saturating_sub(hosts.len())) {
+                    (0, _) => Ok(()),
+                    (_, 0) => f.write_str(")"),
+                    (_, more) => write!(f, " and {more} more)"),
+                }
+            }
+            Self::Baking { batch, left, bake } => {
+                write!(f, "baking batch {}: {} of {} left", batch + 1, whole(*left), format_duration(*bake))
+            }
+            Self::MoreHosts { count } => write!(f, "and {count} more hosts"),
+        }
+    }
+}
+
+/// Formats without fractions of a second, rounded up: people watch it count.
+fn whole(time: Duration) -> String {
+    let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    format_duration(Duration::from_secs(seconds)).replace("0ms", "0s")
+}
+
+/// Collects blockers, naming so many hosts and counting the others.
+#[derive(Debug, Default)]
+pub(super) struct Blockers {
+    list: Vec<Blocker>,
+    hosts: usize,
+}
+
+impl Blockers {
+    /// Adds a cause that is no single host's.
+    pub(super) fn push(&mut self, blocker: Blocker) {
+        self.list.push(blocker);
+    }
+
+    /// Adds a host's cause, made only if it will be named.
+    pub(super) fn push_host(&mut self, blocker: impl FnOnce() -> Blocker) {
+        if self.hosts < HOSTS_NAMED_MAX {
+            self.list.push(blocker());
+        }
+        self.hosts += 1;
+    }
+
+    /// Returns all of them.
+    pub(super) fn finish(mut self) -> Vec<Blocker> {
+        if self.hosts > HOSTS_NAMED_MAX {
+            self.list.push(Blocker::MoreHosts { count: self.hosts - HOSTS_NAMED_MAX });
+        }
+        self.list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_blocker_says_itself_in_words() {
+        let host = |name: &str| name.parse::<HostName>().unwrap();
+        let web = || host("web-3");
+        let seconds = Duration::from_secs;
+        for (blocker, words) in [
+            (Blocker::Paused { reason: "by alice: lunch".into() }, "paused: by alice: lunch"),
+            (
+                Blocker::StageFirst { staged: 4, needed: 6, unreachable: 1, fetched_bytes: 2_000_000, fetch_total_bytes: 8_000_000 },
+                "staging: 4 of 6 hosts, 2.00 MB of 8.00 MB on the way, 1 unreachable",
+            ),
+            (Blocker::Staging { host: web(), fetched_bytes: 0, fetch_total_bytes: 0 }, "waiting for web-3 to stage"),
+            (
+                Blocker::Unreachable { host: web(), silent: Some(Duration::from_millis(39_200)) },
+                "waiting for web-3 to report (unreachable for 40s)",
+            ),
+            (
+                Blocker::Unreachable { host: web(), silent: None },
+                "waiting for web-3 to report (not heard since the coordinator started)",
+            ),
+            (
+                Blocker::Switching { host: web(), phase: Some(Phase::Validating), waited: seconds(70) },
+                "waiting for web-3 (validating, ordered 1m10s ago)",
+            ),
+            (
+                Blocker::Switching { host: web(), phase: None, waited: seconds(0) },
+                "waiting for web-3 to take its order of 0s ago",
+            ),
+            (Blocker::Unhealthy { host: web(), reason: "503".into() }, "web-3 is unhealthy: 503"),
+            (
+                Blocker::Unavailable { out: 3, max: 3, hosts: vec![host("a"), host("b")] },
+                "max_unavailable: 3 of 3 hosts out (a, b and 1 more)",
+            ),
+            (Blocker::Unavailable { out: 1, max: 1, hosts: vec![host("a")] }, "max_unavailable: 1 of 1 hosts out (a)"),
+            (
+                Blocker::Baking { batch: 1, left: seconds(12), bake: seconds(30) },
+                "baking batch 2: 12s of 30s left",
+            ),
+            (Blocker::MoreHosts { count: 7 }, "and 7 more hosts"),
+        ] {
+            assert_eq!(blocker.to_string(), words);
+        }
+    }
+
+    #[test]
+    fn only_so_many_hosts_are_named() {
+        let mut blockers = Blockers::default();
+        for i in 0..100 {
+            blockers.push_host(|| Blocker::Unreachable { host: format!("h{i}").parse().unwrap(), silent: None });
+        }
+        let list = blockers.finish();
+        assert_eq!(list.len(), HOSTS_NAMED_MAX + 1);
+        assert_eq!(list.last(), Some(&Blocker::MoreHosts { count: 100 - HOSTS_NAMED_MAX }));
+    }
+}

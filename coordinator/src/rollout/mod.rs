@@ -1,0 +1,37 @@
+//! Rollouts: one release brought to a selection of hosts, staged everywhere first, then switched batch by batch
+//! through gates, and taken back when too many hosts fail.
+//!
+//! Decisions are pure: [`plan()`] looks at the durable [`Rollout`], at the fleet as last heard of ([`FleetView`]) and
+//! at the time, and returns [`Action`]s and [`Blocker`]s. Effects are elsewhere: the store writes actions in one
+//! transaction, the driver calls planner and store in turn and tells sessions which orders changed.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`spec`] | what an operator asks |
+//! | [`batches`] | strategies, lowered to batches of hosts |
+//! | [`model`] | the rollout as it is stored |
+//! | [`action`] | every change of it |
+//! | [`view`] | the fleet as last heard of |
+//! | [`mod@plan`], [`blocker`] | what happens next, and what it waits for |
+//! | [`command`] | what operators may ask of a rollout, and when |
+
+pub mod action;
+pub mod batches;
+pub mod blocker;
+pub mod command;
+pub mod model;
+pub mod plan;
+pub mod spec;
+pub mod view;
+
+#[cfg(test)]
+mod sim;
+
+pub use action::Action;
+pub use batches::{Candidate, lower};
+pub use blocker::Blocker;
+pub use command::{Command, Refusal, decide};
+pub use model::{Cursor, Failure, Gate, Issued, Member, Rollout, State, Target};
+pub use plan::{Plan, plan};
+pub use spec::{OnFailure, Spec, SpecError, Strategy};
+pub use view::{Contact, FleetView, HostView, Observed};

@@ -1,0 +1,218 @@
+//! A running rollout: stage everywhere, then switch batch by batch through the gates.
+
+use std::ops::Range;
+
+use jiff::Timestamp;
+
+use super::super::action::Action;
+use super::super::blocker::Blocker;
+use super::super::model::{Failure, Gate, Rollout, State, Target};
+use super::super::spec::OnFailure;
+use super::super::view::{FleetView, after, elapsed};
+use super::look::{Look, Position, look};
+use super::{Draft, Plan};
+
+/// Hosts named in one [`Blocker::Unavailable`].
+const OUT_NAMED_MAX: usize = 3;
+
+pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan {
+    let looks = look(rollout, fleet, now);
+    let mut draft = Draft::default();
+    let failures = new_failures(rollout, &looks, now);
+    if !failures.is_empty() {
+        let verdict = judge(rollout, &failures);
+        let failed = failures.into_iter().map(|(member, failure)| Action::HostFailed { member, failure });
+        draft.actions.extend(failed.chain(verdict));
+        return draft.finish();
+    }
+    let Some(range) = rollout.batches.get(rollout.cursor.batch).cloned() else {
+        draft.actions.push(Action::Finish { state: State::Succeeded });
+        return draft.finish();
+    };
+    for look in &looks {
+        draft.wake_at(look.changes_at(rollout.spec.host_deadline));
+    }
+    take_back_failed(&looks, &mut draft);
+    stage(&looks, &mut draft);
+    if open(rollout, &looks, &mut draft) {
+        switch(rollout, &looks, range.clone(), &mut draft);
+        watch_gate(rollout, &looks, range, now, &mut draft);
+    }
+    draft.finish()
+}
+
+fn new_failures(rollout: &Rollout, looks: &[Look<'_>], now: Timestamp) -> Vec<(usize, Failure)> {
+    let failure = |(i, look): (usize, &Look<'_>)| Some((i, look.new_failure(rollout.spec.host_deadline, now)?));
+    looks.iter().enumerate().filter_map(failure).collect()
+}
+
+/// Decides whether these failures, with those before them, are more than the rollout tolerates.
+fn judge(rollout: &Rollout, failures: &[(usize, Failure)]) -> Option<Action> {
+    let total = rollout.members.len();
+    let failed = rollout.failed() + failures.len();
+    let tolerated = rollout.spec.max_failures.of_rounded_down(total);
+    let is_failed = |i: usize| rollout.members[i].failure.is_some() || failures.iter().any(|(member, _)| *member == i);
+    // A first batch of which nothing is left has proved nothing, whatever is tolerated.
+    let first_lost = rollout.batches.first().is_some_and(|first| {
+        // Cheap test first: the other one looks each member up among the failures.
+        failed >= first.len() && first.clone().all(is_failed)
+    });
+    if failed.saturating_sub(rollout.forgiven) <= tolerated && !first_lost {
+        return None;
+    }
+    let (member, failure) = failures.first()?;
+    let host = &rollout.members[*member].host;
+    let reason = format!("{host} {failure} ({failed} of {total} hosts failed, {tolerated} tolerated)");
+    Some(match rollout.spec.on_failure {
+        OnFailure::Rollback => Action::BeginRollback { reason },
+        OnFailure::Pause => Action::Pause { reason },
+    })
+}
+
+/// A tolerated failure that left the release running, or unknown, is taken back on that host alone. Such a host is
+/// out already, so the order costs nothing of `max_unavailable`.
+fn take_back_failed(looks: &[Look<'_>], draft: &mut Draft) {
+    for (member, look) in looks.iter().enumerate() {
+        let is_doubtful = matches!(look.position, Position::Switching { .. } | Position::There);
+        let Some(Target::Activate { over }) = look.member.order.as_ref().map(|order| &order.target) else { continue };
+        if look.member.failure.is_some() && is_doubtful {
+            let target = over.clone().map_or(Target::Remove, |to| Target::Restore { to });
+            draft.order(Action::Order { member, generation: look.next_generation(), target });
+        }
+    }
+}
+
+fn stage(looks: &[Look<'_>], draft: &mut Draft) {
+    for (member, look) in looks.iter().enumerate() {
+        if look.position == Position::New && look.is_reachable {
+            draft.order(Action::Order { member, generation: look.next_generation(), target: Target::Stage });
+        }
+    }
+}
+
+/// Says whether hosts of the current batch may be ordered to switch, and opens the batch if it just became so.
+fn open(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bool {
+    let batch = rollout.cursor.batch;
+    match rollout.cursor.gate {
+        Gate::Open | Gate::Baking { .. } => return true,
+        Gate::Waiting if batch == 0 && !staged_enough(rollout, looks, draft) => return false,
+        Gate::Waiting => {}
+    }
+    draft.actions.push(Action::BatchOpened { batch });
+    true
+}
+
+fn staged_enough(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bool {
+    let (mut staged, mut failed, mut unreachable) = (0, 0, 0);
+    let (mut fetched_bytes, mut fetch_total_bytes) = (0_u64, 0_u64);
+    for look in looks {
+        if look.member.failure.is_some() {
+            failed += 1;
+            continue;
+        }
+        match look.position {
+            Position::New => unreachable += usize::from(!look.is_reachable),
+            Position::Staging { fetched_bytes: fetched, fetch_total_bytes: total } => {
+                unreachable += usize::from(!look.is_reachable);
+                fetched_bytes = fetched_bytes.saturating_add(fetched);
+                fetch_total_bytes = fetch_total_bytes.saturating_add(total);
+            }
+            Position::StagingFailed => {}
+            Position::Staged { .. }
+            | Position::Switching { .. }
+            | Position::There
+            | Position::NotSwitched
+            | Position::Returning { .. }
+            | Position::Returned
+            | Position::ReturnFailed => staged += 1,
+        }
+    }
+    // Tolerated failures will never be staged.
+    let needed = rollout.spec.stage_first.of_rounded_up(looks.len()).min(looks.len() - failed);
+    if staged < needed {
+        draft.blockers.push(Blocker::StageFirst { staged, needed, unreachable, fetched_bytes, fetch_total_bytes });
+    }
+    staged >= needed
+}
+
+/// Orders staged hosts of the batch to switch, as far as `max_unavailable` lets it.
+fn switch(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, draft: &mut Draft) {
+    let max = rollout.spec.unavailable_max(looks.len());
+    let mut out = looks.iter().filter(|look| look.is_out()).count();
+    let mut must_wait = false;
+    for (member, look) in looks[range.clone()].iter().enumerate().map(|(i, look)| (range.start + i, look)) {
+        let Position::Staged { current } = look.position else { continue };
+        if look.member.failure.is_some() || !look.is_reachable {
+            continue;
+        }
+        // A host that is out already, being unhealthy, adds nothing.
+        let then_out = out + usize::from(!look.is_out());
+        if then_out > max {
+            must_wait = true;
+            continue;
+        }
+        let target = Target::Activate { over: current.cloned() };
+        if draft.order(Action::Order { member, generation: look.next_generation(), target }) {
+            out = then_out;
+        }
+    }
+    if must_wait {
+        let hosts = looks.iter().filter(|look| look.is_out()).take(OUT_NAMED_MAX);
+        let hosts = hosts.map(|look| look.member.host.clone()).collect();
+        draft.blockers.push(Blocker::Unavailable { out, max, hosts });
+    }
+}
+
+/// Passes the batch once each host that has not failed has been holding for the whole bake.
+fn watch_gate(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, now: Timestamp, draft: &mut Draft) {
+    let batch = rollout.cursor.batch;
+    // A batch whose every host failed, tolerated, holds since ever.
+    let mut since = Some(rollout.started);
+    for look in looks[range].iter().filter(|look| look.member.failure.is_none()) {
+        let holds = look.holds_since();
+        since = since.zip(holds).map(|(all, this)| all.max(this));
+        if holds.is_none() {
+            explain(look, now, draft);
+        }
+    }
+    let bake = rollout.spec.bake;
+    match (since, rollout.cursor.gate) {
+        (None, Gate::Baking { .. }) => draft.actions.push(Action::BakeBroken { batch }),
+        (None, Gate::Waiting | Gate::Open) => {}
+        (Some(since), _) if elapsed(since, now) >= bake => draft.actions.push(Action::BatchPassed { batch }),
+        (Some(since), gate) => {
+            if gate != (Gate::Baking { since }) {
+                draft.actions.push(Action::BakeStarted { batch, since });
+            }
+            draft.wake_at(Some(after(since, bake)));
+            draft.blockers.push(Blocker::Baking { batch, left: bake.saturating_sub(elapsed(since, now)), bake });
+        }
+    }
+}
+
+/// Says what a host of the current batch lacks.
+fn explain(look: &Look<'_>, now: Timestamp, draft: &mut Draft) {
+    let host = || look.member.host.clone();
+    if !look.is_reachable {
+        draft.blockers.push_host(|| Blocker::Unreachable { host: host(), silent: look.silent(now) });
+        return;
+    }
+    match look.position {
+        Position::New => {
+            draft.blockers.push_host(|| Blocker::Staging { host: host(), fetched_bytes: 0, fetch_total_bytes: 0 });
+        }
+        Position::Staging { fetched_bytes, fetch_total_bytes } => {
+            draft.blockers.push_host(|| Blocker::Staging { host: host(), fetched_bytes, fetch_total_bytes });
+        }
+        Position::Switching { phase } | Position::Returning { phase } => {
+            draft.blockers.push_host(|| Blocker::Switching { host: host(), phase, waited: look.waited(now) });
+        }
+        Position::There => draft.blockers.push_host(|| Blocker::Unhealthy { host: host(), reason: look.reason() }),
+        // Staged hosts wait for the budget, which says so itself; the others have failed or are about to.
+        Position::Staged { .. }
+        | Position::StagingFailed
+        | Position::NotSwitched
+        | Position::Returned
+        | Position::ReturnFailed => {}
+    }
+}

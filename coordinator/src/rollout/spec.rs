@@ -1,0 +1,206 @@
+//! What an operator asks of a rollout: whom, in which batches, through which gates.
+//!
+//! A spec is checked once, by [`Spec::check`], before anything is stored; planners rely on it. It is stored as JSON,
+//! so fields may be added with a default and are never renamed.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sluice_common::selector::Selector;
+use sluice_common::units::{Share, duration_text, format_duration};
+
+/// Longest bake and longest host deadline: a gate that holds for more than a week is a calendar, not a gate.
+pub const GATE_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Shortest host deadline: less than a heartbeat would fail hosts that are merely about to answer.
+pub const HOST_DEADLINE_MIN: Duration = sluice_common::caps::HEARTBEAT_INTERVAL;
+
+/// How a rollout goes about its hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Which hosts are meant; resolved once, at the start.
+    pub selector: Selector,
+    /// Which hosts switch together.
+    pub strategy: Strategy,
+    /// How long every host of a batch must keep holding before the next batch begins.
+    #[serde(with = "duration_text")]
+    pub bake: Duration,
+    /// How many hosts of the selection may be out at once; a percentage is rounded down, but never below one.
+    pub max_unavailable: Share,
+    /// How many failed hosts are tolerated; a percentage is rounded down.
+    pub max_failures: Share,
+    /// What happens once more hosts failed than are tolerated.
+    pub on_failure: OnFailure,
+    /// How long a reachable host may take from the order to switch until it has switched, before it counts as failed.
+    #[serde(with = "duration_text")]
+    pub host_deadline: Duration,
+    /// How many hosts of the selection must be staged before the first batch switches; a percentage is rounded up.
+    pub stage_first: Share,
+}
+
+/// Which hosts switch together, in which order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Strategy {
+    /// One batch.
+    AllAtOnce,
+    /// Batches of one size.
+    Rolling {
+        /// The size, of the whole selection; a percentage is rounded up.
+        batch: Share,
+    },
+    /// A first batch that covers every platform, then batches of one size.
+    Canary {
+        /// The size of the first batch; it grows where platforms outnumber it.
+        canary: Share,
+        /// The size of the others, of the whole selection; a percentage is rounded up.
+        batch: Share,
+    },
+}
+
+/// What happens once more hosts failed than are tolerated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Hosts that switched get their predecessor back.
+    Rollback,
+    /// Everything stays as it is until an operator decides.
+    Pause,
+}
+
+/// Says which field of a spec cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {reason}")]
+pub struct SpecError {
+    /// The field's name, as operators write it.
+    pub field: &'static str,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+impl Strategy {
+    /// Returns the budget of hosts that fits the strategy where the operator names none: one batch.
+    pub fn default_max_unavailable(&self) -> Share {
+        match self {
+            Self::AllAtOnce => Share::Percent(100),
+            Self::Rolling { batch } | Self::Canary { batch, canary: _ } => *batch,
+        }
+    }
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        let strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(25) };
+        Self {
+            selector: Selector::everything(),
+            max_unavailable: strategy.default_max_unavailable(),
+            strategy,
+            bake: Duration::from_secs(30),
+            max_failures: Share::Count(0),
+            on_failure: OnFailure::Rollback,
+            // As long as an order lives unrenewed: past it a host could not even begin.
+            host_deadline: sluice_common::caps::ORDER_TTL,
+            stage_first: Share::Percent(100),
+        }
+    }
+}
+
+impl Spec {
+    /// Refuses what could never make progress, naming the field.
+    pub fn check(&self) -> Result<(), SpecError> {
+        match &self.strategy {
+            Strategy::AllAtOnce => {}
+            Strategy::Rolling { batch } => not_none("batch", *batch)?,
+            Strategy::Canary { canary, batch } => {
+                not_none("canary", *canary)?;
+                not_none("batch", *batch)?;
+            }
+        }
+        not_none("max_unavailable", self.max_unavailable)?;
+        at_most("bake", self.bake, GATE_TIME_MAX)?;
+        at_most("host_deadline", self.host_deadline, GATE_TIME_MAX)?;
+        if self.host_deadline < HOST_DEADLINE_MIN {
+            let reason = format!(
+                "is {}; it must be at least {}, the interval at which hosts report",
+                format_duration(self.host_deadline),
+                format_duration(HOST_DEADLINE_MIN)
+            );
+            return Err(SpecError { field: "host_deadline", reason });
+        }
+        Ok(())
+    }
+
+    /// Returns how many of `total` hosts may be out at once: at least one, or nothing could ever switch.
+    pub fn unavailable_max(&self, total: usize) -> usize {
+        self.max_unavailable.of_rounded_down(total).max(1)
+    }
+}
+
+fn not_none(field: &'static str, share: Share) -> Result<(), SpecError> {
+    match share {
+        Share::Count(0) | Share::Percent(0) => {
+            let reason = format!("is {share}; it must be at least 1 or 1%, or no host would ever switch");
+            Err(SpecError { field, reason })
+        }
+        Share::Count(_) | Share::Percent(_) => Ok(()),
+    }
+}
+
+fn at_most(field: &'static str, time: Duration, max: Duration) -> Result<(), SpecError> {
+    if time > max {
+        let reason = format!("is {}; it must be at most {}", format_duration(time), format_duration(max));
+        return Err(SpecError { field, reason });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_never_progress_is_refused_by_field() {
+        let cases: [(&str, fn(&mut Spec)); 8] = [
+            ("batch", |s| s.strategy = Strategy::Rolling { batch: Share::Count(0) }),
+            ("batch", |s| s.strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(0) }),
+            ("canary", |s| s.strategy = Strategy::Canary { canary: Share::Percent(0), batch: Share::Count(1) }),
+            ("max_unavailable", |s| s.max_unavailable = Share::Count(0)),
+            ("max_unavailable", |s| s.max_unavailable = Share::Percent(0)),
+            ("host_deadline", |s| s.host_deadline = Duration::from_secs(1)),
+            ("host_deadline", |s| s.host_deadline = GATE_TIME_MAX * 2),
+            ("bake", |s| s.bake = GATE_TIME_MAX + Duration::from_secs(1)),
+        ];
+        for (field, change) in cases {
+            let mut spec = Spec::default();
+            change(&mut spec);
+            let error = spec.check().unwrap_err();
+            assert_eq!(error.field, field, "{error}");
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
+        assert_eq!(Spec::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_spec_reads_back_from_its_json() {
+        for strategy in [
+            Strategy::AllAtOnce,
+            Strategy::Rolling { batch: Share::Percent(10) },
+            Strategy::Canary { canary: Share::Count(2), batch: Share::Count(5) },
+        ] {
+            let spec = Spec { strategy, selector: "role in (web,api),!old".parse().unwrap(), ..Spec::default() };
+            let text = serde_json::to_string(&spec).unwrap();
+            assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_stored_form_never_changes() {
+        let golden = r#"{"selector":"*","strategy":{"kind":"canary","canary":"1","batch":"25%"},"bake":"30000ms","max_unavailable":"25%","max_failures":"0","on_failure":"rollback","host_deadline":"900000ms","stage_first":"100%"}"#;
+        assert_eq!(serde_json::to_string(&Spec::default()).unwrap(), golden);
+    }
+
+    #[test]
+    fn one_host_may_always_be_out() {
+        let spec = Spec { max_unavailable: Share::Percent(25), ..Spec::default() };
+        assert_eq!([0, 1, 3, 4, 100].map(|total| spec.unavailable_max(total)), [1, 1, 1, 1, 25]);
+    }
+}
