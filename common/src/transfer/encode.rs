@@ -126,6 +126,8 @@ fn configure(encoder: &mut Encoder<'_, Vec<u8>>, spec: &FrameSpec) -> io::Result
         // off the bytes of a recompiled binary, measured). 24 bounds an encoder's memory to about 150 MiB.
         encoder.set_parameter(CParameter::ChainLog(window_log.min(TABLE_LOG_MAX)))?;
         encoder.set_parameter(CParameter::HashLog(window_log.min(TABLE_LOG_MAX)))?;
+        // Beyond what the tables reach, long-distance matching finds at least what only moved.
+        encoder.set_parameter(CParameter::EnableLongDistanceMatching(span > 4 << TABLE_LOG_MAX))?;
     }
     Ok(())
 }
