@@ -20,6 +20,8 @@ pub const CHUNK_BYTES_MIN: u32 = 16 * KIB as u32;
 pub const MANIFEST_BYTES_MAX: u64 = 256 * MIB;
 /// Most entries in a manifest: larger trees are several applications.
 pub const MANIFEST_ENTRIES_MAX: u64 = 1_000_000;
+/// Largest package index, encoded: two million chunks of 36 bytes and the lists that name them.
+pub const INDEX_BYTES_MAX: u64 = 128 * MIB;
 /// Longest path inside a package: leaves three quarters of PATH_MAX to the host's own prefix.
 pub const PATH_BYTES_MAX: usize = 1024;
 /// Longest path component: NAME_MAX of every Linux file system in use.
@@ -55,6 +57,12 @@ pub const DISK_FLOOR_PERCENT: u64 = 10;
 pub const STREAMS_PER_CONNECTION: u32 = 32;
 /// Connections one identity may hold: control, content, and one of each while it reconnects.
 pub const CONNECTIONS_PER_IDENTITY: usize = 4;
+/// Connections one operator may hold: a pipeline's many jobs share one identity.
+pub const CONNECTIONS_PER_OPERATOR: usize = 64;
+/// Connections of peers without a certificate: enough for a whole rack that enrols at once, and they are short.
+pub const NEWCOMERS_MAX: usize = 128;
+/// Time a peer without a certificate may stay connected: enrolling takes one call.
+pub const NEWCOMER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections in handshake at once: bounds the cost of peers that never finish one.
 pub const HANDSHAKES_MAX: usize = 256;
 /// Connections in all.

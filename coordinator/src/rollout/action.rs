@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 use sluice_common::order::Generation;
 
-use super::model::{Cursor, Failure, Gate, Issued, Rollout, State, Target};
+use super::model::{Cursor, Failure, Gate, Issued, Rollout, Target};
+use super::state::State;
 
 /// One durable change of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]

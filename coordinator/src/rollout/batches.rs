@@ -73,7 +73,8 @@ fn split_canary(candidates: Vec<Candidate>, size: usize) -> (Vec<Candidate>, Vec
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use proptest::strategy::Strategy as Generator;
 
     use super::*;
 
@@ -98,7 +99,8 @@ mod tests {
     }
 
     fn names(strategy: &Strategy, candidates: Vec<Candidate>) -> String {
-        let names = |batch: &Vec<Candidate>| batch.iter().map(|c| c.host.as_str()).collect::<Vec<_>>().join(" ");
+        let names =
+            |batch: &Vec<Candidate>| batch.iter().map(|c| c.host.as_str()).collect::<Vec<_>>().join(" ");
         lower(strategy, candidates).iter().map(names).collect::<Vec<_>>().join(" | ")
     }
 
@@ -130,19 +132,17 @@ mod tests {
         assert_eq!(names(&strategy, fleet), "web-2 web-4 | web-0 web-3 web-1");
     }
 
-    fn any_share() -> impl Strategy2<Value = Share> {
+    fn any_share() -> impl Generator<Value = Share> {
         prop_oneof![(1..50_u32).prop_map(Share::Count), (1..=100_u8).prop_map(Share::Percent)]
     }
 
-    fn any_strategy() -> impl Strategy2<Value = Strategy> {
+    fn any_strategy() -> impl Generator<Value = Strategy> {
         prop_oneof![
             Just(Strategy::AllAtOnce),
             any_share().prop_map(|batch| Strategy::Rolling { batch }),
             (any_share(), any_share()).prop_map(|(canary, batch)| Strategy::Canary { canary, batch }),
         ]
     }
-
-    use proptest::strategy::Strategy as Strategy2;
 
     proptest! {
         #[test]

@@ -103,7 +103,9 @@ impl fmt::Display for Blocker {
                 }
                 Ok(())
             }
-            Self::Staging { host, fetched_bytes: _, fetch_total_bytes: 0 } => write!(f, "waiting for {host} to stage"),
+            Self::Staging { host, fetched_bytes: _, fetch_total_bytes: 0 } => {
+                write!(f, "waiting for {host} to stage")
+            }
             Self::Staging { host, fetched_bytes, fetch_total_bytes } => {
                 let (fetched, total) = (format_size(*fetched_bytes), format_size(*fetch_total_bytes));
                 write!(f, "waiting for {host} to stage ({fetched} of {total})")
@@ -188,10 +190,19 @@ mod tests {
         for (blocker, words) in [
             (Blocker::Paused { reason: "by alice: lunch".into() }, "paused: by alice: lunch"),
             (
-                Blocker::StageFirst { staged: 4, needed: 6, unreachable: 1, fetched_bytes: 2_000_000, fetch_total_bytes: 8_000_000 },
+                Blocker::StageFirst {
+                    staged: 4,
+                    needed: 6,
+                    unreachable: 1,
+                    fetched_bytes: 2_000_000,
+                    fetch_total_bytes: 8_000_000,
+                },
                 "staging: 4 of 6 hosts, 2.00 MB of 8.00 MB on the way, 1 unreachable",
             ),
-            (Blocker::Staging { host: web(), fetched_bytes: 0, fetch_total_bytes: 0 }, "waiting for web-3 to stage"),
+            (
+                Blocker::Staging { host: web(), fetched_bytes: 0, fetch_total_bytes: 0 },
+                "waiting for web-3 to stage",
+            ),
             (
                 Blocker::Unreachable { host: web(), silent: Some(Duration::from_millis(39_200)) },
                 "waiting for web-3 to report (unreachable for 40s)",
@@ -213,7 +224,10 @@ mod tests {
                 Blocker::Unavailable { out: 3, max: 3, hosts: vec![host("a"), host("b")] },
                 "max_unavailable: 3 of 3 hosts out (a, b and 1 more)",
             ),
-            (Blocker::Unavailable { out: 1, max: 1, hosts: vec![host("a")] }, "max_unavailable: 1 of 1 hosts out (a)"),
+            (
+                Blocker::Unavailable { out: 1, max: 1, hosts: vec![host("a")] },
+                "max_unavailable: 1 of 1 hosts out (a)",
+            ),
             (
                 Blocker::Baking { batch: 1, left: seconds(12), bake: seconds(30) },
                 "baking batch 2: 12s of 30s left",
@@ -228,7 +242,8 @@ mod tests {
     fn only_so_many_hosts_are_named() {
         let mut blockers = Blockers::default();
         for i in 0..100 {
-            blockers.push_host(|| Blocker::Unreachable { host: format!("h{i}").parse().unwrap(), silent: None });
+            blockers
+                .push_host(|| Blocker::Unreachable { host: format!("h{i}").parse().unwrap(), silent: None });
         }
         let list = blockers.finish();
         assert_eq!(list.len(), HOSTS_NAMED_MAX + 1);

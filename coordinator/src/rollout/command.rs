@@ -1,7 +1,8 @@
 //! What operators ask of a rollout, and when it may be asked.
 
 use super::action::Action;
-use super::model::{Rollout, State};
+use super::model::Rollout;
+use super::state::State;
 
 /// An operator's wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub fn decide(rollout: &Rollout, command: Command) -> Result<Option<Action>, Ref
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::model::tests_support::rollout;
+    use crate::rollout::testing::rollout;
 
     #[test]
     fn each_state_takes_its_commands() {

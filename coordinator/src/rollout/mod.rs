@@ -10,6 +10,7 @@
 //! | [`spec`] | what an operator asks |
 //! | [`batches`] | strategies, lowered to batches of hosts |
 //! | [`model`] | the rollout as it is stored |
+//! | [`state`] | running, paused, ended, and which orders then go out |
 //! | [`action`] | every change of it |
 //! | [`view`] | the fleet as last heard of |
 //! | [`mod@plan`], [`blocker`] | what happens next, and what it waits for |
@@ -22,16 +23,20 @@ pub mod command;
 pub mod model;
 pub mod plan;
 pub mod spec;
+pub mod state;
 pub mod view;
 
 #[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod testing;
 
 pub use action::Action;
 pub use batches::{Candidate, lower};
 pub use blocker::Blocker;
 pub use command::{Command, Refusal, decide};
-pub use model::{Cursor, Failure, Gate, Issued, Member, Rollout, State, Target};
+pub use model::{Cursor, Failure, Gate, Issued, Member, Rollout, Target};
 pub use plan::{Plan, plan};
 pub use spec::{OnFailure, Spec, SpecError, Strategy};
+pub use state::State;
 pub use view::{Contact, FleetView, HostView, Observed};

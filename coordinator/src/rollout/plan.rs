@@ -14,7 +14,8 @@ use jiff::Timestamp;
 
 use super::action::Action;
 use super::blocker::{Blocker, Blockers};
-use super::model::{Rollout, State};
+use super::model::Rollout;
+use super::state::State;
 use super::view::FleetView;
 
 mod backward;
@@ -48,7 +49,9 @@ pub fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan {
         State::Paused { reason } => {
             Plan { blockers: vec![Blocker::Paused { reason: reason.clone() }], ..Plan::default() }
         }
-        State::Succeeded | State::RolledBack { .. } | State::Failed { .. } | State::Aborted { .. } => Plan::default(),
+        State::Succeeded | State::RolledBack { .. } | State::Failed { .. } | State::Aborted { .. } => {
+            Plan::default()
+        }
     }
 }
 

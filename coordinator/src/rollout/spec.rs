@@ -33,7 +33,7 @@ pub struct Spec {
     /// How long a reachable host may take from the order to switch until it has switched, before it counts as failed.
     #[serde(with = "duration_text")]
     pub host_deadline: Duration,
-    /// How many hosts of the selection must be staged before the first batch switches; a percentage is rounded up.
+    /// How many of the hosts that can be heard must be staged before the first batch switches; a percentage is rounded up.
     pub stage_first: Share,
 }
 
@@ -159,10 +159,15 @@ mod tests {
 
     #[test]
     fn what_could_never_progress_is_refused_by_field() {
-        let cases: [(&str, fn(&mut Spec)); 8] = [
+        type Change = fn(&mut Spec);
+        let cases: [(&str, Change); 8] = [
             ("batch", |s| s.strategy = Strategy::Rolling { batch: Share::Count(0) }),
-            ("batch", |s| s.strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(0) }),
-            ("canary", |s| s.strategy = Strategy::Canary { canary: Share::Percent(0), batch: Share::Count(1) }),
+            ("batch", |s| {
+                s.strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(0) }
+            }),
+            ("canary", |s| {
+                s.strategy = Strategy::Canary { canary: Share::Percent(0), batch: Share::Count(1) }
+            }),
             ("max_unavailable", |s| s.max_unavailable = Share::Count(0)),
             ("max_unavailable", |s| s.max_unavailable = Share::Percent(0)),
             ("host_deadline", |s| s.host_deadline = Duration::from_secs(1)),
@@ -186,7 +191,8 @@ mod tests {
             Strategy::Rolling { batch: Share::Percent(10) },
             Strategy::Canary { canary: Share::Count(2), batch: Share::Count(5) },
         ] {
-            let spec = Spec { strategy, selector: "role in (web,api),!old".parse().unwrap(), ..Spec::default() };
+            let spec =
+                Spec { strategy, selector: "role in (web,api),!old".parse().unwrap(), ..Spec::default() };
             let text = serde_json::to_string(&spec).unwrap();
             assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec, "{text}");
         }

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::super::action::Action;
 use super::super::blocker::Blocker;
-use super::super::model::{Rollout, State, Target};
+use super::super::model::{Rollout, Target};
+use super::super::state::State;
 use super::super::view::FleetView;
 use super::look::{Look, Position, look};
 use super::{Draft, Plan};
@@ -31,7 +32,7 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp, reason:
                 }
                 let target = over.clone().map_or(Target::Remove, |to| Target::Restore { to });
                 draft.order(Action::Order { member, generation: look.next_generation(), target });
-                underway += 1;
+                underway += usize::from(look.is_reachable);
             }
             (Target::Restore { .. } | Target::Remove, Position::Returned) => {}
             (Target::Restore { .. } | Target::Remove, Position::ReturnFailed) => {
@@ -45,7 +46,7 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp, reason:
         }
     }
     if waiting == 0 {
-        draft.actions.push(Action::Finish { state: outcome(reason, &lost) });
+        draft.actions.push(Action::Finish { state: outcome(reason, &lost, looks.len()) });
     }
     draft.finish()
 }
@@ -66,11 +67,13 @@ fn explain(look: &Look<'_>, now: Timestamp, draft: &mut Draft) {
     }
 }
 
-fn outcome(reason: &str, lost: &[String]) -> State {
+fn outcome(reason: &str, lost: &[String], total: usize) -> State {
     match lost.first() {
         None => State::RolledBack { reason: reason.to_owned() },
-        Some(first) => State::Failed {
-            reason: format!("{} hosts could not be rolled back, among them {first}; rolled back because {reason}", lost.len()),
-        },
+        Some(first) => {
+            let reason =
+                format!("not back on their predecessor: {} of {total} hosts ({first}); {reason}", lost.len());
+            State::Failed { reason }
+        }
     }
 }

@@ -6,8 +6,9 @@ use jiff::Timestamp;
 
 use super::super::action::Action;
 use super::super::blocker::Blocker;
-use super::super::model::{Failure, Gate, Rollout, State, Target};
+use super::super::model::{Failure, Gate, Rollout, Target};
 use super::super::spec::OnFailure;
+use super::super::state::State;
 use super::super::view::{FleetView, after, elapsed};
 use super::look::{Look, Position, look};
 use super::{Draft, Plan};
@@ -42,7 +43,8 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan
 }
 
 fn new_failures(rollout: &Rollout, looks: &[Look<'_>], now: Timestamp) -> Vec<(usize, Failure)> {
-    let failure = |(i, look): (usize, &Look<'_>)| Some((i, look.new_failure(rollout.spec.host_deadline, now)?));
+    let failure =
+        |(i, look): (usize, &Look<'_>)| Some((i, look.new_failure(rollout.spec.host_deadline, now)?));
     looks.iter().enumerate().filter_map(failure).collect()
 }
 
@@ -51,12 +53,11 @@ fn judge(rollout: &Rollout, failures: &[(usize, Failure)]) -> Option<Action> {
     let total = rollout.members.len();
     let failed = rollout.failed() + failures.len();
     let tolerated = rollout.spec.max_failures.of_rounded_down(total);
-    let is_failed = |i: usize| rollout.members[i].failure.is_some() || failures.iter().any(|(member, _)| *member == i);
+    let first = rollout.batches.first().cloned().unwrap_or_default();
+    let left = rollout.members[first.clone()].iter().filter(|member| member.failure.is_none()).count();
+    let lost = failures.iter().filter(|(member, _)| first.contains(member)).count();
     // A first batch of which nothing is left has proved nothing, whatever is tolerated.
-    let first_lost = rollout.batches.first().is_some_and(|first| {
-        // Cheap test first: the other one looks each member up among the failures.
-        failed >= first.len() && first.clone().all(is_failed)
-    });
+    let first_lost = lost > 0 && lost == left;
     if failed.saturating_sub(rollout.forgiven) <= tolerated && !first_lost {
         return None;
     }
@@ -69,13 +70,15 @@ fn judge(rollout: &Rollout, failures: &[(usize, Failure)]) -> Option<Action> {
     })
 }
 
-/// A tolerated failure that left the release running, or unknown, is taken back on that host alone. Such a host is
-/// out already, so the order costs nothing of `max_unavailable`.
+/// A tolerated failure that still takes its host away is taken back on that host alone. Such a host is out already, so
+/// the order costs nothing of `max_unavailable`; one that has come round since is left as it is.
 fn take_back_failed(looks: &[Look<'_>], draft: &mut Draft) {
-    for (member, look) in looks.iter().enumerate() {
-        let is_doubtful = matches!(look.position, Position::Switching { .. } | Position::There);
-        let Some(Target::Activate { over }) = look.member.order.as_ref().map(|order| &order.target) else { continue };
-        if look.member.failure.is_some() && is_doubtful {
+    for (member, look) in looks.iter().enumerate().filter(|(_, look)| look.member.failure.is_some()) {
+        let Some(Target::Activate { over }) = look.member.order.as_ref().map(|order| &order.target) else {
+            continue;
+        };
+        let is_ill = look.position == Position::There && look.is_unhealthy;
+        if is_ill || matches!(look.position, Position::Switching { .. }) {
             let target = over.clone().map_or(Target::Remove, |to| Target::Restore { to });
             draft.order(Action::Order { member, generation: look.next_generation(), target });
         }
@@ -127,10 +130,17 @@ fn staged_enough(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bo
             | Position::ReturnFailed => staged += 1,
         }
     }
-    // Tolerated failures will never be staged.
-    let needed = rollout.spec.stage_first.of_rounded_up(looks.len()).min(looks.len() - failed);
+    // Tolerated failures will never be staged, and a dead host is no reason to keep the others from their gates: it
+    // counts as out all the same.
+    let needed = rollout.spec.stage_first.of_rounded_up(looks.len() - failed - unreachable);
     if staged < needed {
-        draft.blockers.push(Blocker::StageFirst { staged, needed, unreachable, fetched_bytes, fetch_total_bytes });
+        draft.blockers.push(Blocker::StageFirst {
+            staged,
+            needed,
+            unreachable,
+            fetched_bytes,
+            fetch_total_bytes,
+        });
     }
     staged >= needed
 }
@@ -166,8 +176,8 @@ fn switch(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, draft: &mu
 /// Passes the batch once each host that has not failed has been holding for the whole bake.
 fn watch_gate(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, now: Timestamp, draft: &mut Draft) {
     let batch = rollout.cursor.batch;
-    // A batch whose every host failed, tolerated, holds since ever.
-    let mut since = Some(rollout.started);
+    // A batch whose every host failed, and that was accepted, has nothing left to wait for.
+    let mut since = Some(Timestamp::MIN);
     for look in looks[range].iter().filter(|look| look.member.failure.is_none()) {
         let holds = look.holds_since();
         since = since.zip(holds).map(|(all, this)| all.max(this));
@@ -185,7 +195,11 @@ fn watch_gate(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, now: T
                 draft.actions.push(Action::BakeStarted { batch, since });
             }
             draft.wake_at(Some(after(since, bake)));
-            draft.blockers.push(Blocker::Baking { batch, left: bake.saturating_sub(elapsed(since, now)), bake });
+            draft.blockers.push(Blocker::Baking {
+                batch,
+                left: bake.saturating_sub(elapsed(since, now)),
+                bake,
+            });
         }
     }
 }
@@ -199,7 +213,11 @@ fn explain(look: &Look<'_>, now: Timestamp, draft: &mut Draft) {
     }
     match look.position {
         Position::New => {
-            draft.blockers.push_host(|| Blocker::Staging { host: host(), fetched_bytes: 0, fetch_total_bytes: 0 });
+            draft.blockers.push_host(|| Blocker::Staging {
+                host: host(),
+                fetched_bytes: 0,
+                fetch_total_bytes: 0,
+            });
         }
         Position::Staging { fetched_bytes, fetch_total_bytes } => {
             draft.blockers.push_host(|| Blocker::Staging { host: host(), fetched_bytes, fetch_total_bytes });
@@ -207,7 +225,9 @@ fn explain(look: &Look<'_>, now: Timestamp, draft: &mut Draft) {
         Position::Switching { phase } | Position::Returning { phase } => {
             draft.blockers.push_host(|| Blocker::Switching { host: host(), phase, waited: look.waited(now) });
         }
-        Position::There => draft.blockers.push_host(|| Blocker::Unhealthy { host: host(), reason: look.reason() }),
+        Position::There => {
+            draft.blockers.push_host(|| Blocker::Unhealthy { host: host(), reason: look.reason() });
+        }
         // Staged hosts wait for the budget, which says so itself; the others have failed or are about to.
         Position::Staged { .. }
         | Position::StagingFailed

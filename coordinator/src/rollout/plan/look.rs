@@ -11,8 +11,7 @@ use super::super::view::{FleetView, HostView, Observed, after, elapsed};
 
 /// How long ill health has to last on a host that runs the release before the host counts as failed: three
 /// heartbeats, so that one lost probe stops nothing.
-pub(crate) const ILL_HEALTH_GRACE: Duration =
-    Duration::from_secs(3 * caps::HEARTBEAT_INTERVAL.as_secs());
+pub(crate) const ILL_HEALTH_GRACE: Duration = Duration::from_secs(3 * caps::HEARTBEAT_INTERVAL.as_secs());
 
 /// Where a host stands in a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +108,9 @@ fn staging(answer: Option<&Observed>) -> Position<'_> {
 fn switching<'a>(answer: Option<&Observed>, member: &Member) -> Position<'a> {
     let phase = answer.map(|answer| answer.phase);
     match answer {
-        Some(answer) if answer.phase == Phase::Active && runs(answer, Some(&member.package)) => Position::There,
+        Some(answer) if answer.phase == Phase::Active && runs(answer, Some(&member.package)) => {
+            Position::There
+        }
         Some(answer) if answer.phase.is_terminal() && answer.phase != Phase::Active => Position::NotSwitched,
         Some(_) | None => Position::Switching { phase },
     }
@@ -194,7 +195,8 @@ impl Look<'_> {
             return None;
         }
         // The first moment at which the host is no longer fresh.
-        let lost = self.view.contact.map(|c| after(c.last, caps::HEARTBEAT_LOST_AFTER + Duration::from_millis(1)));
+        let lost =
+            self.view.contact.map(|c| after(c.last, caps::HEARTBEAT_LOST_AFTER + Duration::from_millis(1)));
         let overdue = match self.position {
             Position::Switching { .. } | Position::Returning { .. } => self.deadline(host_deadline),
             Position::There if self.is_unhealthy => self.ill_until(),

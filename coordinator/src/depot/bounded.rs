@@ -1,0 +1,53 @@
+//! zstd from outside, restored within bounds: never more bytes than were promised, never a window larger than asked.
+
+use std::io::{self, Read};
+
+use zstd::stream::read::Decoder;
+
+/// Window of uploaded bytes, as a power of two: level 19 needs no more for anything that a push sends.
+const WINDOW_LOG_MAX: u32 = 23;
+
+/// Restores one zstd frame of at most `max` raw bytes; bytes after the frame are an error.
+pub(super) fn decode(compressed: &[u8], max: u64) -> io::Result<Vec<u8>> {
+    let mut decoder = Decoder::with_buffer(compressed)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    let mut decoder = decoder.single_frame();
+    // Grows as bytes come, so that a lie about the length allocates nothing.
+    let mut raw = Vec::new();
+    decoder.by_ref().take(max + 1).read_to_end(&mut raw)?;
+    if raw.len() as u64 > max {
+        return Err(invalid(format!("it holds more than {max} bytes")));
+    }
+    match decoder.finish().len() {
+        0 => Ok(raw),
+        extra => Err(invalid(format!("{extra} bytes follow its end"))),
+    }
+}
+
+fn invalid(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bomb_is_stopped_at_its_promise() {
+        let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 3).unwrap();
+        assert!(bomb.len() < 10_000);
+        assert!(decode(&bomb, 1 << 20).is_err());
+        assert_eq!(decode(&bomb, 64 << 20).unwrap().len(), 64 << 20);
+    }
+
+    #[test]
+    fn exactly_one_whole_frame_is_taken() {
+        let good = zstd::bulk::compress(b"chunk", 3).unwrap();
+        assert_eq!(decode(&good, 5).unwrap(), b"chunk");
+        assert!(decode(&good, 4).is_err());
+        assert!(decode(&good[..good.len() - 1], 5).is_err());
+        assert!(decode(&[&good[..], b"x"].concat(), 5).is_err());
+        assert!(decode(&[&good[..], &good[..]].concat(), 10).is_err());
+        assert!(decode(b"", 5).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! The depot's objects: immutable bytes under a kind and a digest, in a folder (S3 when that is outgrown).
+//!
+//! Invariant: an object is whole and durable before [`Objects::put`] returns, so that whatever names it in the
+//! database may be committed afterwards. What is read back is *not* trusted: readers verify.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::Path as FsPath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use fs_err as fs;
+use jiff::Timestamp;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use sluice_common::digest::Digest;
+
+/// What an object holds; each kind is a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// Frames of chunks as they were uploaded, one after the other; named by the digest of all of it.
+    Pack,
+    /// A compressed manifest; named by its package.
+    Manifest,
+    /// A compressed package index; named by its package.
+    Index,
+    /// Compressed bytes that travel to hosts; named by their own digest.
+    Frame,
+    /// An encoded transfer plan; named by its own digest.
+    Plan,
+}
+
+impl Kind {
+    /// Every kind.
+    pub(super) const ALL: [Self; 5] = [Self::Pack, Self::Manifest, Self::Index, Self::Frame, Self::Plan];
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Pack => "packs",
+            Self::Manifest => "manifests",
+            Self::Index => "indexes",
+            Self::Frame => "frames",
+            Self::Plan => "plans",
+        }
+    }
+}
+
+/// Names an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Name(pub(super) Kind, pub(super) Digest);
+
+impl Name {
+    fn path(&self) -> Path {
+        Path::from_iter([self.0.folder(), &self.1.to_hex()])
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0.folder(), self.1.to_hex())
+    }
+}
+
+/// Says why an object could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// There is no such object.
+    #[error("object {name} is missing from the depot")]
+    Missing {
+        /// The object.
+        name: String,
+    },
+    /// The object ends before the bytes that were asked for.
+    #[error("object {name} of the depot is cut short")]
+    Short {
+        /// The object.
+        name: String,
+    },
+    /// The store failed.
+    #[error("cannot reach object {name} in the depot")]
+    Store {
+        /// The object.
+        name: String,
+        /// What failed.
+        source: object_store::Error,
+    },
+}
+
+impl ObjectError {
+    fn new(name: &impl ToString, error: object_store::Error) -> Self {
+        let name = name.to_string();
+        match error {
+            object_store::Error::NotFound { .. } => Self::Missing { name },
+            source => Self::Store { name, source },
+        }
+    }
+}
+
+/// An object that exists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    /// Its name within its kind.
+    pub(super) digest: Digest,
+    /// When it was written.
+    pub(super) modified: Timestamp,
+}
+
+/// The objects. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Objects {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Objects {
+    /// Opens a folder, made where it is missing; removes what interrupted writes left behind.
+    pub(super) fn open(folder: &FsPath) -> io::Result<Self> {
+        for kind in Kind::ALL {
+            let folder = folder.join(kind.folder());
+            fs::create_dir_all(&folder)?;
+            remove_unfinished(&folder)?;
+        }
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true);
+        Ok(Self::over(Arc::new(store)))
+    }
+
+    /// Takes any store. Its writes must be durable when they return.
+    pub(super) fn over(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store }
+    }
+
+    /// Writes an object; the same name again replaces it by the same bytes.
+    pub(super) async fn put(&self, name: Name, bytes: impl Into<PutPayload>) -> Result<(), ObjectError> {
+        match self.store.put(&name.path(), bytes.into()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ObjectError::new(&name, error)),
+        }
+    }
+
+    /// Reads an object whole.
+    pub(super) async fn get(&self, name: Name) -> Result<Bytes, ObjectError> {
+        let error = |error| ObjectError::new(&name, error);
+        self.store.get(&name.path()).await.map_err(error)?.bytes().await.map_err(error)
+    }
+
+    /// Reads exactly these bytes of an object.
+    pub(super) async fn range(&self, name: Name, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        let wanted = range.end.saturating_sub(range.start);
+        if wanted == 0 {
+            return Ok(Bytes::new());
+        }
+        match self.store.get_range(&name.path(), range).await {
+            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
+            Ok(_) => Err(ObjectError::Short { name: name.to_string() }),
+            Err(object_store::Error::Generic { source, .. }) if is_past_the_end(&*source) => {
+                Err(ObjectError::Short { name: name.to_string() })
+            }
+            Err(error) => Err(ObjectError::new(&name, error)),
+        }
+    }
+
+    /// Returns an object's length; nothing when it is missing.
+    pub(super) async fn len(&self, name: Name) -> Result<Option<u64>, ObjectError> {
+        match self.store.head(&name.path()).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(ObjectError::new(&name, error)),
+        }
+    }
+
+    /// Removes an object; one that is missing is removed already.
+    pub(super) async fn delete(&self, name: Name) -> Result<(), ObjectError> {
+        match self.store.delete(&name.path()).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(ObjectError::new(&name, error)),
+        }
+    }
+
+    /// Lists the objects of a kind; foreign names are passed over.
+    pub(super) fn list(&self, kind: Kind) -> BoxStream<'static, Result<Found, ObjectError>> {
+        let listed = self.store.list(Some(&Path::from(kind.folder())));
+        let found = listed.map_err(move |error| ObjectError::new(&kind.folder(), error));
+        Box::pin(found.try_filter_map(|meta| async move {
+            let digest = meta.location.filename().and_then(|name| format!("sha256:{name}").parse().ok());
+            let modified = Timestamp::from_second(meta.last_modified.timestamp()).ok();
+            Ok(digest.zip(modified).map(|(digest, modified)| Found { digest, modified }))
+        }))
+    }
+}
+
+/// Says whether a range began beyond the object's end, which the folder reports in its own words.
+fn is_past_the_end(source: &(dyn std::error::Error + 'static)) -> bool {
+    source.to_string().contains("range")
+}
+
+/// Removes staging files (`NAME#NUMBER`), which listing passes over.
+fn remove_unfinished(folder: &FsPath) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().contains('#') {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! The coordinator's time: the wall clock read once, then carried on by the monotonic one.
+//!
+//! Deadlines and bakes must not jump when somebody sets the clock. Whole milliseconds, as the database keeps them.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::view::after;
+
+/// Tells the time. Cheap to clone; clones agree.
+#[derive(Debug, Clone)]
+pub struct Clock {
+    wall: Timestamp,
+    origin: Instant,
+}
+
+impl Clock {
+    /// Reads the wall clock.
+    pub fn start() -> Self {
+        Self { wall: Timestamp::now(), origin: Instant::now() }
+    }
+
+    /// Returns the time, in whole milliseconds.
+    pub fn now(&self) -> Timestamp {
+        let now = after(self.wall, self.origin.elapsed());
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+
+    /// Returns the monotonic moment of a time; now, if it has passed.
+    pub fn instant(&self, at: Timestamp) -> Instant {
+        Instant::now() + super::view::elapsed(self.now(), at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn time_goes_forward_in_whole_milliseconds() {
+        let clock = Clock::start();
+        let now = clock.now();
+        assert_eq!(now.as_nanosecond() % 1_000_000, 0);
+        assert!(clock.now() >= now);
+        let soon = clock.instant(after(now, Duration::from_secs(60)));
+        assert!(soon > Instant::now() + Duration::from_secs(50));
+        assert!(clock.instant(now) <= Instant::now() + Duration::from_secs(1));
+    }
+}

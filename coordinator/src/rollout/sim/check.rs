@@ -1,0 +1,146 @@
+//! What must never happen, checked after every commit, from what was committed and heard alone.
+//!
+//! Nothing here calls the planner: the same rules are said a second time, so that one slip cannot hide another.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+use sluice_common::name::HostName;
+use sluice_common::order::{Generation, Phase};
+
+use crate::rollout::testing::package;
+use crate::rollout::{Action, FleetView, HostView, Member, Rollout, State, Target};
+
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    generations: BTreeMap<(HostName, Generation), Target>,
+    passed: BTreeSet<usize>,
+    held_since: HashMap<HostName, Timestamp>,
+}
+
+fn is_reachable(view: &HostView, now: Timestamp) -> bool {
+    view.contact.is_some_and(|contact| now.duration_since(contact.last).as_secs() <= 20)
+}
+
+fn holds(member: &Member, view: &HostView, now: Timestamp) -> bool {
+    let Some(report) = &view.observed else { return false };
+    let answers = member.order.as_ref().is_none_or(|order| {
+        matches!(order.target, Target::Activate { .. }) && order.generation == report.generation
+    });
+    answers
+        && is_reachable(view, now)
+        && report.phase == Phase::Active
+        && report.healthy != Some(false)
+        && report.current.as_ref().is_some_and(|current| current.package == package())
+}
+
+fn is_out(member: &Member, view: &HostView, now: Timestamp) -> bool {
+    let answered = |generation| {
+        let phase = view.observed.as_ref().filter(|o| o.generation == generation).map(|o| o.phase);
+        matches!(phase, Some(Phase::Active | Phase::Reverted | Phase::Failed))
+    };
+    let unconfirmed =
+        member.order.as_ref().is_some_and(|o| o.target != Target::Stage && !answered(o.generation));
+    let ill = view.observed.as_ref().is_some_and(|o| o.healthy == Some(false));
+    unconfirmed || ill || !is_reachable(view, now)
+}
+
+impl Checker {
+    /// Notes who holds; called whenever anything was heard, and every second.
+    pub(crate) fn heard(&mut self, rollout: &Rollout, fleet: &FleetView, now: Timestamp) {
+        for member in &rollout.members {
+            if holds(member, &fleet[&member.host], now) {
+                self.held_since.entry(member.host.clone()).or_insert(now);
+            } else {
+                self.held_since.remove(&member.host);
+            }
+        }
+    }
+
+    /// Forgets what a coordinator that died had seen.
+    pub(crate) fn crashed(&mut self) {
+        self.held_since.clear();
+    }
+
+    /// Checks one commit.
+    pub(crate) fn committed(
+        &mut self,
+        before: &Rollout,
+        after: &Rollout,
+        actions: &[Action],
+        fleet: &FleetView,
+        now: Timestamp,
+    ) -> Result<(), String> {
+        let mut activated = false;
+        for action in actions {
+            match action {
+                Action::Order { member, generation, target } => {
+                    if !matches!(before.state, State::Running | State::RollingBack { .. }) {
+                        return Err(format!("I15: an order while {}", before.state));
+                    }
+                    self.ordered(&before.members[*member], *generation, target)?;
+                    if let Target::Activate { .. } = target {
+                        activated = true;
+                        self.may_activate(before, *member)?;
+                    }
+                }
+                Action::BatchPassed { batch } => self.pass(before, *batch, now)?,
+                Action::Finish { state: State::Succeeded } => {
+                    if self.passed.len() != before.batches.len() {
+                        return Err(format!("I12: succeeded with gates {:?} passed", self.passed));
+                    }
+                }
+                Action::HostFailed { .. }
+                | Action::BatchOpened { .. }
+                | Action::BakeStarted { .. }
+                | Action::BakeBroken { .. }
+                | Action::BeginRollback { .. }
+                | Action::Pause { .. }
+                | Action::Resume
+                | Action::Finish { .. } => {}
+            }
+        }
+        let out = after.members.iter().filter(|m| is_out(m, &fleet[&m.host], now)).count();
+        let max = after.spec.max_unavailable.of_rounded_down(after.members.len()).max(1);
+        if activated && out > max {
+            return Err(format!("I11: {out} hosts out, {max} may be"));
+        }
+        Ok(())
+    }
+
+    fn ordered(&mut self, member: &Member, generation: Generation, target: &Target) -> Result<(), String> {
+        let host = || member.host.clone();
+        let newest =
+            self.generations.range((host(), Generation(0))..=(host(), Generation(u64::MAX))).next_back();
+        if newest.is_some_and(|((_, newest), _)| *newest >= generation) {
+            return Err(format!("I10: {} was ordered generation {generation} again", member.host));
+        }
+        self.generations.insert((host(), generation), target.clone());
+        Ok(())
+    }
+
+    fn may_activate(&self, before: &Rollout, member: usize) -> Result<(), String> {
+        let batch = before.batches.iter().position(|batch| batch.contains(&member)).unwrap();
+        match (0..batch).find(|earlier| !self.passed.contains(earlier)) {
+            Some(earlier) => {
+                Err(format!("I12: batch {batch} switches before the gate of batch {earlier} passed"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn pass(&mut self, before: &Rollout, batch: usize, now: Timestamp) -> Result<(), String> {
+        for member in before.members[before.batches[batch].clone()].iter().filter(|m| m.failure.is_none()) {
+            let held = self.held_since.get(&member.host).map(|since| now.duration_since(*since).as_secs());
+            let bake = i64::try_from(before.spec.bake.as_secs()).unwrap();
+            if held.is_none_or(|held| held < bake) {
+                return Err(format!(
+                    "I12, I16: batch {batch} passed, {} held for {held:?} of {bake} s",
+                    member.host
+                ));
+            }
+        }
+        self.passed.insert(batch);
+        Ok(())
+    }
+}

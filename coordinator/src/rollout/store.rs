@@ -1,0 +1,30 @@
+//! Rollouts in the database: read whole, changed action by action.
+//!
+//! Invariants: a commit names the revision it was planned on, so that of two writers one starts over (I13); the orders of
+//! a plan, and with them the budget they spend, are committed before any of them is sent (I11); whatever was decided
+//! stands in the audit log of the same transaction (I17).
+
+mod commit;
+mod history;
+mod load;
+mod orders;
+mod record;
+mod text;
+
+pub use commit::CommitError;
+pub(super) use commit::{commit, insert};
+pub(super) use history::history;
+pub use history::Line;
+pub(super) use load::{Fleet, Stored, fleet, fleet_of, is_settled, load, list, reports_of, unfinished, unfinished_hosts};
+pub(super) use orders::{Standing, may_fetch, standing};
+pub(super) use record::{Recorded, record};
+pub use record::forget_reports;
+
+use sluice_common::name::RolloutId;
+
+use crate::store;
+
+/// Returns the id of the rollout with this number.
+pub(super) fn id_of(number: i64) -> Result<RolloutId, store::Error> {
+    store::parse("rollouts.number", &format!("r{number}"))
+}

@@ -1,0 +1,67 @@
+//! `deploy-tests/show`: runs what an issue promises and prints each figure beside its bound.
+
+mod board;
+mod bytes;
+mod kills;
+mod main_job;
+mod pacing;
+mod proxy;
+mod real_input;
+mod refusals;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::lab::end_all;
+use board::Board;
+
+/// Shows what Sluice promises, each figure beside its bound.
+#[derive(Parser, Debug)]
+#[command(name = "show", version)]
+struct Args {
+    #[command(subcommand)]
+    list: List,
+}
+
+#[derive(Subcommand, Debug)]
+enum List {
+    /// The main job, end to end, on real input.
+    Main(Options),
+}
+
+/// How a list is run.
+#[derive(Parser, Debug, Clone)]
+pub(crate) struct Options {
+    /// Smaller counts, for continuous integration.
+    #[arg(long)]
+    quick: bool,
+    /// Runs only the sections whose name holds this text.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// Runs the list that the command line names; the entry point of the binary.
+pub fn main() -> ExitCode {
+    let List::Main(options) = Args::parse().list;
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            end_all();
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool> {
+    let mut board = Board::new();
+    for (name, section) in main_job::SECTIONS {
+        if options.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+            board.section(name, |board| section(board, options));
+        }
+    }
+    Ok(board.close())
+}

@@ -1,0 +1,181 @@
+//! Real trees: public wheels, unpacked, two consecutive versions.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use sluice_common::tree::Tree;
+use sluice_common::units::format_size;
+
+use super::Options;
+use super::board::Board;
+use super::main_job::{demo_executable, run_demo};
+use crate::lab::{Operator, compare};
+
+/// Two consecutive releases of three packages: about 220 MB in 3,900 files.
+pub(super) fn python(board: &mut Board, _: &Options) -> Result<()> {
+    let old = ["numpy==2.2.5", "scipy==1.15.2", "pandas==2.2.2"];
+    let new = ["numpy==2.2.6", "scipy==1.15.3", "pandas==2.2.3"];
+    pair(board, "python", &old, &new)
+}
+
+/// Two consecutive releases of one static binary.
+pub(super) fn ruff(board: &mut Board, _: &Options) -> Result<()> {
+    pair(board, "ruff", &["ruff==0.11.10"], &["ruff==0.11.11"])
+}
+
+/// Unpacks public wheels into one tree; kept between runs, since it never changes. Nothing where there is no pip or
+/// no package registry.
+pub(super) fn wheels(name: &str, packages: &[&str]) -> Result<Option<PathBuf>> {
+    let tree = std::env::temp_dir().join("sluice-trees").join(format!("{name}-{}", packages.join("-")));
+    if tree.is_dir() {
+        return Ok(Some(tree));
+    }
+    let scratch = tempfile::tempdir()?;
+    let mut command = Command::new("python3");
+    command.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--python-version",
+        "3.11",
+    ]);
+    for platform in ["manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64"] {
+        command.args(["--platform", platform]);
+    }
+    match command.arg("-d").arg(scratch.path()).args(packages).output() {
+        Ok(output) if output.status.success() => {}
+        _ => return Ok(None),
+    }
+    let unpacked = scratch.path().join("tree");
+    for wheel in fs_err::read_dir(scratch.path())? {
+        let wheel = wheel?.path();
+        let status =
+            Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked).status()?;
+        if !status.success() {
+            bail!("cannot unpack {}", wheel.display());
+        }
+    }
+    fs_err::create_dir_all(tree.parent().context("the tree has a parent")?)?;
+    let status = Command::new("cp").arg("-a").arg(&unpacked).arg(&tree).status()?;
+    if !status.success() {
+        bail!("cannot keep the tree in {}", tree.display());
+    }
+    Ok(Some(tree))
+}
+
+fn pair(board: &mut Board, name: &str, old: &[&str], new: &[&str]) -> Result<()> {
+    let (Some(old), Some(new)) = (wheels(name, old)?, wheels(name, new)?) else {
+        board.skip(name, "no python3 -m pip, or no package registry");
+        return Ok(());
+    };
+    let scratch = tempfile::tempdir()?;
+    let data = scratch.path().join("data");
+    let trees = ["--hosts", "4", "--tree", text(&old)?, "--tree", text(&new)?];
+    let (json, seconds) = run_demo(&trees, Some(&data))?;
+    println!(
+        "       {} files, {}, both versions in {seconds:.1} s",
+        json["rollouts"][1]["files"],
+        size(&json, 1, "tree_bytes")
+    );
+    let hosts: Vec<PathBuf> =
+        fs_err::read_dir(data.join("hosts"))?.map(|host| Ok(host?.path())).collect::<Result<_>>()?;
+    same_on_every_host(board, &new, &hosts)?;
+    nothing_sent_twice(board, &old, &new, &hosts)?;
+    as_forecast(board, &json, &old, &new)
+}
+
+fn same_on_every_host(board: &mut Board, new: &Path, hosts: &[PathBuf]) -> Result<()> {
+    let mut differences = 0;
+    for host in hosts {
+        let current = host.join("srv/tree/current");
+        for difference in compare(new, &current)?.iter().take(3) {
+            println!("       {}: {}: {}", host.display(), difference.path.display(), difference.what);
+            differences += 1;
+        }
+        let plain = Command::new("diff").arg("-r").arg(new).arg(current.join(".")).output()?;
+        differences += usize::from(!plain.status.success());
+    }
+    let figure = format!("{differences} on {} hosts", hosts.len());
+    board.line(
+        "differences to the source (diff -r, modes, links)",
+        &figure,
+        "0 on 4 hosts",
+        differences == 0 && hosts.len() == 4,
+    );
+    Ok(())
+}
+
+/// A file that did not travel shares its inode with the release it was taken from.
+fn nothing_sent_twice(board: &mut Board, old: &Path, new: &Path, hosts: &[PathBuf]) -> Result<()> {
+    let (old, new) = (Tree::scan(old)?, Tree::scan(new)?);
+    let known: HashMap<_, _> = old.manifest().files().map(|(path, file)| (file.digest, path)).collect();
+    let (mut shared, mut copied) = (0, 0);
+    for host in hosts {
+        let (current, previous) = (host.join("srv/tree/current"), host.join("srv/tree/previous"));
+        let previous_inodes: std::collections::HashSet<u64> = old
+            .manifest()
+            .files()
+            .map(|(path, _)| Ok(fs_err::metadata(path.below(&previous))?.ino()))
+            .collect::<Result<_>>()?;
+        for (path, _) in
+            new.manifest().files().filter(|(_, file)| file.size > 0 && known.contains_key(&file.digest))
+        {
+            match previous_inodes.contains(&fs_err::metadata(path.below(&current))?.ino()) {
+                true => shared += 1,
+                false => copied += 1,
+            }
+        }
+    }
+    let figure = format!("{copied} of {}", shared + copied);
+    board.line(
+        "unchanged files not taken from the installed release",
+        &figure,
+        "0",
+        copied == 0 && shared > 0,
+    );
+    Ok(())
+}
+
+/// What travelled is what `sluice package cost` forecasts.
+fn as_forecast(board: &mut Board, json: &serde_json::Value, old: &Path, new: &Path) -> Result<()> {
+    let operator = Operator::new(&demo_executable()?, std::env::temp_dir());
+    let cost = operator.run(["package", "cost", text(old)?, text(new)?, "--json"])?.stdout;
+    let cost: serde_json::Value = serde_json::from_str(cost.trim())?;
+    for (number, field) in [(0, "cold_bytes"), (1, "update_bytes")] {
+        let sent = json["rollouts"][number]["wire_bytes_per_host"].as_u64().context("no wire bytes")?;
+        let forecast = cost[field].as_u64().context("no forecast")?;
+        if number == 0 {
+            // The first tree is the old one; its own cold cost is not what OLD NEW forecasts, but close to it.
+            println!(
+                "       cold: sent {} a host, {} forecast for the new tree",
+                format_size(sent),
+                format_size(forecast)
+            );
+            continue;
+        }
+        let ratio = sent as f64 / forecast as f64;
+        let figure = format!("{} = {ratio:.3} of the forecast", format_size(sent));
+        board.line(
+            "update, counted at the socket, per host",
+            &figure,
+            "0.98 to 1.02",
+            (0.98..=1.02).contains(&ratio),
+        );
+    }
+    Ok(())
+}
+
+fn size(json: &serde_json::Value, rollout: usize, field: &str) -> String {
+    format_size(json["rollouts"][rollout][field].as_u64().unwrap_or(0))
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is not UTF-8")
+}
