@@ -1,0 +1,5 @@
+//! The main job, end to end, with the real programs.
+#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+mod end_to_end;
+mod tutorial;

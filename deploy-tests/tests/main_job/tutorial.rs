@@ -1,0 +1,64 @@
+//! Runs the tutorial: every ```sh block of docs/tutorial.md, in order, with the real programs.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use fs_err as fs;
+
+/// Returns the `sh` blocks of a document, in order.
+fn shell_blocks(text: &str) -> String {
+    let mut script = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside => script += &format!("{line}\n"),
+            _ => {}
+        }
+    }
+    script
+}
+
+/// Puts the shipped programs on a path. File 3 is this test's pipe: what the script leaves running ends with it.
+fn programs(bin: &Path) {
+    fs::create_dir(bin).unwrap();
+    let executable = env!("CARGO_BIN_EXE_sluice-demo");
+    for (name, role) in
+        [("sluice", "sluice"), ("sluice-agent", "agent"), ("sluice-coordinator", "coordinator")]
+    {
+        let shim = bin.join(name);
+        // An enrolment reads its token from a file here, so no program needs another standard input.
+        fs::write(&shim, format!("#!/bin/sh\nexec {executable} role {role} \"$@\" <&3\n")).unwrap();
+        fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn the_tutorial_runs_as_written() {
+    let dir = tempfile::tempdir().unwrap();
+    programs(&dir.path().join("bin"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorial.md")).unwrap();
+    let script = shell_blocks(&text).replace("7443", &port.to_string());
+    assert!(script.contains("rollout rollback"), "the tutorial has lost its blocks");
+    fs::write(dir.path().join("tutorial.sh"), format!("set -eux\n{script}")).unwrap();
+    let path = format!("{}:{}", dir.path().join("bin").display(), std::env::var("PATH").unwrap());
+    let log = fs::File::create(dir.path().join("tutorial.log")).unwrap().into_parts().0;
+    let mut child = Command::new("sh")
+        .args(["-c", "exec 3<&0; exec sh tutorial.sh"])
+        .current_dir(dir.path())
+        .env("PATH", path)
+        .env("SLUICE_HOME", dir.path().join("operator"))
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let pipe = child.stdin.take();
+    let status = child.wait().unwrap();
+    drop(pipe);
+    let log = fs::read_to_string(dir.path().join("tutorial.log")).unwrap();
+    assert!(status.success(), "the tutorial ended with {status}:\n{log}");
+}
