@@ -5,11 +5,19 @@
 //! | [`store`] | the database: migrations, serialised writing transactions |
 //! | [`audit`] | the hash-chained log of every change |
 //! | [`access`] | who may call what, decided in one place |
+//! | [`authority`] | certificates, join tokens, enrolment, revocation |
+//! | [`listener`] | connections: limits, TLS, HTTP/2 |
+//! | [`fleet`] | hosts, sites, sessions, pacing of content |
 //! | [`depot`] | packages as chunks in packs, transfer plans with their frames, signed releases |
 //! | [`rollout`] | the rollout brain: planner, driver, orders and reports |
+//! | [`cli`] | the command line, which speaks gRPC and knows none of the others |
 
 pub mod access;
 pub mod audit;
+pub mod authority;
+pub mod cli;
 pub mod depot;
+pub mod fleet;
+pub mod listener;
 pub mod rollout;
 pub mod store;

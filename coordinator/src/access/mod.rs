@@ -11,5 +11,13 @@
 //! ```
 
 mod caller;
+mod gate;
+pub mod refusals;
+mod roster;
+mod rules;
 
 pub use caller::Caller;
+pub use gate::{Gate, Refusal};
+pub use refusals::Refusals;
+pub use roster::{Roster, Standing};
+pub use rules::{Rule, rule};

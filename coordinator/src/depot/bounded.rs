@@ -2,15 +2,17 @@
 
 use std::io::{self, Read};
 
+use sluice_common::caps;
 use zstd::stream::read::Decoder;
 
-/// Window of uploaded bytes, as a power of two: level 19 needs no more for anything that a push sends.
-const WINDOW_LOG_MAX: u32 = 23;
+/// Window that is always allowed, as a power of two: what level 19 takes when it does not know the length.
+const WINDOW_LOG_MIN: u32 = 23;
 
 /// Restores one zstd frame of at most `max` raw bytes; bytes after the frame are an error.
 pub(super) fn decode(compressed: &[u8], max: u64) -> io::Result<Vec<u8>> {
     let mut decoder = Decoder::with_buffer(compressed)?;
-    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    let window_log = (u64::BITS - max.leading_zeros()).clamp(WINDOW_LOG_MIN, caps::ZSTD_WINDOW_LOG_MAX);
+    decoder.window_log_max(window_log)?;
     let mut decoder = decoder.single_frame();
     // Grows as bytes come, so that a lie about the length allocates nothing.
     let mut raw = Vec::new();

@@ -1,6 +1,94 @@
 //! The depot: packages as chunks in packs, transfer plans with their frames, signed releases.
+//!
+//! Bytes lie in an object store ([`objects`]), what they mean in the database. Invariants: an object is durable before a
+//! row names it; nothing is handed out that does not have its digest; what is damaged at rest is forgotten, so that
+//! the next push or the next plan makes it anew.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`objects`], [`chunks`], [`packs`] | where bytes lie: objects, the chunk index, packs |
+//! | [`reader`], [`source`] | verified reading of chunks and contents |
+//! | [`packages`], [`releases`] | what exists; lookups for the rest of the coordinator |
+//! | [`push`] | taking a package in |
+//! | [`plans`] | transfer plans: made once, kept, healed |
+//! | [`collect`] | removing objects that nothing names |
+//! | [`service`], [`content`] | the gRPC edges: `Packages` for operators, `Content` for hosts |
+//!
+//! Tasks, all on [`Depot`]'s tracker and ended by its token: one per running push (requests in, responses out through
+//! a bounded channel), one per pack being written, one per plan being made (its result shared by all who wait).
 
 mod bounded;
+mod chunks;
+pub mod collect;
 mod lru;
 mod objects;
+pub mod packages;
+mod packs;
+pub mod push;
+mod reader;
 pub mod releases;
+pub mod service;
+mod source;
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use sluice_common::digest::Digest;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::lru::Lru;
+use self::objects::Objects;
+use self::packages::Package;
+use self::reader::ChunkReader;
+use crate::store::Store;
+
+/// Pushes at once: each may hold a manifest, an index and two packs in memory.
+const PUSHES_MAX: usize = 4;
+/// Memory for decoded manifests.
+const PACKAGE_CACHE_BYTES: u64 = 256 << 20;
+
+/// The depot. One per coordinator; shared as an `Arc`.
+#[derive(Debug)]
+pub struct Depot {
+    store: Store,
+    objects: Objects,
+    chunks: Arc<ChunkReader>,
+    packages: Mutex<Lru<Digest, Arc<Package>>>,
+    pushes: Arc<Semaphore>,
+    tasks: TaskTracker,
+    token: CancellationToken,
+}
+
+impl Depot {
+    /// Opens the depot in `folder`, made where it is missing. Its tasks end when `token` is cancelled.
+    /// Call it on the runtime that is to serve it.
+    pub fn open(store: Store, folder: &Path, token: CancellationToken) -> io::Result<Arc<Self>> {
+        Ok(Self::over(store, Objects::open(folder)?, token))
+    }
+
+    fn over(store: Store, objects: Objects, token: CancellationToken) -> Arc<Self> {
+        let chunks = Arc::new(ChunkReader::new(objects.clone(), store.clone(), Handle::current()));
+        Arc::new(Self {
+            store,
+            objects,
+            chunks,
+            packages: Mutex::new(Lru::new(PACKAGE_CACHE_BYTES)),
+            pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
+            tasks: TaskTracker::new(),
+            token,
+        })
+    }
+
+    /// Waits until every task has ended; call it after the token was cancelled.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,9 +10,9 @@ use std::path::Path as FsPath;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fs_err as fs;
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use fs_err as fs;
 use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -97,6 +97,14 @@ impl ObjectError {
             object_store::Error::NotFound { .. } => Self::Missing { name },
             source => Self::Store { name, source },
         }
+    }
+}
+
+impl From<ObjectError> for tonic::Status {
+    fn from(error: ObjectError) -> Self {
+        // Handled here: the caller learns that it is not their fault, the log learns the rest.
+        tracing::error!(error = &error as &dyn std::error::Error, "depot failed");
+        Self::internal("the coordinator's depot failed; see its log")
     }
 }
 

@@ -40,7 +40,9 @@ pub enum CreateError {
         packages: Vec<Digest>,
     },
     /// The version exists with other content.
-    #[error("release {app} {version} exists already with other packages, notes or key; versions are immutable: choose another version")]
+    #[error(
+        "release {app} {version} exists already with other packages, notes or key; versions are immutable: choose another version"
+    )]
     Exists {
         /// The application.
         app: AppName,

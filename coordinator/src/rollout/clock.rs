@@ -9,25 +9,25 @@ use super::view::after;
 
 /// Tells the time. Cheap to clone; clones agree.
 #[derive(Debug, Clone)]
-pub struct Clock {
+pub(super) struct Clock {
     wall: Timestamp,
     origin: Instant,
 }
 
 impl Clock {
     /// Reads the wall clock.
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self { wall: Timestamp::now(), origin: Instant::now() }
     }
 
     /// Returns the time, in whole milliseconds.
-    pub fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         let now = after(self.wall, self.origin.elapsed());
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 
     /// Returns the monotonic moment of a time; now, if it has passed.
-    pub fn instant(&self, at: Timestamp) -> Instant {
+    pub(super) fn instant(&self, at: Timestamp) -> Instant {
         Instant::now() + super::view::elapsed(self.now(), at)
     }
 }

@@ -15,16 +15,30 @@
 //! | [`view`] | the fleet as last heard of |
 //! | [`mod@plan`], [`blocker`] | what happens next, and what it waits for |
 //! | [`command`] | what operators may ask of a rollout, and when |
+//! | [`store`] | rollouts, orders, reports and history in the database |
+//! | `watcher`, `driver`, `recorder` | the tasks: one driver a rollout, one recorder of reports |
+//! | `shared` | the channels between them |
+//! | [`handle`] | how sessions, content and operators speak to all of it |
+//! | [`snapshot`] | a rollout as operators see it |
 
 pub mod action;
 pub mod batches;
 pub mod blocker;
+mod clock;
 pub mod command;
+mod driver;
+pub mod handle;
+mod hosts;
 pub mod model;
 pub mod plan;
+mod recorder;
+mod shared;
+pub mod snapshot;
 pub mod spec;
 pub mod state;
+pub mod store;
 pub mod view;
+mod watcher;
 
 #[cfg(test)]
 mod sim;
@@ -35,8 +49,12 @@ pub use action::Action;
 pub use batches::{Candidate, lower};
 pub use blocker::Blocker;
 pub use command::{Command, Refusal, decide};
+pub use handle::{Attachment, Busy, CommandError, Handle, StartError};
+pub use hosts::SelectError;
 pub use model::{Cursor, Failure, Gate, Issued, Member, Rollout, Target};
-pub use plan::{Plan, plan};
+pub use plan::{Outcome, Plan, plan};
+pub use snapshot::{HostSnapshot, Snapshot};
 pub use spec::{OnFailure, Spec, SpecError, Strategy};
 pub use state::State;
 pub use view::{Contact, FleetView, HostView, Observed};
+pub use watcher::Service;

@@ -21,8 +21,11 @@ use super::view::FleetView;
 mod backward;
 mod forward;
 mod look;
+mod outcome;
 #[cfg(test)]
 mod tests;
+
+pub use outcome::{Outcome, outcomes};
 
 #[cfg(test)]
 pub(super) use look::ILL_HEALTH_GRACE;

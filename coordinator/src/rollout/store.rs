@@ -13,18 +13,31 @@ mod text;
 
 pub use commit::CommitError;
 pub(super) use commit::{commit, insert};
-pub(super) use history::history;
 pub use history::Line;
-pub(super) use load::{Fleet, Stored, fleet, fleet_of, is_settled, load, list, reports_of, unfinished, unfinished_hosts};
+pub(super) use history::history;
+pub(super) use load::{
+    Fleet, Stored, fleet, fleet_of, fleet_running, is_settled, list, load, reports_of, unfinished,
+    unfinished_hosts,
+};
 pub(super) use orders::{Standing, may_fetch, standing};
-pub(super) use record::{Recorded, record};
 pub use record::forget_reports;
+pub(super) use record::{Recorded, record};
 
 use sluice_common::name::RolloutId;
+use sqlx::{AnyConnection, Row};
 
 use crate::store;
 
 /// Returns the id of the rollout with this number.
 pub(super) fn id_of(number: i64) -> Result<RolloutId, store::Error> {
     store::parse("rollouts.number", &format!("r{number}"))
+}
+
+/// Returns the number of the next rollout.
+pub(super) async fn next_number(connection: &mut AnyConnection) -> Result<i64, store::Error> {
+    let row = sqlx::query("SELECT number FROM rollouts ORDER BY number DESC LIMIT 1")
+        .fetch_optional(connection)
+        .await?;
+    let last: i64 = row.map_or(Ok(0), |row| row.try_get("number"))?;
+    Ok(last + 1)
 }

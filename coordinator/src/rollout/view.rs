@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sluice_common::caps;
 use sluice_common::name::HostName;
-use sluice_common::order::{Generation, Installed, Phase};
+use sluice_common::order::{Generation, Installed, Phase, Report};
 
 /// Every host of a rollout's selection, as last heard of.
 pub type FleetView = HashMap<HostName, HostView>;
@@ -75,6 +75,27 @@ impl HostView {
 }
 
 impl Observed {
+    /// Takes what matters from a report; its decisive part has been so since `since`.
+    pub fn of(report: Report, since: Timestamp) -> Self {
+        let Report {
+            app: _,
+            generation,
+            sequence: _,
+            phase,
+            current,
+            previous: _,
+            healthy,
+            reason,
+            hook_output: _,
+            fetched_bytes,
+            fetch_total_bytes,
+            wire_bytes: _,
+            stage_time: _,
+            switch_time: _,
+        } = report;
+        Self { generation, phase, current, healthy, reason, fetched_bytes, fetch_total_bytes, since }
+    }
+
     /// Says whether two observations are alike in all that `since` speaks of.
     pub fn is_like(&self, other: &Self) -> bool {
         let key = |o: &Self| (o.generation, o.phase, o.is_unhealthy());

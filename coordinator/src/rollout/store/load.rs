@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use jiff::Timestamp;
+use sluice_common::digest::Digest;
 use sluice_common::name::{AppName, HostName, RolloutId};
-use sluice_common::order::{Generation, Report};
+use sluice_common::order::{Generation, Phase, Report};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
@@ -27,19 +28,35 @@ pub(crate) struct Stored {
     pub(crate) reports: Vec<Option<Report>>,
 }
 
+impl Stored {
+    /// Takes times that lie ahead, because the clock was set back between two runs, for `now`.
+    pub(crate) fn forget_future(&mut self, now: Timestamp) {
+        for order in self.rollout.members.iter_mut().filter_map(|member| member.order.as_mut()) {
+            order.at = order.at.min(now);
+        }
+    }
+}
+
 /// What the database knows of the fleet, for one application.
 pub(crate) type Fleet = HashMap<HostName, (Option<Observed>, Generation)>;
 
 /// Reads a rollout; all of it as of one moment.
 pub(crate) async fn load(store: &Store, id: &RolloutId) -> Result<Option<Stored>, store::Error> {
     let mut tx = store.read().begin().await?;
-    let row = sqlx::query("SELECT * FROM rollouts WHERE id = $1").bind(id.as_str()).fetch_optional(&mut *tx).await?;
+    let row = sqlx::query("SELECT * FROM rollouts WHERE id = $1")
+        .bind(id.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
     let Some(row) = row else { return Ok(None) };
     Ok(Some(with_members(&mut tx, &row).await?))
 }
 
 /// Reads the newest rollouts, of one application or of all.
-pub(crate) async fn list(store: &Store, app: Option<&AppName>, limit: u32) -> Result<Vec<Stored>, store::Error> {
+pub(crate) async fn list(
+    store: &Store,
+    app: Option<&AppName>,
+    limit: u32,
+) -> Result<Vec<Stored>, store::Error> {
     let mut tx = store.read().begin().await?;
     let rows = match app {
         Some(app) => {
@@ -102,21 +119,192 @@ async fn with_members(connection: &mut AnyConnection, row: &AnyRow) -> Result<St
     let mut batches: Vec<Range<usize>> = Vec::new();
     let (mut members, mut reports) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for (position, row) in rows.iter().enumerate() {
-        let batch = index("rollout_hosts.batch", row.try_get("batch")?)?;
-        match batches.last_mut() {
-            Some(last) if batches_match(batch, last, position) => last.end = position + 1,
-            _ => batches.push(position..position + 1),
-        }
-        if batch + 1 != batches.len() {
-            return Err(store::Error::damaged("rollout_hosts.batch", batch));
+        let batch: i64 = row.try_get("batch")?;
+        let batch =
+            usize::try_from(batch).map_err(|_| store::Error::damaged("rollout_hosts.batch", batch))?;
+        match batches.len().checked_sub(batch) {
+            Some(1) => batches[batch].end = position + 1,
+            Some(0) => batches.push(position..position + 1),
+            Some(_) | None => return Err(store::Error::damaged("rollout_hosts.batch", batch)),
         }
         members.push(member(row)?);
         let report: Option<String> = row.try_get("report")?;
         reports.push(report.map(|text| text::to_report("rollout_hosts.report", &app, &text)).transpose()?);
     }
-    Ok(Stored {
-        rollout: rollout(row, app, members, batches)?,
-        revision: row.try_get("revision")?,
-        reports,
+    let rollout = rollout(row, app, members, batches)?;
+    Ok(Stored { rollout, revision: row.try_get("revision")?, reports })
+}
+
+fn rollout(
+    row: &AnyRow,
+    app: AppName,
+    members: Vec<Member>,
+    batches: Vec<Range<usize>>,
+) -> Result<Rollout, store::Error> {
+    let state: &str = row.try_get("state")?;
+    let batch: i64 = row.try_get("batch")?;
+    let forgiven: i64 = row.try_get("forgiven")?;
+    let ended: Option<i64> = row.try_get("ended_ms")?;
+    Ok(Rollout {
+        id: store::parse("rollouts.id", row.try_get("id")?)?,
+        app,
+        version: store::parse("rollouts.version", row.try_get("version")?)?,
+        spec: text::from_json::<Spec>("rollouts.spec", row.try_get("spec")?)?,
+        members,
+        batches,
+        state: State::from_parts(state, row.try_get("reason")?)
+            .ok_or_else(|| store::Error::damaged("rollouts.state", state))?,
+        cursor: Cursor {
+            batch: usize::try_from(batch).map_err(|_| store::Error::damaged("rollouts.batch", batch))?,
+            gate: gate(row)?,
+        },
+        forgiven: usize::try_from(forgiven)
+            .map_err(|_| store::Error::damaged("rollouts.forgiven", forgiven))?,
+        started_by: store::parse("rollouts.started_by", row.try_get("started_by")?)?,
+        started: store::from_millis("rollouts.started_ms", row.try_get("started_ms")?)?,
+        ended: ended.map(|millis| store::from_millis("rollouts.ended_ms", millis)).transpose()?,
     })
+}
+
+fn gate(row: &AnyRow) -> Result<Gate, store::Error> {
+    let since: Option<i64> = row.try_get("baking_ms")?;
+    match (row.try_get::<&str, _>("gate")?, since) {
+        ("waiting", _) => Ok(Gate::Waiting),
+        ("open", _) => Ok(Gate::Open),
+        ("baking", Some(since)) => {
+            Ok(Gate::Baking { since: store::from_millis("rollouts.baking_ms", since)? })
+        }
+        (gate, _) => Err(store::Error::damaged("rollouts.gate", gate)),
+    }
+}
+
+fn member(row: &AnyRow) -> Result<Member, store::Error> {
+    let generation: Option<i64> = row.try_get("generation")?;
+    let target: Option<&str> = row.try_get("target")?;
+    let at: Option<i64> = row.try_get("ordered_ms")?;
+    let order = match (generation, target, at) {
+        (Some(generation), Some(target), Some(at)) => Some(Issued {
+            generation: Generation(store::unsigned("rollout_hosts.generation", generation)?),
+            target: text::from_json("rollout_hosts.target", target)?,
+            at: store::from_millis("rollout_hosts.ordered_ms", at)?,
+        }),
+        (None, None, None) => None,
+        (_, _, _) => return Err(store::Error::damaged("rollout_hosts.generation", "half an order")),
+    };
+    let failure: Option<&str> = row.try_get("failure")?;
+    Ok(Member {
+        host: store::parse("rollout_hosts.host", row.try_get("host")?)?,
+        site: store::parse("rollout_hosts.site", row.try_get("site")?)?,
+        package: store::parse("rollout_hosts.package", row.try_get("package")?)?,
+        order,
+        failure: failure.map(|text| text::from_json("rollout_hosts.failure", text)).transpose()?,
+    })
+}
+
+const FLEET_REPORTS: &str = "SELECT r.host, r.since_ms, r.report FROM reports r
+    JOIN rollout_hosts h ON h.host = r.host WHERE h.rollout = $1 AND r.app = $2";
+const FLEET_ORDERS: &str = "SELECT o.host, MAX(o.generation) AS generation FROM orders o
+    JOIN rollout_hosts h ON h.host = o.host WHERE h.rollout = $1 AND o.app = $2 GROUP BY o.host";
+
+/// Reads what is known of every host of a rollout. A `since` that lies ahead, because the clock was set back between two
+/// runs, counts as `now`.
+pub(crate) async fn fleet(store: &Store, rollout: &Rollout, now: Timestamp) -> Result<Fleet, store::Error> {
+    let mut tx = store.read().begin().await?;
+    let mut fleet = Fleet::with_capacity(rollout.members.len());
+    for sql in [FLEET_REPORTS, FLEET_ORDERS] {
+        let rows =
+            sqlx::query(sql).bind(rollout.id.as_str()).bind(rollout.app.as_str()).fetch_all(&mut *tx).await?;
+        for row in &rows {
+            let host = store::parse("reports.host", row.try_get("host")?)?;
+            let known = fleet.entry(host).or_default();
+            if sql == FLEET_REPORTS {
+                known.0 = Some(observed(row, &rollout.app, now)?);
+            } else {
+                known.1 = Generation(store::unsigned("orders.generation", row.try_get("generation")?)?);
+            }
+        }
+    }
+    Ok(fleet)
+}
+
+/// Reads what is known of some hosts, which had news.
+pub(crate) async fn fleet_of(
+    store: &Store,
+    app: &AppName,
+    hosts: &[HostName],
+    now: Timestamp,
+) -> Result<Fleet, store::Error> {
+    let mut tx = store.read().begin().await?;
+    let mut fleet = Fleet::with_capacity(hosts.len());
+    for host in hosts {
+        let report = sqlx::query("SELECT since_ms, report FROM reports WHERE host = $1 AND app = $2")
+            .bind(host.as_str())
+            .bind(app.as_str())
+            .fetch_optional(&mut *tx)
+            .await?;
+        let report = report.as_ref().map(|row| observed(row, app, now)).transpose()?;
+        let newest = newest_generation(&mut tx, host, app).await?;
+        fleet.insert(host.clone(), (report, newest));
+    }
+    Ok(fleet)
+}
+
+/// Returns the newest generation ordered of an application on a host; 0 for none.
+pub(super) async fn newest_generation(
+    connection: &mut AnyConnection,
+    host: &HostName,
+    app: &AppName,
+) -> Result<Generation, store::Error> {
+    let row = sqlx::query(
+        "SELECT generation FROM orders WHERE host = $1 AND app = $2 ORDER BY generation DESC LIMIT 1",
+    )
+    .bind(host.as_str())
+    .bind(app.as_str())
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(Generation::default()) };
+    Ok(Generation(store::unsigned("orders.generation", row.try_get("generation")?)?))
+}
+
+fn observed(row: &AnyRow, app: &AppName, now: Timestamp) -> Result<Observed, store::Error> {
+    let report = text::to_report("reports.report", app, row.try_get("report")?)?;
+    let since = store::from_millis("reports.since_ms", row.try_get("since_ms")?)?;
+    Ok(Observed::of(report, since.min(now)))
+}
+
+/// Says whether a host runs `package` and has said so as the end of its newest order.
+pub(crate) fn is_settled(observed: Option<&Observed>, package: &Digest) -> bool {
+    observed.is_some_and(|o| {
+        o.phase == Phase::Active && o.current.as_ref().is_some_and(|c| c.package == *package)
+    })
+}
+
+/// Returns the newest report of every application on a host.
+pub(crate) async fn reports_of(store: &Store, host: &HostName) -> Result<Vec<Report>, store::Error> {
+    let rows = sqlx::query("SELECT app, report FROM reports WHERE host = $1 ORDER BY app")
+        .bind(host.as_str())
+        .fetch_all(store.read())
+        .await?;
+    let report = |row: &AnyRow| {
+        let app = store::parse("reports.app", row.try_get("app")?)?;
+        text::to_report("reports.report", &app, row.try_get("report")?)
+    };
+    rows.iter().map(report).collect()
+}
+
+/// Returns what every host is known to run of one application.
+pub(crate) async fn fleet_running(
+    store: &Store,
+    app: &AppName,
+    now: Timestamp,
+) -> Result<Fleet, store::Error> {
+    let rows = sqlx::query("SELECT host, since_ms, report FROM reports WHERE app = $1")
+        .bind(app.as_str())
+        .fetch_all(store.read())
+        .await?;
+    let entry = |row: &AnyRow| {
+        let host = store::parse("reports.host", row.try_get("host")?)?;
+        Ok((host, (Some(observed(row, app, now)?), Generation::default())))
+    };
+    rows.iter().map(entry).collect()
 }

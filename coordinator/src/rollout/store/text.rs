@@ -102,7 +102,10 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<String, store::Error> {
 }
 
 /// Reads a value from JSON.
-pub(super) fn from_json<T: for<'a> Deserialize<'a>>(column: &'static str, text: &str) -> Result<T, store::Error> {
+pub(super) fn from_json<T: for<'a> Deserialize<'a>>(
+    column: &'static str,
+    text: &str,
+) -> Result<T, store::Error> {
     serde_json::from_str(text).map_err(|error| store::Error::damaged(column, error))
 }
 
@@ -119,7 +122,8 @@ mod tests {
 
     #[test]
     fn a_report_reads_back_whole() {
-        let installed = |name: &str| Installed { package: Digest::of(name.as_bytes()), version: name.parse().unwrap() };
+        let installed =
+            |name: &str| Installed { package: Digest::of(name.as_bytes()), version: name.parse().unwrap() };
         let report = Report {
             app: "shop".parse().unwrap(),
             generation: Generation(7),

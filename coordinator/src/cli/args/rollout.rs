@@ -1,0 +1,157 @@
+//! `rollout`, `app`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use sluice_common::name::{AppName, HostName, RolloutId, Version};
+use sluice_common::selector::Selector;
+use sluice_common::units::Share;
+
+use super::duration;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum RolloutCommand {
+    Start(Box<RolloutStartArgs>),
+    /// List rollouts, newest first
+    #[command(after_help = "Example:\n  sluice rollout list shop --limit 10")]
+    List {
+        /// Only this application's
+        app: Option<AppName>,
+        /// At most so many
+        #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+    /// Show a rollout, batch by batch and host by host
+    #[command(after_help = "Example:\n  sluice rollout show r42")]
+    Show {
+        /// The rollout
+        id: RolloutId,
+    },
+    /// Watch a rollout until it ends or pauses
+    #[command(after_help = "Example:\n  sluice rollout watch r42 --timeout 1h")]
+    Watch {
+        /// The rollout
+        id: RolloutId,
+        /// Watch for at most so long, then exit with 5
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        timeout: Option<Duration>,
+    },
+    /// Give no further order; what hosts are doing they finish
+    #[command(after_help = "Example:\n  sluice rollout pause r42 --reason 'looking at the error rate'")]
+    Pause {
+        /// The rollout
+        id: RolloutId,
+        /// Why, for others and the audit log
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Go on with a paused rollout, and watch it
+    #[command(after_help = "Example:\n  sluice rollout resume r42")]
+    Resume {
+        /// The rollout
+        id: RolloutId,
+        #[command(flatten)]
+        watch: WatchArgs,
+    },
+    /// End a rollout where it stands: hosts keep what they have
+    #[command(after_help = "Example:\n  sluice rollout abort r42 --reason 'wrong version'")]
+    Abort {
+        /// The rollout
+        id: RolloutId,
+        /// Why, for others and the audit log
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Bring back what ran before on every host that switched, and watch it
+    #[command(after_help = "Example:\n  sluice rollout rollback r42 --reason 'checkout is slow'")]
+    Rollback {
+        /// The rollout
+        id: RolloutId,
+        /// Why, for others and the audit log
+        #[arg(long, default_value = "")]
+        reason: String,
+        #[command(flatten)]
+        watch: WatchArgs,
+    },
+}
+
+/// Bring a release to hosts: stage it everywhere, then switch a canary, then batch by batch
+///
+/// Watches until the end; ctrl-C ends the watching, never the rollout. A batch begins when every host of the one
+/// before has switched, is healthy and has stayed so for the bake.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sluice rollout start shop 1.2.0\n  \
+    sluice rollout start shop 1.2.0 -l site=berlin --canary 1 --batch 25% --bake 2m\n  \
+    sluice rollout start shop 1.2.0 --all-at-once --on-failure pause --detach")]
+pub(in crate::cli) struct RolloutStartArgs {
+    /// The application
+    pub(in crate::cli) app: AppName,
+    /// The version
+    // Not `version`: that id belongs to the flag that prints the program's own.
+    #[arg(id = "release_version", value_name = "VERSION")]
+    pub(in crate::cli) version: Version,
+    /// Which hosts [default: every host]
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub(in crate::cli) selector: Option<Selector>,
+    /// How many hosts go first; at least one of each platform does. 0: no canary
+    #[arg(long, value_name = "N|P%", default_value = "1")]
+    pub(in crate::cli) canary: Share,
+    /// How many hosts switch together after that
+    #[arg(long, value_name = "N|P%", default_value = "25%")]
+    pub(in crate::cli) batch: Share,
+    /// How long a batch must stay healthy before the next begins
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(in crate::cli) bake: Duration,
+    /// How many hosts may be out at once [default: one batch]
+    #[arg(long, value_name = "N|P%")]
+    pub(in crate::cli) max_unavailable: Option<Share>,
+    /// How many hosts may fail before --on-failure applies
+    #[arg(long, value_name = "N|P%", default_value = "0")]
+    pub(in crate::cli) max_failures: Share,
+    /// What happens when more hosts fail
+    #[arg(long, value_enum, default_value = "rollback")]
+    pub(in crate::cli) on_failure: OnFailureArg,
+    /// How long a reachable host may take to switch before it counts as failed
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub(in crate::cli) host_deadline: Duration,
+    /// Switch every host at once
+    #[arg(long, conflicts_with_all = ["canary", "batch"])]
+    pub(in crate::cli) all_at_once: bool,
+    #[command(flatten)]
+    pub(in crate::cli) watch: WatchArgs,
+}
+
+/// How a command that changes a rollout follows it.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct WatchArgs {
+    /// Do not watch
+    #[arg(long, conflicts_with = "timeout")]
+    pub(in crate::cli) detach: bool,
+    /// Watch for at most so long, then exit with 5; the rollout goes on
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(in crate::cli) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum OnFailureArg {
+    /// Hosts that switched get back what ran before
+    Rollback,
+    /// Everything stays as it is until you decide
+    Pause,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum AppCommand {
+    /// What ran where and when, newest first
+    #[command(after_help = "Example:\n  sluice app history shop --host web-1")]
+    History {
+        /// The application
+        app: AppName,
+        /// Only on this host
+        #[arg(long)]
+        host: Option<HostName>,
+        /// At most so many entries
+        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
+}

@@ -1,0 +1,96 @@
+//! Connections to the coordinator: dialled with the operator's identity, which renews itself on the way.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use rustls::ClientConfig;
+use sluice_proto::transport::client::{Address, Dial};
+use sluice_proto::transport::credentials::{Credentials, NewKey};
+use sluice_proto::transport::peer::PeerCertificate;
+use sluice_proto::transport::tls;
+use sluice_proto::v1;
+use tonic::transport::Channel;
+use v1::administration_client::AdministrationClient;
+use v1::fleet_client::FleetClient;
+use v1::packages_client::PackagesClient;
+use v1::rollouts_client::RolloutsClient;
+use v1::session_client::SessionClient;
+
+use super::home::Home;
+
+/// A connection, and how to make another.
+#[derive(Clone)]
+pub(super) struct Coordinator {
+    address: Address,
+    tls: Arc<ClientConfig>,
+    channel: Channel,
+}
+
+impl Coordinator {
+    /// Connects to `address`, else to the coordinator that was logged in to.
+    pub(super) async fn connect(home: &Home, address: Option<&Address>) -> anyhow::Result<Self> {
+        let credentials = home.credentials()?;
+        let address = match address {
+            Some(address) => address.clone(),
+            None => home.coordinator()?,
+        };
+        let tls = tls::client(&credentials).context("cannot use your identity")?;
+        let channel = Dial::new(address.clone(), tls.clone()).connect().await?;
+        let mut coordinator = Self { address, tls, channel };
+        if is_due(&credentials, Timestamp::now()) {
+            coordinator.renew(home).await;
+        }
+        Ok(coordinator)
+    }
+
+    /// Returns where the coordinator is.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Makes a further connection.
+    pub(super) async fn redial(&self) -> anyhow::Result<Channel> {
+        Ok(Dial::new(self.address.clone(), self.tls.clone()).connect().await?)
+    }
+
+    pub(super) fn administration(&self) -> AdministrationClient<Channel> {
+        AdministrationClient::new(self.channel.clone())
+    }
+
+    pub(super) fn fleet(&self) -> FleetClient<Channel> {
+        FleetClient::new(self.channel.clone())
+    }
+
+    pub(super) fn packages(&self) -> PackagesClient<Channel> {
+        PackagesClient::new(self.channel.clone())
+    }
+
+    pub(super) fn rollouts(&self) -> RolloutsClient<Channel> {
+        RolloutsClient::new(self.channel.clone())
+    }
+
+    /// Renews the certificate. The old one still holds, so a failure is only worth a warning.
+    async fn renew(&mut self, home: &Home) {
+        match self.try_renew(home).await {
+            Ok(()) => tracing::info!("certificate renewed"),
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "cannot renew the certificate"),
+        }
+    }
+
+    async fn try_renew(&mut self, home: &Home) -> anyhow::Result<()> {
+        let key = NewKey::generate()?;
+        let request = v1::RenewRequest { csr_pem: key.request_pem()? };
+        let renewed = SessionClient::new(self.channel.clone()).renew(request).await?.into_inner();
+        let credentials = key.into_credentials(&renewed.certificate_pem, &renewed.ca_pem)?;
+        home.store_credentials(&credentials)?;
+        self.tls = tls::client(&credentials)?;
+        Ok(())
+    }
+}
+
+/// Says whether a certificate is past half of its life. One that cannot be read is left for the coordinator to refuse.
+fn is_due(credentials: &Credentials, now: Timestamp) -> bool {
+    let certificate = credentials.certificate().ok().and_then(|der| PeerCertificate::parse(&der).ok());
+    certificate.is_some_and(|certificate| now >= certificate.renew_at(0.0))
+}

@@ -1,0 +1,208 @@
+//! What a push sends: manifest, index, and groups of chunks read from the tree as they are asked for.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+use std::ops::Range;
+
+use anyhow::Context as _;
+use sluice_common::caps;
+use sluice_common::chunk::Chunk;
+use sluice_common::digest::Digest;
+use sluice_common::index::PackageIndex;
+use sluice_common::manifest::{Content, Manifest};
+use sluice_common::transfer::{ContentSource, encode_manifest};
+use sluice_common::tree::Tree;
+use tokio::task::spawn_blocking;
+
+use crate::cli::output::Output;
+use crate::cli::progress;
+
+/// zstd level of uploads: as fast as hashing; the coordinator may compress better later.
+const LEVEL: i32 = 3;
+
+/// A package ready to be pushed.
+pub(super) struct Parcel {
+    pub(super) tree: Tree,
+    pub(super) digest: Digest,
+    /// Compressed.
+    pub(super) manifest: Vec<u8>,
+    /// Compressed.
+    pub(super) index: Vec<u8>,
+    package: PackageIndex,
+    contents: Vec<Content>,
+    /// Where each chunk stands: its content's number and the offset within.
+    places: Vec<(u32, u64)>,
+}
+
+/// Chunks that travel as one message.
+pub(super) struct Group {
+    pub(super) numbers: Vec<u32>,
+    pub(super) raw_len: u64,
+}
+
+/// Passes a source on and counts what is read.
+struct Counted<'a> {
+    source: &'a dyn ContentSource,
+    count: &'a (dyn Fn(u64) + Sync),
+}
+
+struct CountedReader<'a> {
+    reader: Box<dyn Read + 'a>,
+    count: &'a (dyn Fn(u64) + Sync),
+}
+
+impl ContentSource for Counted<'_> {
+    fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(CountedReader { reader: self.source.reader(content, offset)?, count: self.count }))
+    }
+}
+
+impl Read for CountedReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        (self.count)(read as u64);
+        Ok(read)
+    }
+}
+
+impl Parcel {
+    /// Cuts a tree into chunks, on a blocking thread.
+    pub(super) async fn prepare(output: Output, tree: Tree) -> anyhow::Result<Self> {
+        let bar = progress::bytes(output, "chunking", contents_bytes(tree.manifest()));
+        let prepare = move || {
+            let counted = Counted { source: &tree, count: &|bytes| bar.inc(bytes) };
+            let package = PackageIndex::build(tree.manifest(), &counted);
+            bar.finish_and_clear();
+            Self::new(tree, package.context("cannot read the tree")?)
+        };
+        spawn_blocking(prepare).await?
+    }
+
+    fn new(tree: Tree, package: PackageIndex) -> anyhow::Result<Self> {
+        let manifest = tree.manifest().encode();
+        let contents = tree.manifest().contents();
+        Ok(Self {
+            digest: Digest::of(&manifest),
+            manifest: encode_manifest(&manifest, &[])?,
+            index: encode_manifest(&package.encode(), &[])?,
+            places: places(&package, contents.len()),
+            package,
+            contents,
+            tree,
+        })
+    }
+
+    /// Returns every chunk of the package once.
+    pub(super) fn chunks(&self) -> &[Chunk] {
+        self.package.chunks()
+    }
+
+    /// Splits chunks into groups of at most [`caps::UPLOAD_GROUP_BYTES`].
+    pub(super) fn groups<'a>(&'a self, missing: &'a [Range<u32>]) -> impl Iterator<Item = Group> + 'a {
+        let mut numbers = missing.iter().cloned().flatten().peekable();
+        std::iter::from_fn(move || {
+            let mut group = Group { numbers: Vec::new(), raw_len: 0 };
+            let len = |number: u32| u64::from(self.chunks()[number as usize].len);
+            while let Some(number) = numbers.next_if(|number| {
+                group.numbers.is_empty() || group.raw_len + len(*number) <= caps::UPLOAD_GROUP_BYTES
+            }) {
+                group.raw_len += len(number);
+                group.numbers.push(number);
+            }
+            (!group.numbers.is_empty()).then_some(group)
+        })
+    }
+
+    /// Returns the raw bytes of chunks.
+    pub(super) fn raw_len(&self, missing: &[Range<u32>]) -> u64 {
+        missing.iter().cloned().flatten().map(|number| u64::from(self.chunks()[number as usize].len)).sum()
+    }
+
+    /// Reads, checks and compresses a group. Blocks.
+    pub(super) fn frame(&self, group: &Group) -> anyhow::Result<Vec<u8>> {
+        let mut raw = Vec::with_capacity(group.raw_len as usize);
+        for number in &group.numbers {
+            let chunk = self.chunks()[*number as usize];
+            let (content, offset) = self.places[*number as usize];
+            let digest = &self.contents[content as usize].digest;
+            let start = raw.len();
+            self.tree.reader(digest, offset)?.take(u64::from(chunk.len)).read_to_end(&mut raw)?;
+            if Digest::of(&raw[start..]) != chunk.digest {
+                anyhow::bail!("{} changed while it was pushed", self.path_of(digest));
+            }
+        }
+        Ok(zstd::bulk::compress(&raw, LEVEL)?)
+    }
+
+    fn path_of(&self, content: &Digest) -> String {
+        let file = self.tree.manifest().files().find(|(_, file)| file.digest == *content);
+        file.map_or_else(|| content.to_string(), |(path, _)| path.below(self.tree.root()).display().to_string())
+    }
+}
+
+fn contents_bytes(manifest: &Manifest) -> u64 {
+    manifest.contents().iter().map(|content| content.size).sum()
+}
+
+/// Finds the first place of every chunk.
+fn places(package: &PackageIndex, contents: usize) -> Vec<(u32, u64)> {
+    let mut first: HashMap<u32, (u32, u64)> = HashMap::with_capacity(package.chunks().len());
+    for content in 0..contents {
+        let mut offset = 0;
+        for number in package.content(content) {
+            first.entry(*number).or_insert((content as u32, offset));
+            offset += u64::from(package.chunks()[*number as usize].len);
+        }
+    }
+    let place = |number| *first.get(&number).expect("an index lists a chunk at its first use");
+    (0..package.chunks().len() as u32).map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use fs_err as fs;
+
+    use super::*;
+
+    #[test]
+    fn groups_hold_each_missing_chunk_once_within_the_limit_and_restore() {
+        let dir = tempfile::tempdir().unwrap();
+        let noise: Vec<u8> =
+            (0..6_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ (i >> 9) as u8).collect();
+        fs::write(dir.path().join("a"), &noise).unwrap();
+        fs::write(dir.path().join("b"), &noise[..3_000_000]).unwrap();
+        let tree = Tree::scan(dir.path()).unwrap();
+        let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
+        let parcel = Parcel::new(tree, package).unwrap();
+        let total = parcel.chunks().len() as u32;
+        let missing = [0..3, 5..total];
+        let groups: Vec<Group> = parcel.groups(&missing).collect();
+        assert!(groups.len() >= 2 && groups.iter().all(|group| group.raw_len <= caps::UPLOAD_GROUP_BYTES));
+        let numbers: Vec<u32> = groups.iter().flat_map(|group| group.numbers.clone()).collect();
+        assert_eq!(numbers, (0..3).chain(5..total).collect::<Vec<_>>());
+        assert_eq!(parcel.raw_len(&missing), groups.iter().map(|group| group.raw_len).sum::<u64>());
+        for group in &groups {
+            let raw = zstd::bulk::decompress(&parcel.frame(group).unwrap(), group.raw_len as usize).unwrap();
+            let mut at = 0;
+            for number in &group.numbers {
+                let chunk = parcel.chunks()[*number as usize];
+                assert_eq!(Digest::of(&raw[at..at + chunk.len as usize]), chunk.digest);
+                at += chunk.len as usize;
+            }
+            assert_eq!(at, raw.len());
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_meanwhile_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("log"), b"one").unwrap();
+        let tree = Tree::scan(dir.path()).unwrap();
+        let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
+        let parcel = Parcel::new(tree, package).unwrap();
+        fs::write(dir.path().join("log"), b"two").unwrap();
+        let group = parcel.groups(&[0..1]).next().unwrap();
+        let error = parcel.frame(&group).unwrap_err().to_string();
+        assert!(error.contains("log changed while it was pushed"), "{error}");
+    }
+}

@@ -1,0 +1,273 @@
+//! `rollout` and `app history`.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde::Serialize;
+use sluice_common::name::{AppName, HostName, RolloutId};
+use sluice_common::selector::Selector;
+use sluice_common::units::{Share, format_duration};
+use sluice_proto::convert::millis;
+use sluice_proto::v1;
+
+use super::Context;
+use super::args::{AppCommand, OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
+use super::connect::Coordinator;
+use super::error::context as advice;
+use super::exit::Exit;
+use super::output::{moment, or_dash, table};
+use super::view::rollout::{HistoryEntry, Outcome, Rollout};
+use super::view::{Installed, short};
+use super::watch::{self, Goal};
+
+#[derive(Serialize)]
+struct Rollouts {
+    rollouts: Vec<Rollout>,
+}
+
+#[derive(Serialize)]
+struct History {
+    history: Vec<HistoryEntry>,
+}
+
+pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::Result<Exit> {
+    let coordinator = context.connect().await?;
+    match command {
+        RolloutCommand::Start(args) => start(context, &coordinator, *args).await,
+        RolloutCommand::List { app, limit } => list(context, &coordinator, app, limit).await,
+        RolloutCommand::Show { id } => show(context, &coordinator, &id).await,
+        RolloutCommand::Watch { id, timeout } => {
+            watch::follow(context, &coordinator, id.as_str(), Goal::Update, timeout).await
+        }
+        RolloutCommand::Pause { id, reason } => {
+            let request = v1::PauseRolloutRequest { id: id.to_string(), reason };
+            let answer = coordinator.rollouts().pause(request).await.with_context(|| no_such(&id))?;
+            changed(context, answer.into_inner().rollout, "go on with sluice rollout resume")
+        }
+        RolloutCommand::Abort { id, reason } => {
+            let request = v1::AbortRolloutRequest { id: id.to_string(), reason };
+            let answer = coordinator.rollouts().abort(request).await.with_context(|| no_such(&id))?;
+            changed(context, answer.into_inner().rollout, "hosts keep what they have; see sluice rollout show")
+        }
+        RolloutCommand::Resume { id, watch } => {
+            let request = v1::ResumeRolloutRequest { id: id.to_string() };
+            let answer = coordinator.rollouts().resume(request).await.with_context(|| no_such(&id))?;
+            begun(context, &coordinator, answer.into_inner().rollout, Goal::Update, watch).await
+        }
+        RolloutCommand::Rollback { id, reason, watch } => {
+            let request = v1::RollBackRolloutRequest { id: id.to_string(), reason };
+            let answer = coordinator.rollouts().roll_back(request).await.with_context(|| no_such(&id))?;
+            begun(context, &coordinator, answer.into_inner().rollout, Goal::RollBack, watch).await
+        }
+    }
+}
+
+/// `app history`.
+pub(super) async fn app(context: &Context, command: AppCommand) -> anyhow::Result<Exit> {
+    match command {
+        AppCommand::History { app, host, limit } => history(context, app, host, limit).await,
+    }
+}
+
+async fn start(context: &Context, coordinator: &Coordinator, args: RolloutStartArgs) -> anyhow::Result<Exit> {
+    let spec = spec(&args);
+    let RolloutStartArgs { app, version, watch, .. } = args;
+    let request =
+        v1::StartRolloutRequest { app: app.to_string(), version: version.to_string(), spec: Some(spec) };
+    let failed = || {
+        advice(
+            format!("cannot start a rollout of {app} {version}"),
+            format!("sluice release list {app} shows its versions, sluice rollout list {app} what is under way"),
+        )
+    };
+    let answer = coordinator.rollouts().start(request).await.with_context(failed)?.into_inner();
+    begun(context, coordinator, answer.rollout, Goal::Update, watch).await
+}
+
+/// Says everything that was decided here, so that the defaults people read in `--help` are those that hold.
+fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
+    let RolloutStartArgs {
+        app: _,
+        version: _,
+        selector,
+        canary,
+        batch,
+        bake,
+        max_unavailable,
+        max_failures,
+        on_failure,
+        host_deadline,
+        all_at_once,
+        watch: _,
+    } = args;
+    let has_canary = !matches!(canary, Share::Count(0) | Share::Percent(0));
+    let (strategy, canary, batch, at_once) = match (all_at_once, has_canary) {
+        (true, _) => (v1::StrategyKind::AllAtOnce, String::new(), String::new(), Share::Percent(100)),
+        (false, true) => (v1::StrategyKind::Canary, canary.to_string(), batch.to_string(), *batch),
+        (false, false) => (v1::StrategyKind::Rolling, String::new(), batch.to_string(), *batch),
+    };
+    let on_failure = match on_failure {
+        OnFailureArg::Rollback => v1::OnFailure::RollBack,
+        OnFailureArg::Pause => v1::OnFailure::Pause,
+    };
+    v1::RolloutSpec {
+        selector: selector.as_ref().map(Selector::to_string).unwrap_or_default(),
+        strategy: strategy.into(),
+        canary,
+        batch,
+        bake_ms: millis(*bake),
+        max_unavailable: max_unavailable.unwrap_or(at_once).to_string(),
+        max_failures: max_failures.to_string(),
+        on_failure: on_failure.into(),
+        host_deadline_ms: millis(*host_deadline),
+    }
+}
+
+fn no_such(id: &RolloutId) -> super::error::Advice {
+    advice(format!("cannot use the rollout {id}"), "sluice rollout list shows what there is and how it stands")
+}
+
+fn received(rollout: Option<v1::Rollout>) -> anyhow::Result<Rollout> {
+    Ok(rollout.context("the coordinator answered without a rollout")?.into())
+}
+
+/// Ends a command that does not watch.
+fn changed(context: &Context, rollout: Option<v1::Rollout>, next: &str) -> anyhow::Result<Exit> {
+    let rollout = received(rollout)?;
+    context.output.show(&rollout, || format!("{} {}\n", rollout.id, rollout.state.as_str()))?;
+    context.output.note(format_args!("{next} {}", rollout.id));
+    Ok(Exit::Success)
+}
+
+/// Follows what a command began, unless it is not to be watched.
+async fn begun(
+    context: &Context,
+    coordinator: &Coordinator,
+    rollout: Option<v1::Rollout>,
+    goal: Goal,
+    watch: WatchArgs,
+) -> anyhow::Result<Exit> {
+    let rollout = received(rollout)?;
+    if watch.detach {
+        context.output.show(&rollout, || format!("{}\n", rollout.id))?;
+        context.output.note(format_args!("watch it with sluice rollout watch {}", rollout.id));
+        return Ok(Exit::Success);
+    }
+    watch::follow(context, coordinator, &rollout.id, goal, watch.timeout).await
+}
+
+async fn list(
+    context: &Context,
+    coordinator: &Coordinator,
+    app: Option<AppName>,
+    limit: u32,
+) -> anyhow::Result<Exit> {
+    let request = v1::ListRolloutsRequest { app: app.map(|app| app.to_string()).unwrap_or_default(), limit };
+    let answer = coordinator.rollouts().list(request).await?.into_inner();
+    let rollouts = Rollouts { rollouts: answer.rollouts.into_iter().map(Rollout::from).collect() };
+    context.output.show(&rollouts, || rollout_table(&rollouts.rollouts))?;
+    Ok(Exit::Success)
+}
+
+fn rollout_table(rollouts: &[Rollout]) -> String {
+    let rows = rollouts.iter().map(|rollout| {
+        let total = rollout.hosts().count();
+        let updated = rollout.hosts().filter(|(_, host)| host.outcome == Outcome::Updated).count();
+        vec![
+            rollout.id.clone(),
+            rollout.app.clone(),
+            rollout.version.clone(),
+            rollout.state.as_str().to_owned(),
+            format!("{updated} of {total}"),
+            moment(rollout.started_at),
+            took(rollout).map_or_else(|| "-".to_owned(), format_duration),
+            rollout.started_by.clone(),
+            or_dash(rollout.reason.as_deref().unwrap_or_default()),
+        ]
+    });
+    table(
+        &["ID", "APP", "VERSION", "STATE", "UPDATED", "STARTED", "TOOK", "BY", "REASON"],
+        &["UPDATED"],
+        rows.collect(),
+    )
+}
+
+fn took(rollout: &Rollout) -> Option<Duration> {
+    let ended = rollout.ended_at?;
+    Some(ended.duration_since(rollout.started_at?).unsigned_abs())
+}
+
+async fn show(context: &Context, coordinator: &Coordinator, id: &RolloutId) -> anyhow::Result<Exit> {
+    let request = v1::GetRolloutRequest { id: id.to_string() };
+    let answer = coordinator.rollouts().get(request).await.with_context(|| no_such(id))?;
+    let rollout = received(answer.into_inner().rollout)?;
+    context.output.show(&rollout, || watch::full_text(&rollout, Timestamp::now()))?;
+    Ok(Exit::Success)
+}
+
+async fn history(
+    context: &Context,
+    app: AppName,
+    host: Option<HostName>,
+    limit: u32,
+) -> anyhow::Result<Exit> {
+    let host = host.map(|host| host.to_string()).unwrap_or_default();
+    let request = v1::AppHistoryRequest { app: app.to_string(), host, limit };
+    let answer = context.connect().await?.rollouts().app_history(request).await?.into_inner();
+    let history = History { history: answer.entries.into_iter().map(HistoryEntry::from).collect() };
+    context.output.show(&history, || history_table(&history.history))?;
+    Ok(Exit::Success)
+}
+
+fn history_table(entries: &[HistoryEntry]) -> String {
+    let name = |installed: &Option<Installed>| match installed {
+        Some(installed) => format!("{} ({})", installed.version, short(&installed.package)),
+        None => "nothing".to_owned(),
+    };
+    let rows = entries.iter().map(|entry| {
+        vec![
+            moment(entry.at),
+            entry.host.clone(),
+            name(&entry.from),
+            name(&entry.to),
+            or_dash(&entry.rollout),
+            or_dash(entry.reason.as_deref().unwrap_or_default()),
+        ]
+    });
+    table(&["AT", "HOST", "FROM", "TO", "ROLLOUT", "REASON"], &[], rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+
+    fn spec_of(arguments: &[&str]) -> v1::RolloutSpec {
+        let line = [&["sluice", "rollout", "start", "shop", "1.2"], arguments].concat();
+        match Cli::try_parse_from(line).unwrap().command {
+            Command::Rollout(RolloutCommand::Start(args)) => spec(&args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_become_a_whole_spec() {
+        let standard = spec_of(&[]);
+        assert_eq!((standard.canary.as_str(), standard.batch.as_str()), ("1", "25%"));
+        assert_eq!((standard.max_unavailable.as_str(), standard.max_failures.as_str()), ("25%", "0"));
+        assert_eq!((standard.bake_ms, standard.host_deadline_ms), (30_000, 600_000));
+        assert_eq!(standard.strategy(), v1::StrategyKind::Canary);
+        assert_eq!(standard.on_failure(), v1::OnFailure::RollBack);
+        let rolling = spec_of(&["--canary", "0", "--batch", "2", "-l", "site=berlin", "--on-failure", "pause"]);
+        assert_eq!(rolling.strategy(), v1::StrategyKind::Rolling);
+        assert_eq!((rolling.canary.as_str(), rolling.batch.as_str()), ("", "2"));
+        assert_eq!((rolling.selector.as_str(), rolling.max_unavailable.as_str()), ("site=berlin", "2"));
+        assert_eq!(rolling.on_failure(), v1::OnFailure::Pause);
+        let at_once = spec_of(&["--all-at-once", "--bake", "0s", "--max-unavailable", "50%"]);
+        assert_eq!(at_once.strategy(), v1::StrategyKind::AllAtOnce);
+        assert_eq!((at_once.max_unavailable.as_str(), at_once.bake_ms), ("50%", 0));
+    }
+}

@@ -1,0 +1,335 @@
+//! Rollouts, their batches and hosts, and the history of an application.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sluice_common::order::Phase;
+use sluice_proto::v1;
+
+use super::{Installed, at_millis, phase, text};
+
+/// A rollout as it stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(in crate::cli) struct Rollout {
+    pub(in crate::cli) id: String,
+    pub(in crate::cli) app: String,
+    pub(in crate::cli) version: String,
+    pub(in crate::cli) state: State,
+    pub(in crate::cli) reason: Option<String>,
+    pub(in crate::cli) blockers: Vec<String>,
+    pub(in crate::cli) batches: Vec<Batch>,
+    pub(in crate::cli) spec: Option<Spec>,
+    pub(in crate::cli) notes: String,
+    pub(in crate::cli) started_by: String,
+    pub(in crate::cli) started_at: Option<Timestamp>,
+    pub(in crate::cli) ended_at: Option<Timestamp>,
+    pub(in crate::cli) revision: u64,
+}
+
+/// Hosts that switch together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(in crate::cli) struct Batch {
+    /// Counted from 1.
+    pub(in crate::cli) number: usize,
+    pub(in crate::cli) state: BatchState,
+    pub(in crate::cli) hosts: Vec<Host>,
+}
+
+/// A host within a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(in crate::cli) struct Host {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) site: String,
+    pub(in crate::cli) outcome: Outcome,
+    pub(in crate::cli) reachable: bool,
+    pub(in crate::cli) phase: Option<Phase>,
+    pub(in crate::cli) healthy: Option<bool>,
+    pub(in crate::cli) current: Option<Installed>,
+    pub(in crate::cli) predecessor: Option<Installed>,
+    pub(in crate::cli) fetched_bytes: u64,
+    pub(in crate::cli) fetch_total_bytes: u64,
+    pub(in crate::cli) wire_bytes: u64,
+    pub(in crate::cli) stage_seconds: f64,
+    pub(in crate::cli) switch_seconds: f64,
+    pub(in crate::cli) reason: Option<String>,
+    pub(in crate::cli) hook_output: Option<String>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(in crate::cli) struct Spec {
+    pub(in crate::cli) selector: String,
+    pub(in crate::cli) strategy: &'static str,
+    pub(in crate::cli) canary: Option<String>,
+    pub(in crate::cli) batch: Option<String>,
+    pub(in crate::cli) bake_seconds: f64,
+    pub(in crate::cli) max_unavailable: Option<String>,
+    pub(in crate::cli) max_failures: Option<String>,
+    pub(in crate::cli) on_failure: &'static str,
+    pub(in crate::cli) host_deadline_seconds: f64,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::cli) enum State {
+    /// This version of the command line does not know the state.
+    Unknown,
+    Running,
+    Paused,
+    RollingBack,
+    Succeeded,
+    RolledBack,
+    Failed,
+    Aborted,
+}
+
+/// Where a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::cli) enum BatchState {
+    /// This version of the command line does not know the state.
+    Unknown,
+    Waiting,
+    Open,
+    Baking,
+    Passed,
+}
+
+/// What became of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::cli) enum Outcome {
+    /// This version of the command line does not know the outcome.
+    Unknown,
+    Waiting,
+    Ordered,
+    Updated,
+    Failed,
+    RollingBack,
+    RolledBack,
+}
+
+/// One switch of one host.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct HistoryEntry {
+    pub(in crate::cli) at: Option<Timestamp>,
+    pub(in crate::cli) host: String,
+    pub(in crate::cli) app: String,
+    pub(in crate::cli) from: Option<Installed>,
+    pub(in crate::cli) to: Option<Installed>,
+    pub(in crate::cli) rollout: String,
+    pub(in crate::cli) generation: u64,
+    pub(in crate::cli) reason: Option<String>,
+}
+
+impl State {
+    /// Returns the state in words.
+    pub(in crate::cli) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "in an unknown state",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::RollingBack => "rolling back",
+            Self::Succeeded => "succeeded",
+            Self::RolledBack => "rolled back",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl BatchState {
+    /// Returns the state in words.
+    pub(in crate::cli) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Waiting => "waiting",
+            Self::Open => "open",
+            Self::Baking => "baking",
+            Self::Passed => "passed",
+        }
+    }
+}
+
+impl Outcome {
+    /// Every outcome, in the order in which a summary names them.
+    pub(in crate::cli) const ALL: [Self; 7] = [
+        Self::Updated,
+        Self::Failed,
+        Self::RolledBack,
+        Self::RollingBack,
+        Self::Ordered,
+        Self::Waiting,
+        Self::Unknown,
+    ];
+
+    /// Returns the outcome in words.
+    pub(in crate::cli) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Waiting => "waiting",
+            Self::Ordered => "ordered",
+            Self::Updated => "updated",
+            Self::Failed => "failed",
+            Self::RollingBack => "rolling back",
+            Self::RolledBack => "rolled back",
+        }
+    }
+}
+
+impl Rollout {
+    /// Returns all hosts with the number of their batch.
+    pub(in crate::cli) fn hosts(&self) -> impl Iterator<Item = (usize, &Host)> {
+        self.batches.iter().flat_map(|batch| batch.hosts.iter().map(|host| (batch.number, host)))
+    }
+}
+
+impl From<v1::Rollout> for Rollout {
+    fn from(message: v1::Rollout) -> Self {
+        let v1::Rollout {
+            id,
+            app,
+            version,
+            spec,
+            state,
+            reason,
+            batches,
+            blockers,
+            started_by,
+            started_unix_ms,
+            ended_unix_ms,
+            notes,
+            revision,
+        } = message;
+        Self {
+            id,
+            app,
+            version,
+            state: state_of(state),
+            reason: text(reason),
+            blockers,
+            batches: batches.into_iter().enumerate().map(|(i, batch)| batch_of(i + 1, batch)).collect(),
+            spec: spec.map(Spec::from),
+            notes,
+            started_by,
+            started_at: at_millis(started_unix_ms),
+            ended_at: at_millis(ended_unix_ms),
+            revision,
+        }
+    }
+}
+
+fn state_of(value: i32) -> State {
+    match v1::RolloutState::try_from(value).unwrap_or_default() {
+        v1::RolloutState::Unspecified => State::Unknown,
+        v1::RolloutState::Running => State::Running,
+        v1::RolloutState::Paused => State::Paused,
+        v1::RolloutState::RollingBack => State::RollingBack,
+        v1::RolloutState::Succeeded => State::Succeeded,
+        v1::RolloutState::RolledBack => State::RolledBack,
+        v1::RolloutState::Failed => State::Failed,
+        v1::RolloutState::Aborted => State::Aborted,
+    }
+}
+
+fn batch_of(number: usize, message: v1::RolloutBatch) -> Batch {
+    let v1::RolloutBatch { state, hosts } = message;
+    let state = match v1::BatchState::try_from(state).unwrap_or_default() {
+        v1::BatchState::Unspecified => BatchState::Unknown,
+        v1::BatchState::Waiting => BatchState::Waiting,
+        v1::BatchState::Open => BatchState::Open,
+        v1::BatchState::Baking => BatchState::Baking,
+        v1::BatchState::Passed => BatchState::Passed,
+    };
+    Batch { number, state, hosts: hosts.into_iter().map(Host::from).collect() }
+}
+
+fn outcome_of(value: i32) -> Outcome {
+    match v1::HostOutcome::try_from(value).unwrap_or_default() {
+        v1::HostOutcome::Unspecified => Outcome::Unknown,
+        v1::HostOutcome::Waiting => Outcome::Waiting,
+        v1::HostOutcome::Ordered => Outcome::Ordered,
+        v1::HostOutcome::Updated => Outcome::Updated,
+        v1::HostOutcome::Failed => Outcome::Failed,
+        v1::HostOutcome::RollingBack => Outcome::RollingBack,
+        v1::HostOutcome::RolledBack => Outcome::RolledBack,
+    }
+}
+
+impl From<v1::RolloutHost> for Host {
+    fn from(message: v1::RolloutHost) -> Self {
+        let v1::RolloutHost { name, site, outcome, reachable, report, predecessor } = message;
+        let report = report.unwrap_or_default();
+        Self {
+            name,
+            site,
+            outcome: outcome_of(outcome),
+            reachable,
+            phase: phase(report.phase),
+            healthy: report.healthy,
+            current: Installed::from_wire(report.current),
+            predecessor: Installed::from_wire(predecessor),
+            fetched_bytes: report.fetched_bytes,
+            fetch_total_bytes: report.fetch_total_bytes,
+            wire_bytes: report.wire_bytes,
+            stage_seconds: report.stage_time_us as f64 / 1e6,
+            switch_seconds: report.switch_time_us as f64 / 1e6,
+            reason: report.reason.and_then(text),
+            hook_output: report.hook_output.and_then(text),
+        }
+    }
+}
+
+impl From<v1::RolloutSpec> for Spec {
+    fn from(message: v1::RolloutSpec) -> Self {
+        let v1::RolloutSpec {
+            selector,
+            strategy,
+            canary,
+            batch,
+            bake_ms,
+            max_unavailable,
+            max_failures,
+            on_failure,
+            host_deadline_ms,
+        } = message;
+        let strategy = match v1::StrategyKind::try_from(strategy).unwrap_or_default() {
+            v1::StrategyKind::Unspecified => "unknown",
+            v1::StrategyKind::AllAtOnce => "all_at_once",
+            v1::StrategyKind::Rolling => "rolling",
+            v1::StrategyKind::Canary => "canary",
+        };
+        let on_failure = match v1::OnFailure::try_from(on_failure).unwrap_or_default() {
+            v1::OnFailure::Unspecified => "unknown",
+            v1::OnFailure::RollBack => "rollback",
+            v1::OnFailure::Pause => "pause",
+        };
+        Self {
+            selector,
+            strategy,
+            canary: text(canary),
+            batch: text(batch),
+            bake_seconds: bake_ms as f64 / 1e3,
+            max_unavailable: text(max_unavailable),
+            max_failures: text(max_failures),
+            on_failure,
+            host_deadline_seconds: host_deadline_ms as f64 / 1e3,
+        }
+    }
+}
+
+impl From<v1::HistoryEntry> for HistoryEntry {
+    fn from(message: v1::HistoryEntry) -> Self {
+        let v1::HistoryEntry { at_unix_ms, host, app, from, to, rollout, generation, reason } = message;
+        Self {
+            at: at_millis(at_unix_ms),
+            host,
+            app,
+            from: Installed::from_wire(from),
+            to: Installed::from_wire(to),
+            rollout,
+            generation,
+            reason: text(reason),
+        }
+    }
+}

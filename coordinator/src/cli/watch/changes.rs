@@ -1,0 +1,174 @@
+//! What changed between two states of a rollout: the lines of a log and the events of `--json`.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use serde::Serialize;
+use sluice_common::order::Phase;
+
+use crate::cli::output::one_line;
+use crate::cli::view::rollout::{BatchState, Host, Outcome, Rollout, State};
+
+/// One change. Its JSON is `{"event": ..., "rollout": ID, ...}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum Change {
+    /// The rollout as a whole.
+    State { rollout: String, state: State, reason: Option<String> },
+    /// A batch.
+    Batch { rollout: String, batch: usize, batches: usize, state: BatchState },
+    /// A host's outcome or phase.
+    Host {
+        rollout: String,
+        host: String,
+        site: String,
+        batch: usize,
+        outcome: Outcome,
+        phase: Option<Phase>,
+        reachable: bool,
+        wire_bytes: u64,
+        reason: Option<String>,
+    },
+    /// What it waits for.
+    Blockers { rollout: String, blockers: Vec<String> },
+}
+
+/// Returns what changed; everything worth saying when there is no state before.
+pub(super) fn changes(before: Option<&Rollout>, now: &Rollout) -> Vec<Change> {
+    let rollout = || now.id.clone();
+    let mut changes = Vec::new();
+    if before.is_none_or(|before| before.state != now.state) {
+        changes.push(Change::State { rollout: rollout(), state: now.state, reason: now.reason.clone() });
+    }
+    let states = |rollout: &Rollout| rollout.batches.iter().map(|batch| batch.state).collect::<Vec<_>>();
+    let (old, new) = (before.map(states).unwrap_or_default(), states(now));
+    for (i, state) in new.iter().enumerate() {
+        if *old.get(i).unwrap_or(&BatchState::Waiting) != *state {
+            let batches = new.len();
+            changes.push(Change::Batch { rollout: rollout(), batch: i + 1, batches, state: *state });
+        }
+    }
+    let old: HashMap<&str, &Host> =
+        before.iter().flat_map(|before| before.hosts()).map(|(_, host)| (host.name.as_str(), host)).collect();
+    for (batch, host) in now.hosts() {
+        if has_changed(old.get(host.name.as_str()).copied(), host) {
+            changes.push(host_change(rollout(), batch, host));
+        }
+    }
+    if causes(before.map_or(&[], |before| &before.blockers)) != causes(&now.blockers) {
+        changes.push(Change::Blockers { rollout: rollout(), blockers: now.blockers.clone() });
+    }
+    changes
+}
+
+fn has_changed(before: Option<&Host>, now: &Host) -> bool {
+    match before {
+        None => now.outcome != Outcome::Waiting || now.phase.is_some() || !now.reachable,
+        Some(before) => {
+            (before.outcome, before.phase, before.reachable) != (now.outcome, now.phase, now.reachable)
+        }
+    }
+}
+
+fn host_change(rollout: String, batch: usize, host: &Host) -> Change {
+    Change::Host {
+        rollout,
+        host: host.name.clone(),
+        site: host.site.clone(),
+        batch,
+        outcome: host.outcome,
+        phase: host.phase,
+        reachable: host.reachable,
+        wire_bytes: host.wire_bytes,
+        reason: host.reason.clone(),
+    }
+}
+
+/// Blockers without their numbers: how long they have lasted is no news.
+fn causes(blockers: &[String]) -> Vec<String> {
+    blockers.iter().map(|blocker| blocker.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect()).collect()
+}
+
+impl Change {
+    /// Says whether the change is worth a line in a log where hosts are many.
+    pub(super) fn is_coarse(&self) -> bool {
+        match self {
+            Self::State { .. } | Self::Batch { .. } => true,
+            Self::Host { outcome: Outcome::Failed, .. } => true,
+            Self::Host { .. } | Self::Blockers { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let because = |reason: &Option<String>| match reason {
+            Some(reason) => format!(": {}", one_line(reason)),
+            None => String::new(),
+        };
+        match self {
+            Self::State { rollout, state, reason } => {
+                write!(f, "rollout {rollout} is {}{}", state.as_str(), because(reason))
+            }
+            Self::Batch { rollout: _, batch, batches, state } => {
+                write!(f, "batch {batch} of {batches} is {}", state.as_str())
+            }
+            Self::Host { host, outcome, phase, reachable, reason, .. } => {
+                write!(f, "{} is {}", one_line(host), standing(*outcome, *phase))?;
+                if !reachable {
+                    f.write_str(", unreachable")?;
+                }
+                f.write_str(&because(reason))
+            }
+            Self::Blockers { rollout: _, blockers } if blockers.is_empty() => f.write_str("waits for nothing"),
+            Self::Blockers { rollout: _, blockers } => {
+                write!(f, "waits: {}", one_line(&blockers.join("; ")))
+            }
+        }
+    }
+}
+
+fn standing(outcome: Outcome, phase: Option<Phase>) -> String {
+    match (outcome, phase) {
+        (Outcome::Waiting, Some(phase @ (Phase::Fetching | Phase::Staged))) => phase.to_string(),
+        (Outcome::Ordered | Outcome::RollingBack, Some(phase)) => format!("{}, {phase}", outcome.as_str()),
+        (outcome, _) => outcome.as_str().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::samples;
+    use super::*;
+
+    fn lines(before: Option<&Rollout>, now: &Rollout) -> String {
+        changes(before, now).iter().map(|change| format!("{change}\n")).collect()
+    }
+
+    #[test]
+    fn a_first_look_says_how_things_stand() {
+        insta::assert_snapshot!(lines(None, &samples::running()), @"");
+    }
+
+    #[test]
+    fn only_news_is_said() {
+        assert_eq!(lines(Some(&samples::running()), &samples::running()), "");
+        insta::assert_snapshot!(lines(Some(&samples::running()), &samples::baking()), @"");
+        insta::assert_snapshot!(lines(Some(&samples::baking()), &samples::rolled_back()), @"");
+    }
+
+    #[test]
+    fn a_blocker_that_merely_lasts_longer_is_no_news() {
+        let mut later = samples::blocked();
+        later.blockers = later.blockers.iter().map(|blocker| blocker.replace('4', "5")).collect();
+        assert_ne!(later.blockers, samples::blocked().blockers);
+        assert_eq!(changes(Some(&samples::blocked()), &later), []);
+    }
+
+    #[test]
+    fn events_have_stable_keys() {
+        let changes = changes(Some(&samples::running()), &samples::failed());
+        let json: String = changes.iter().map(|c| serde_json::to_string(c).unwrap() + "\n").collect();
+        insta::assert_snapshot!(json, @"");
+    }
+}

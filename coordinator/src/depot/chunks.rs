@@ -1,0 +1,220 @@
+//! The chunk index: which frame of which pack holds a chunk. Rows in the database, read and written in batches.
+//!
+//! Invariant: a row exists only for a chunk whose bytes were verified and whose pack is durable. A row whose bytes
+//! turned out damaged is removed, so that the next push brings the chunk again.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use sluice_common::chunk::Chunk;
+use sluice_common::digest::Digest;
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AssertSqlSafe, Row};
+
+use crate::store::{self, Actor, Store, Transaction};
+
+/// Chunks in one statement: 6 parameters each stay far below every database's limit.
+const BATCH: usize = 500;
+
+/// Where a chunk lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Location {
+    /// The pack.
+    pub(super) pack: Digest,
+    /// First byte of the frame in the pack.
+    pub(super) frame_offset: u64,
+    /// Length of the frame.
+    pub(super) frame_len: u32,
+    /// First byte of the chunk in the frame's raw bytes.
+    pub(super) raw_offset: u32,
+    /// Length of the chunk.
+    pub(super) raw_len: u32,
+}
+
+/// A chunk of a pack that is about to be indexed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Packed {
+    /// The chunk.
+    pub(super) digest: Digest,
+    /// Where it lies; the pack's own digest is not known yet.
+    pub(super) frame_offset: u64,
+    pub(super) frame_len: u32,
+    pub(super) raw_offset: u32,
+    pub(super) raw_len: u32,
+}
+
+/// Returns where each chunk lies, in the order asked; nothing for those that the depot lacks.
+pub(super) async fn locate(store: &Store, digests: &[Digest]) -> Result<Vec<Option<Location>>, store::Error> {
+    let mut located = Vec::with_capacity(digests.len());
+    for batch in digests.chunks(BATCH) {
+        let found = rows(store, batch).await?;
+        located.extend(batch.iter().map(|digest| found.get(digest).copied()));
+    }
+    Ok(located)
+}
+
+/// Says of each chunk whether the depot lacks it. A chunk of that name but another length is lacking too, for good:
+/// who claims it cannot have it.
+pub(super) async fn lacking(store: &Store, chunks: &[Chunk]) -> Result<Vec<bool>, store::Error> {
+    let mut lacking = Vec::with_capacity(chunks.len());
+    for batch in chunks.chunks(BATCH) {
+        let digests: Vec<Digest> = batch.iter().map(|chunk| chunk.digest).collect();
+        let found = rows(store, &digests).await?;
+        let has = |chunk: &Chunk| found.get(&chunk.digest).is_some_and(|at| at.raw_len == chunk.len);
+        lacking.extend(batch.iter().map(|chunk| !has(chunk)));
+    }
+    Ok(lacking)
+}
+
+async fn rows(store: &Store, batch: &[Digest]) -> Result<HashMap<Digest, Location>, store::Error> {
+    let sql = format!(
+        "SELECT digest, pack, frame_offset, frame_len, raw_offset, raw_len FROM depot_chunks WHERE digest IN ({})",
+        parameters(1, batch.len())
+    );
+    let mut query = many(sql, batch.len());
+    for digest in batch {
+        query = query.bind(digest.as_bytes().to_vec());
+    }
+    query.fetch_all(store.read()).await?.iter().map(location).collect()
+}
+
+fn location(row: &AnyRow) -> Result<(Digest, Location), store::Error> {
+    let digest = |name: &'static str, column| -> Result<Digest, store::Error> {
+        store::digest(column, &row.try_get::<Vec<u8>, _>(name)?)
+    };
+    let number = |name: &'static str| -> Result<u32, store::Error> {
+        let number: i64 = row.try_get(name)?;
+        u32::try_from(number).map_err(|error| store::Error::damaged("depot_chunks", error))
+    };
+    let at = Location {
+        pack: digest("pack", "depot_chunks.pack")?,
+        frame_offset: store::unsigned("depot_chunks.frame_offset", row.try_get("frame_offset")?)?,
+        frame_len: number("frame_len")?,
+        raw_offset: number("raw_offset")?,
+        raw_len: number("raw_len")?,
+    };
+    Ok((digest("digest", "depot_chunks.digest")?, at))
+}
+
+/// Indexes the chunks of a pack, which is durable by now. A chunk that came twice stays where it was first.
+pub(super) async fn insert(
+    store: &Store,
+    pack: Digest,
+    bytes: u64,
+    chunks: &[Packed],
+) -> Result<(), store::Error> {
+    let mut tx = store.begin(Actor::coordinator()).await?;
+    sqlx::query(
+        "INSERT INTO depot_packs (digest, bytes, stored_ms) VALUES ($1, $2, $3) ON CONFLICT (digest) DO NOTHING",
+    )
+    .bind(pack.as_bytes().to_vec())
+    .bind(bytes as i64)
+    .bind(store::to_millis(Timestamp::now()))
+    .execute(&mut *tx)
+    .await?;
+    for batch in chunks.chunks(BATCH) {
+        insert_batch(&mut tx, pack, batch).await?;
+    }
+    tx.commit_observation().await
+}
+
+async fn insert_batch(tx: &mut Transaction, pack: Digest, batch: &[Packed]) -> Result<(), store::Error> {
+    let rows: Vec<String> = (0..batch.len()).map(|i| format!("({})", parameters(i * 6 + 1, 6))).collect();
+    let sql = format!(
+        "INSERT INTO depot_chunks (digest, pack, frame_offset, frame_len, raw_offset, raw_len) VALUES {}
+         ON CONFLICT (digest) DO NOTHING",
+        rows.join(", ")
+    );
+    let mut query = many(sql, batch.len());
+    for chunk in batch {
+        query = query
+            .bind(chunk.digest.as_bytes().to_vec())
+            .bind(pack.as_bytes().to_vec())
+            .bind(chunk.frame_offset as i64)
+            .bind(i64::from(chunk.frame_len))
+            .bind(i64::from(chunk.raw_offset))
+            .bind(i64::from(chunk.raw_len));
+    }
+    query.execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Forgets the chunks of a damaged frame (nothing: of the whole pack) and returns how many there were.
+pub(super) async fn forget(
+    store: &Store,
+    pack: Digest,
+    frame_offset: Option<u64>,
+) -> Result<u64, store::Error> {
+    let mut tx = store.begin(Actor::coordinator()).await?;
+    let forgotten = match frame_offset {
+        Some(offset) => {
+            sqlx::query("DELETE FROM depot_chunks WHERE pack = $1 AND frame_offset = $2")
+                .bind(pack.as_bytes().to_vec())
+                .bind(offset as i64)
+                .execute(&mut *tx)
+                .await?
+        }
+        None => {
+            sqlx::query("DELETE FROM depot_chunks WHERE pack = $1")
+                .bind(pack.as_bytes().to_vec())
+                .execute(&mut *tx)
+                .await?
+        }
+    };
+    tx.commit_observation().await?;
+    Ok(forgotten.rows_affected())
+}
+
+/// Returns which contents were put together from the same chunks before.
+pub(super) async fn proven(store: &Store, recipes: &[(Digest, Digest)]) -> Result<Vec<bool>, store::Error> {
+    let mut proven = Vec::with_capacity(recipes.len());
+    for batch in recipes.chunks(BATCH) {
+        let sql = format!(
+            "SELECT digest, recipe FROM depot_contents WHERE digest IN ({})",
+            parameters(1, batch.len())
+        );
+        let mut query = many(sql, batch.len());
+        for (content, _) in batch {
+            query = query.bind(content.as_bytes().to_vec());
+        }
+        let mut found = HashMap::new();
+        for row in query.fetch_all(store.read()).await? {
+            let digest = |name: &'static str| -> Result<Digest, store::Error> {
+                store::digest("depot_contents", &row.try_get::<Vec<u8>, _>(name)?)
+            };
+            found.insert(digest("digest")?, digest("recipe")?);
+        }
+        proven.extend(batch.iter().map(|(content, recipe)| found.get(content) == Some(recipe)));
+    }
+    Ok(proven)
+}
+
+/// Notes contents that were put together and had their digest.
+pub(super) async fn prove(tx: &mut Transaction, recipes: &[(Digest, Digest)]) -> Result<(), store::Error> {
+    for batch in recipes.chunks(BATCH) {
+        let rows: Vec<String> = (0..batch.len()).map(|i| format!("({})", parameters(i * 2 + 1, 2))).collect();
+        let sql = format!(
+            "INSERT INTO depot_contents (digest, recipe) VALUES {}
+             ON CONFLICT (digest) DO UPDATE SET recipe = excluded.recipe",
+            rows.join(", ")
+        );
+        let mut query = many(sql, batch.len());
+        for (content, recipe) in batch {
+            query = query.bind(content.as_bytes().to_vec()).bind(recipe.as_bytes().to_vec());
+        }
+        query.execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// Returns `$first, $first+1, ...`.
+fn parameters(first: usize, count: usize) -> String {
+    let names: Vec<String> = (first..first + count).map(|number| format!("${number}")).collect();
+    names.join(", ")
+}
+
+/// Makes a query of a generated text. Only full batches are worth a place in the connection's statement cache.
+fn many(sql: String, batch: usize) -> Query<'static, Any, AnyArguments> {
+    sqlx::query(AssertSqlSafe(sql)).persistent(batch == BATCH)
+}

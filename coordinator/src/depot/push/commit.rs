@@ -1,0 +1,146 @@
+//! The commit: every content is put together once, then manifest, index and row become durable, in this order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jiff::Timestamp;
+use serde_json::json;
+use sluice_common::digest::{Digest, Hasher};
+use sluice_common::identity::Principal;
+use sluice_common::index::PackageIndex;
+use sluice_common::name::OperatorName;
+use sluice_common::transfer::ContentSource;
+use sluice_proto::v1;
+
+use super::receive::Announced;
+use super::{PushError, check};
+use crate::audit;
+use crate::depot::objects::{Kind, Name};
+use crate::depot::reader::ReadError;
+use crate::depot::source::PackageSource;
+use crate::depot::{Depot, chunks, packages};
+use crate::store::{self, Actor, Transaction};
+
+/// A content and the digest of its list of chunks.
+type Recipe = (Digest, Digest);
+
+/// Makes the package known. Repeated, it changes nothing.
+pub(super) async fn commit(
+    depot: &Arc<Depot>,
+    by: &OperatorName,
+    announced: &Arc<Announced>,
+) -> Result<v1::Package, PushError> {
+    // Asked again: damage may have been found since the push began.
+    let missing =
+        check::lacking(depot, &announced.index).await?.into_iter().filter(|lacking| *lacking).count();
+    if missing > 0 {
+        return Err(PushError::Incomplete(missing as u64));
+    }
+    let recipes = prove_contents(depot, announced).await?;
+    let index_digest = Digest::of(&announced.compressed_index);
+    let manifest = announced.compressed_manifest.clone();
+    depot.objects.put(Name(Kind::Manifest, announced.digest), manifest).await?;
+    depot.objects.put(Name(Kind::Index, index_digest), announced.compressed_index.clone()).await?;
+    let mut tx = depot.store.begin(Actor::from(&Principal::Operator(by.clone()))).await?;
+    chunks::prove(&mut tx, &recipes).await?;
+    if insert(&mut tx, by, announced, index_digest).await? {
+        tx.commit().await?;
+        let files = announced.package.manifest.file_count();
+        tracing::info!(package = %announced.digest, files, operator = %by, "package pushed");
+    } else {
+        tx.commit_observation().await?;
+        tracing::info!(package = %announced.digest, operator = %by, "package pushed again");
+    }
+    depot.forget_package(&announced.digest);
+    let row = packages::find(&depot.store, &announced.digest).await?;
+    let row =
+        row.ok_or_else(|| store::Error::damaged("packages.digest", "no package that was just stored"))?;
+    Ok(packages::to_wire(&depot.store, &row).await?)
+}
+
+/// Writes the package's row with its audit entry; says whether it is new.
+async fn insert(
+    tx: &mut Transaction,
+    by: &OperatorName,
+    announced: &Announced,
+    index_digest: Digest,
+) -> Result<bool, store::Error> {
+    let (digest, manifest) = (announced.digest.to_string(), &announced.package.manifest);
+    let renewed = sqlx::query("UPDATE packages SET index_digest = $1 WHERE digest = $2")
+        .bind(index_digest.as_bytes().to_vec())
+        .bind(digest.as_str())
+        .execute(&mut **tx)
+        .await?;
+    if renewed.rows_affected() > 0 {
+        return Ok(false);
+    }
+    sqlx::query(
+        "INSERT INTO packages (digest, files, tree_bytes, index_digest, pushed_ms, pushed_by)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(digest.as_str())
+    .bind(manifest.file_count() as i64)
+    .bind(manifest.tree_bytes() as i64)
+    .bind(index_digest.as_bytes().to_vec())
+    .bind(store::to_millis(Timestamp::now()))
+    .bind(by.as_str())
+    .execute(&mut **tx)
+    .await?;
+    let detail = json!({ "files": manifest.file_count(), "tree_bytes": manifest.tree_bytes() });
+    audit::append(tx, audit::Entry { action: "package.push", subject: &digest, detail }).await?;
+    Ok(true)
+}
+
+/// Puts every content of several chunks together, unless the same chunks have made it up before, and compares its
+/// digest. Returns what was proven anew.
+async fn prove_contents(depot: &Arc<Depot>, announced: &Arc<Announced>) -> Result<Vec<Recipe>, PushError> {
+    let contents = &announced.package.contents;
+    let several = (0..contents.len() as u32).filter(|i| announced.index.content(*i as usize).len() > 1);
+    let several: Vec<u32> = several.collect();
+    let recipes: Vec<Recipe> = several
+        .iter()
+        .map(|i| (contents[*i as usize].digest, recipe(&announced.index, *i as usize)))
+        .collect();
+    let proven = chunks::proven(&depot.store, &recipes).await?;
+    let unproven = |i: &usize| !proven[*i];
+    let numbers: Vec<u32> = (0..several.len()).filter(unproven).map(|i| several[i]).collect();
+    let recipes: Vec<Recipe> = (0..recipes.len()).filter(unproven).map(|i| recipes[i]).collect();
+    let source =
+        PackageSource::open(depot.chunks.clone(), &depot.store, contents, &announced.index, &numbers).await?;
+    let wanted: Vec<Digest> = recipes.iter().map(|(content, _)| *content).collect();
+    let proving = tokio::task::spawn_blocking(move || prove_all(&wanted, &source));
+    proving.await.expect("hashing does not panic")?;
+    Ok(recipes)
+}
+
+fn recipe(index: &PackageIndex, content: usize) -> Digest {
+    let mut hasher = Hasher::new();
+    for chunk in index.content(content) {
+        hasher.update(index.chunks()[*chunk as usize].digest.as_bytes());
+    }
+    hasher.finish()
+}
+
+fn prove_all(contents: &[Digest], source: &PackageSource) -> Result<(), PushError> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), PushError> {
+        while let Some(content) = contents.get(next.fetch_add(1, Ordering::Relaxed)) {
+            prove(content, source).inspect_err(|_| next.store(contents.len(), Ordering::Relaxed))?;
+        }
+        Ok(())
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(contents.len());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("hashing does not panic"))
+    })
+}
+
+fn prove(content: &Digest, source: &PackageSource) -> Result<(), PushError> {
+    let found = source.reader(content, 0).and_then(Digest::of_reader);
+    match found {
+        Ok((found, _)) if found == *content => Ok(()),
+        Ok(_) => Err(PushError::Content(*content)),
+        Err(error) => Err(ReadError::from(error).into()),
+    }
+}

@@ -1,0 +1,134 @@
+//! What a push announces: the package's name, its manifest and its index, taken within bounds and checked.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use sluice_common::codec::DecodeError;
+use sluice_common::digest::Digest;
+use sluice_common::index::PackageIndex;
+use sluice_common::manifest::Manifest;
+use sluice_common::{caps, transfer};
+use sluice_proto::convert::{self, Invalid};
+use sluice_proto::v1;
+
+use super::PushError;
+use crate::depot::packages::{self, Package};
+
+/// The first message.
+#[derive(Debug)]
+pub(super) struct Begin {
+    pub(super) package: Digest,
+    pub(super) manifest_len: u64,
+    pub(super) index_len: u64,
+}
+
+impl TryFrom<v1::PushBegin> for Begin {
+    type Error = PushError;
+
+    fn try_from(message: v1::PushBegin) -> Result<Self, PushError> {
+        let v1::PushBegin { package, manifest_len, index_len } = message;
+        for (what, field, bytes, max) in [
+            ("manifest", "begin.manifest_len", manifest_len, caps::MANIFEST_BYTES_MAX),
+            ("index", "begin.index_len", index_len, caps::INDEX_BYTES_MAX),
+        ] {
+            if bytes > max {
+                return Err(PushError::TooLarge { what, bytes, max });
+            }
+            if bytes == 0 {
+                return Err(Invalid::new(field, "must not be zero").into());
+            }
+        }
+        Ok(Self { package: convert::digest("begin.package", &package)?, manifest_len, index_len })
+    }
+}
+
+/// Bytes that come in pieces: as many as were announced, no more. Grows as they come.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    what: &'static str,
+    announced: u64,
+    bytes: Vec<u8>,
+}
+
+impl Pieces {
+    pub(super) fn new(what: &'static str, announced: u64) -> Self {
+        Self { what, announced, bytes: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, piece: &[u8]) -> Result<(), PushError> {
+        let bytes = (self.bytes.len() + piece.len()) as u64;
+        if bytes > self.announced {
+            return Err(PushError::TooLarge { what: self.what, bytes, max: self.announced });
+        }
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.bytes.len() as u64 == self.announced
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes.into()
+    }
+}
+
+/// A package as a push describes it; its chunks may still be missing.
+#[derive(Debug)]
+pub(super) struct Announced {
+    /// Its name.
+    pub(super) digest: Digest,
+    /// What it holds.
+    pub(super) package: Package,
+    /// Of which chunks.
+    pub(super) index: std::sync::Arc<PackageIndex>,
+    /// The manifest as it came.
+    pub(super) compressed_manifest: Bytes,
+    /// The index as it came.
+    pub(super) compressed_index: Bytes,
+}
+
+impl Announced {
+    /// Decodes and checks everything that needs no chunk. Takes seconds for a million entries: blocking threads only.
+    pub(super) fn decode(digest: Digest, manifest: Bytes, index: Bytes) -> Result<Self, PushError> {
+        let bytes = transfer::decode_manifest(&manifest, &[]).map_err(PushError::ManifestZstd)?;
+        let found = Digest::of(&bytes);
+        if found != digest {
+            return Err(PushError::ManifestDigest { package: digest, found });
+        }
+        let package = Package::new(Manifest::decode(&bytes)?);
+        let decoded = packages::decode_index(&index, &package.contents).map_err(PushError::Index)?;
+        check_index(&package, &decoded)?;
+        Ok(Self {
+            digest,
+            package,
+            index: decoded.into(),
+            compressed_manifest: manifest,
+            compressed_index: index,
+        })
+    }
+}
+
+/// Checks what decoding does not: no empty or repeated chunk, and contents of one chunk or none bear its digest.
+fn check_index(package: &Package, index: &PackageIndex) -> Result<(), PushError> {
+    let refuse = |reason: String| {
+        Err(PushError::IndexRule(DecodeError::Invalid { what: "package index", at: 0, reason }))
+    };
+    let mut seen = HashSet::with_capacity(index.chunks().len());
+    for chunk in index.chunks() {
+        if chunk.len == 0 || !seen.insert(chunk.digest) {
+            return refuse(format!("chunk {} is empty or stands twice", chunk.digest));
+        }
+    }
+    for (number, content) in package.contents.iter().enumerate() {
+        let made = match index.content(number) {
+            [] => Digest::of(&[]),
+            [only] => index.chunks()[*only as usize].digest,
+            [..] => continue,
+        };
+        if made != content.digest {
+            return Err(PushError::Content(content.digest));
+        }
+    }
+    Ok(())
+}

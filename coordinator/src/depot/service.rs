@@ -1,0 +1,147 @@
+//! The `Packages` service: what operators push, list and register.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use sluice_common::caps;
+use sluice_common::release::SignedRelease;
+use sluice_proto::convert::{self, Invalid};
+use sluice_proto::v1;
+use sluice_proto::v1::packages_server::Packages;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::packages::{self, LoadError, LookupError};
+use super::releases::{self, Registered};
+use super::{Depot, push};
+use crate::access::Caller;
+
+/// Bytes of a manifest in one message.
+const PIECE_BYTES: usize = caps::CONTENT_MESSAGE_BYTES;
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct PackagesService {
+    depot: Arc<Depot>,
+}
+
+impl PackagesService {
+    /// Makes the service over a depot.
+    pub fn new(depot: Arc<Depot>) -> Self {
+        Self { depot }
+    }
+}
+
+impl From<LookupError> for Status {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Prefix(_) | LookupError::Ambiguous { .. } => {
+                Self::invalid_argument(error.to_string())
+            }
+            LookupError::Unknown(_) => Self::not_found(error.to_string()),
+            LookupError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoadError> for Status {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Unknown(_) => Self::not_found(error.to_string()),
+            LoadError::Damaged { .. } => Self::failed_precondition(error.to_string()),
+            LoadError::Object(error) => error.into(),
+            LoadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<&Registered> for v1::Release {
+    fn from(registered: &Registered) -> Self {
+        let Registered { signed, created, created_by } = registered;
+        Self {
+            signed: Some(signed.into()),
+            created_unix_ms: created.as_millisecond(),
+            created_by: created_by.clone(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Packages for PackagesService {
+    type PushStream = ReceiverStream<Result<v1::PushResponse, Status>>;
+
+    async fn push(
+        &self,
+        request: Request<Streaming<v1::PushRequest>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        let by = Caller::of(&request)?.operator()?.clone();
+        let responses = push::start(&self.depot, by, request.into_inner());
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+
+    async fn list_packages(
+        &self,
+        request: Request<v1::ListPackagesRequest>,
+    ) -> Result<Response<v1::ListPackagesResponse>, Status> {
+        let v1::ListPackagesRequest {} = request.into_inner();
+        let mut packages = Vec::new();
+        for row in packages::list(&self.depot.store).await? {
+            packages.push(packages::to_wire(&self.depot.store, &row).await?);
+        }
+        Ok(Response::new(v1::ListPackagesResponse { packages }))
+    }
+
+    type GetPackageStream = Responses<v1::GetPackageResponse>;
+
+    async fn get_package(
+        &self,
+        request: Request<v1::GetPackageRequest>,
+    ) -> Result<Response<Self::GetPackageStream>, Status> {
+        let v1::GetPackageRequest { digest_prefix, manifest } = request.into_inner();
+        let row = packages::find_by_prefix(&self.depot.store, &digest_prefix).await?;
+        let package = packages::to_wire(&self.depot.store, &row).await?;
+        let compressed = match manifest {
+            true => self.depot.compressed_manifest(row.digest).await?,
+            false => Bytes::new(),
+        };
+        use v1::get_package_response::Message;
+        let pieces = pieces(compressed).map(|piece| Message::Manifest(piece.to_vec()));
+        let messages = stream::iter([Message::Package(package)]).chain(stream::iter(pieces));
+        let responses = messages.map(|message| Ok(v1::GetPackageResponse { message: Some(message) }));
+        Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn create_release(
+        &self,
+        request: Request<v1::CreateReleaseRequest>,
+    ) -> Result<Response<v1::CreateReleaseResponse>, Status> {
+        let by = Caller::of(&request)?.operator()?.clone();
+        let v1::CreateReleaseRequest { release } = request.into_inner();
+        let signed = SignedRelease::try_from(convert::required("release", release)?)?;
+        let (registered, created) = releases::create(&self.depot.store, &by, signed).await?;
+        let release = Some(v1::Release::from(&registered));
+        Ok(Response::new(v1::CreateReleaseResponse { release, created }))
+    }
+
+    async fn list_releases(
+        &self,
+        request: Request<v1::ListReleasesRequest>,
+    ) -> Result<Response<v1::ListReleasesResponse>, Status> {
+        let v1::ListReleasesRequest { app } = request.into_inner();
+        let app =
+            (!app.is_empty()).then(|| convert::parse("app", &app)).transpose().map_err(Invalid::from)?;
+        let releases = releases::list(&self.depot.store, app.as_ref()).await?;
+        let releases = releases.iter().map(v1::Release::from).collect();
+        Ok(Response::new(v1::ListReleasesResponse { releases }))
+    }
+}
+
+/// Cuts bytes into message-sized pieces without copying them.
+pub(super) fn pieces(bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    let starts = (0..bytes.len()).step_by(PIECE_BYTES);
+    starts.map(move |start| bytes.slice(start..bytes.len().min(start + PIECE_BYTES)))
+}

@@ -1,0 +1,357 @@
+//! Pushes: whole, broken off, repeated, hostile, damaged at rest.
+
+use std::time::Duration;
+
+use sluice_common::caps;
+use sluice_common::manifest::Manifest;
+use tonic::Code;
+
+use super::*;
+use crate::audit;
+use crate::depot::packages;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_brings_the_package_and_a_second_one_sends_nothing() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    let pushed = bench.push(&shop).await.unwrap();
+    assert_eq!(pushed.chunks_sent, shop.index.chunks().len());
+    assert_eq!(pushed.stored as usize, pushed.chunks_sent);
+    assert_eq!((pushed.package.files, pushed.package.pushed_by.as_str()), (44, "alice"));
+    shop.read_back(&bench).await.unwrap();
+    let again = bench.push(&shop).await.unwrap();
+    assert_eq!((again.chunks_sent, &again.package), (0, &pushed.package));
+    assert_eq!(audit::verify(&bench.store).await.unwrap().entries, 1);
+    let bench = bench.reopen().await;
+    assert_eq!(bench.push(&shop).await.unwrap().chunks_sent, 0);
+    shop.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_package_is_answered_before_its_manifest_comes() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    bench.push(&shop).await.unwrap();
+    let mut client = Client::start(&bench.depot);
+    client.send(shop.begin()).await;
+    assert_eq!(client.missing().await.unwrap(), Vec::<u32>::new());
+    assert_eq!(client.committed(0).await.unwrap().package.files, 44);
+    assert!(client.break_off().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_version_sends_only_new_chunks() {
+    let bench = Bench::new().await;
+    bench.push(&shop(1)).await.unwrap();
+    let next = shop(2);
+    let pushed = bench.push(&next).await.unwrap();
+    assert!((1..=4).contains(&pushed.chunks_sent), "{} chunks", pushed.chunks_sent);
+    next.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_broken_off_after_any_message_goes_on_where_it_was() {
+    let shop = shop(1);
+    let all: Vec<u32> = (0..shop.index.chunks().len() as u32).collect();
+    let (preamble, uploads) = (shop.preamble(), shop.uploads(&all));
+    assert!(uploads.len() >= 3);
+    for sent in 0..=preamble.len() + uploads.len() {
+        let bench = Bench::new().await;
+        let mut client = Client::start(&bench.depot);
+        for message in preamble.iter().chain(&uploads).take(sent) {
+            client.send(message.clone()).await;
+        }
+        let status = client.break_off().await.unwrap();
+        assert_eq!(status.code(), Code::Cancelled, "after {sent} messages: {status}");
+        assert_eq!(bench.count("packages").await, 0);
+        let before: usize = uploads.iter().take(sent.saturating_sub(preamble.len())).map(chunk_count).sum();
+        assert_eq!(bench.count("depot_chunks").await, before as i64);
+        let pushed = bench.push(&shop).await.unwrap();
+        assert_eq!(pushed.chunks_sent, all.len() - before, "after {sent} messages");
+        shop.read_back(&bench).await.unwrap();
+    }
+}
+
+fn chunk_count(message: &Request) -> usize {
+    match message {
+        Request::Chunks(chunks) => chunks.numbers.len(),
+        Request::Begin(_) | Request::Manifest(_) | Request::Index(_) | Request::Commit(_) => 0,
+    }
+}
+
+/// Sends `messages` and returns how they were refused.
+async fn refusal(bench: &Bench, messages: Vec<Request>) -> Status {
+    let mut client = Client::start(&bench.depot);
+    for message in messages {
+        client.send(message).await;
+    }
+    client.break_off().await.expect("the push is refused")
+}
+
+/// The messages of a push of `parcel` to an empty depot.
+fn whole(parcel: &Parcel) -> Vec<Request> {
+    let all: Vec<u32> = (0..parcel.index.chunks().len() as u32).collect();
+    let commit = Request::Commit(v1::PushCommit {});
+    parcel.preamble().into_iter().chain(parcel.uploads(&all)).chain([commit]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_pushes_are_refused_with_nothing_committed() {
+    type Tamper = fn(&mut Parcel) -> Vec<Request>;
+    let cases: [(&str, Tamper, &str); 14] = [
+        ("nothing but chunks", |p| p.uploads(&[0]), "where begin was due"),
+        (
+            "manifest of another package",
+            |p| {
+                p.digest = Digest::of(b"other");
+                whole(p)
+            },
+            "the manifest is that of",
+        ),
+        (
+            "manifest over its announced length",
+            |p| {
+                let mut messages = whole(p);
+                messages.insert(2, Request::Manifest(vec![0; 1 << 20]));
+                messages
+            },
+            "compressed manifest has",
+        ),
+        (
+            "manifest announced over the limit",
+            |p| {
+                vec![Request::Begin(v1::PushBegin {
+                    package: p.digest.as_bytes().to_vec(),
+                    manifest_len: caps::MANIFEST_BYTES_MAX + 1,
+                    index_len: 1,
+                })]
+            },
+            "more than",
+        ),
+        (
+            "no digest",
+            |_| vec![Request::Begin(v1::PushBegin { package: vec![1; 31], manifest_len: 1, index_len: 1 })],
+            "31 bytes are no SHA-256",
+        ),
+        (
+            "manifest that is a bomb",
+            |p| {
+                p.manifest = zstd::bulk::compress(&vec![0; 300 << 20], 3).unwrap();
+                whole(p)
+            },
+            "manifest",
+        ),
+        (
+            "manifest that leaves the tree",
+            |p| {
+                let bytes = b"sluice-manifest\x01\x01\x03\x01a\x09../../etc".to_vec();
+                p.digest = Digest::of(&bytes);
+                p.manifest = encode_manifest(&bytes, &[]).unwrap();
+                whole(p)
+            },
+            "leaves the package",
+        ),
+        (
+            "index of another package",
+            |p| {
+                p.index_bytes = shop(9).index_bytes;
+                p.index_bytes.truncate(40);
+                whole(p)
+            },
+            "index",
+        ),
+        (
+            "index whose lists do not add up",
+            |p| {
+                let other = Parcel::new(&[("a", noise(1, 10))]);
+                p.index_bytes = other.index_bytes;
+                whole(p)
+            },
+            "number of contents differs",
+        ),
+        (
+            "index that swaps the only chunks of two contents",
+            |p| {
+                let a = Parcel::new(&[("a", noise(1, 10)), ("b", noise(2, 10))]);
+                let mut raw = a.index.encode();
+                // The last four bytes are: one chunk, number 0; one chunk, number 1.
+                let end = raw.len();
+                raw.swap(end - 1, end - 3);
+                *p = Parcel { index_bytes: zstd::bulk::compress(&raw, 3).unwrap(), ..a };
+                whole(p)
+            },
+            "do not make it up",
+        ),
+        (
+            "index that reorders the chunks of a content",
+            |p| {
+                let one = Parcel::new(&[("a", noise(1, 400_000))]);
+                let mut raw = one.index.encode();
+                let end = raw.len();
+                raw.swap(end - 1, end - 2);
+                *p = Parcel { index_bytes: zstd::bulk::compress(&raw, 3).unwrap(), ..one };
+                whole(p)
+            },
+            "do not make it up",
+        ),
+        (
+            "chunk that is not what its digest says",
+            |p| {
+                let mut messages = whole(p);
+                let frame = zstd::bulk::compress(&vec![7; p.index.chunks()[0].len as usize], 3).unwrap();
+                messages[5] = Request::Chunks(v1::PushChunks { numbers: vec![0], frame });
+                messages
+            },
+            "not what its digest says",
+        ),
+        (
+            "frame that is a bomb",
+            |p| {
+                let mut messages = whole(p);
+                let frame = zstd::bulk::compress(&vec![0; 512 << 20], 3).unwrap();
+                messages[5] = Request::Chunks(v1::PushChunks { numbers: vec![0], frame });
+                messages
+            },
+            "holds more than",
+        ),
+        (
+            "commit before the chunks",
+            |p| {
+                let mut messages = p.preamble();
+                messages.push(Request::Commit(v1::PushCommit {}));
+                messages
+            },
+            "are still missing",
+        ),
+    ];
+    for (name, tamper, expected) in cases {
+        let bench = Bench::new().await;
+        let mut parcel = shop(1);
+        let status = refusal(&bench, tamper(&mut parcel)).await;
+        assert!(status.message().contains(expected), "{name}: {status}");
+        assert_eq!((bench.count("packages").await, bench.count("audit").await), (0, 0), "{name}");
+        assert!(bench.objects("manifests").is_empty() && bench.objects("indexes").is_empty(), "{name}");
+        bench.push(&shop(1)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_were_not_asked_for_are_refused() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    let total = shop.index.chunks().len() as u32;
+    for numbers in [vec![total], vec![0, 0]] {
+        let mut messages = shop.preamble();
+        messages.push(Request::Chunks(v1::PushChunks { numbers, frame: Vec::new() }));
+        let status = refusal(&bench, messages).await;
+        assert!(status.message().contains("not asked for"), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_in_a_pack_is_found_and_healed_by_the_next_push() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    bench.push(&shop).await.unwrap();
+    let indexed = bench.count("depot_chunks").await;
+    bench.damage("packs");
+    let bench = bench.reopen().await;
+    let error = shop.read_back(&bench).await.unwrap_err().to_string();
+    assert!(error.contains("was damaged in pack"), "{error}");
+    let left = bench.count("depot_chunks").await;
+    assert!(left < indexed, "{left} of {indexed}");
+    let healed = bench.push(&shop).await.unwrap();
+    assert_eq!(healed.chunks_sent as i64, indexed - left);
+    shop.read_back(&bench).await.unwrap();
+    assert_eq!(bench.count("packages").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_and_damaged_objects_are_healed_by_the_next_push() {
+    for (kind, lose) in
+        [("packs", true), ("manifests", true), ("manifests", false), ("indexes", true), ("indexes", false)]
+    {
+        let bench = Bench::new().await;
+        let shop = shop(1);
+        bench.push(&shop).await.unwrap();
+        match lose {
+            true => bench.objects(kind).iter().for_each(|path| fs::remove_file(path).unwrap()),
+            false => bench.damage(kind),
+        }
+        let bench = bench.reopen().await;
+        shop.read_back(&bench).await.unwrap_err();
+        bench.push(&shop).await.unwrap();
+        shop.read_back(&bench).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_object_and_commit_leaves_an_orphan_and_nothing_else() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    let mut client = Client::start(&bench.depot);
+    for message in shop.preamble() {
+        client.send(message).await;
+    }
+    let missing = client.missing().await.unwrap();
+    // The database is gone when the rows are to be written; the object is durable by then.
+    bench.store.close().await;
+    for message in shop.uploads(&missing) {
+        client.send(message).await;
+    }
+    assert!(client.break_off().await.is_some());
+    assert_eq!(bench.objects("packs").len(), 1);
+    let bench = bench.reopen().await;
+    assert_eq!(bench.count("depot_chunks").await, 0);
+    assert_eq!(bench.depot.collect(crate::depot::collect::ORPHAN_AGE).await.unwrap(), 0, "it is young");
+    assert_eq!(bench.depot.collect(Duration::ZERO).await.unwrap(), 1);
+    assert!(bench.objects("packs").is_empty());
+    bench.push(&shop).await.unwrap();
+    assert_eq!(bench.depot.collect(Duration::ZERO).await.unwrap(), 0, "everything is named");
+    shop.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_interrupted_write_left_is_removed_at_the_start() {
+    let bench = Bench::new().await;
+    let left = bench.dir.path().join("depot/packs/abc#1");
+    fs::write(&left, b"half").unwrap();
+    let bench = bench.reopen().await;
+    assert!(bench.objects("packs").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_of_the_same_package_at_once_all_succeed() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    let pushes = futures::future::join_all((0..6).map(|_| bench.push(&shop))).await;
+    assert!(pushes.iter().all(Result::is_ok));
+    assert_eq!((bench.count("packages").await, bench.count("audit").await), (1, 1));
+    shop.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_are_found_by_the_first_digits_of_their_digest() {
+    let bench = Bench::new().await;
+    let (one, two) = (shop(1), shop(2));
+    bench.push(&one).await.unwrap();
+    bench.push(&two).await.unwrap();
+    let store = &bench.store;
+    assert_eq!(packages::list(store).await.unwrap().len(), 2);
+    let full = one.digest.to_string();
+    for typed in [&full[..], &full[7..], &full[..13], &full[7..13]] {
+        assert_eq!(packages::find_by_prefix(store, typed).await.unwrap().digest, one.digest, "{typed}");
+    }
+    for (typed, expected) in [
+        ("abc", "at least 6 digits"),
+        ("", "at least 6"),
+        ("zzzzzzzz", "at least 6"),
+        ("000000", "has no package"),
+    ] {
+        let error = packages::find_by_prefix(store, typed).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{typed}: {error}");
+    }
+    let manifest = bench.depot.compressed_manifest(two.digest).await.unwrap();
+    let manifest = sluice_common::transfer::decode_manifest(&manifest, &[]).unwrap();
+    assert_eq!(&Manifest::decode(&manifest).unwrap(), two.tree.manifest());
+}
