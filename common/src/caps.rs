@@ -95,10 +95,16 @@ pub const ORDER_RENEWAL: Duration = Duration::from_secs(5 * 60);
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// Time between TERM and KILL.
 pub const HOOK_GRACE: Duration = Duration::from_secs(10);
+/// Processes and threads of one hook, where its cgroup can be limited: a build runs in it, a fork bomb does not.
+pub const HOOK_TASKS_MAX: u32 = 512;
 /// Output kept of a hook: half from its head, half from its tail.
 pub const HOOK_OUTPUT_BYTES_MAX: usize = MIB as usize;
 /// Output of a hook that travels in a report: what an operator reads on one screen or two.
 pub const REPORT_OUTPUT_BYTES_MAX: usize = 16 * KIB as usize;
+/// Applications of one host: more are several hosts' worth.
+pub const APPS_PER_HOST_MAX: usize = 256;
+/// Bytes read of an HTTP health check's answer: what a status page has, with room.
+pub const CHECK_BODY_BYTES_MAX: usize = 256 * KIB as usize;
 /// Releases kept on a host besides what is being staged.
 pub const RETENTION_RELEASES: usize = 3;
 

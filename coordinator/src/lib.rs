@@ -10,6 +10,7 @@
 //! | [`fleet`] | hosts, sites, sessions, pacing of content |
 //! | [`depot`] | packages as chunks in packs, transfer plans with their frames, signed releases |
 //! | [`rollout`] | the rollout brain: planner, driver, orders and reports |
+//! | [`service`] | start, wiring and stop of the service |
 //! | [`cli`] | the command line, which speaks gRPC and knows none of the others |
 
 pub mod access;
@@ -20,4 +21,8 @@ pub mod depot;
 pub mod fleet;
 pub mod listener;
 pub mod rollout;
+pub mod service;
 pub mod store;
+
+#[cfg(test)]
+mod testing;

@@ -45,6 +45,8 @@ use crate::fleet;
 use crate::store::{self, Actor, Store};
 use ca::Ca;
 
+/// Name of the file that holds key and certificate.
+const FILE: &str = "ca.pem";
 /// Renewals of one identity in a row; then one each minute. A certificate lives for days.
 const RENEWALS: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");
 
@@ -97,9 +99,17 @@ impl Authority {
             create_private_dir(&dir)?;
         }
         let may_create = !identities::has_any(&store).await?;
-        let ca = Ca::open(&dir.join("ca.pem"), may_create)?;
+        Ok(Self::over(Ca::open(&dir.join(FILE), may_create)?, store, roster))
+    }
+
+    /// Opens an authority that must be there: for commands beside the service.
+    pub fn open_existing(data: &Path, store: Store, roster: Roster) -> Result<Self, CaError> {
+        Ok(Self::over(Ca::open(&data.join("authority").join(FILE), false)?, store, roster))
+    }
+
+    fn over(ca: Ca, store: Store, roster: Roster) -> Self {
         let renewals = RateLimiter::keyed(Quota::per_minute(NonZeroU32::MIN).allow_burst(RENEWALS));
-        Ok(Self { inner: Arc::new(Inner { ca, store, roster, renewals }) })
+        Self { inner: Arc::new(Inner { ca, store, roster, renewals }) }
     }
 
     /// Returns the authority's certificate, PEM.

@@ -23,7 +23,8 @@ pub(super) use package::{CostArgs, PackageCommand};
 pub(super) use release::{PackageSource, ReleaseCommand, ReleaseCreateArgs, ReleasePackage};
 pub(super) use rollout::{AppCommand, OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
 
-const ABOUT: &str = "Deploys releases to a fleet: throttled on the way, gated at every step, reversible at any moment";
+const ABOUT: &str =
+    "Deploys releases to a fleet: throttled on the way, gated at every step, reversible at any moment";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -126,11 +127,9 @@ pub(super) enum Command {
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Print the completion script of a shell
-    #[command(
-        after_help = "Examples:\n  sluice completions bash > /etc/bash_completion.d/sluice\n  \
+    #[command(after_help = "Examples:\n  sluice completions bash > /etc/bash_completion.d/sluice\n  \
                       sluice completions zsh > ~/.zfunc/_sluice\n  \
-                      sluice completions fish > ~/.config/fish/completions/sluice.fish"
-    )]
+                      sluice completions fish > ~/.config/fish/completions/sluice.fish")]
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: Shell,

@@ -17,7 +17,9 @@ use v1::packages_client::PackagesClient;
 use v1::rollouts_client::RolloutsClient;
 use v1::session_client::SessionClient;
 
+use super::error::{LOG_IN, advise};
 use super::home::Home;
+use super::output::moment;
 
 /// A connection, and how to make another.
 #[derive(Clone)]
@@ -31,6 +33,8 @@ impl Coordinator {
     /// Connects to `address`, else to the coordinator that was logged in to.
     pub(super) async fn connect(home: &Home, address: Option<&Address>) -> anyhow::Result<Self> {
         let credentials = home.credentials()?;
+        let now = Timestamp::now();
+        refuse_expired(&credentials, now)?;
         let address = match address {
             Some(address) => address.clone(),
             None => home.coordinator()?,
@@ -38,7 +42,7 @@ impl Coordinator {
         let tls = tls::client(&credentials).context("cannot use your identity")?;
         let channel = Dial::new(address.clone(), tls.clone()).connect().await?;
         let mut coordinator = Self { address, tls, channel };
-        if is_due(&credentials, Timestamp::now()) {
+        if is_due(&credentials, now) {
             coordinator.renew(home).await;
         }
         Ok(coordinator)
@@ -89,8 +93,25 @@ impl Coordinator {
     }
 }
 
-/// Says whether a certificate is past half of its life. One that cannot be read is left for the coordinator to refuse.
+/// Reads the certificate. One that cannot be read is left for the coordinator to refuse.
+fn certificate(credentials: &Credentials) -> Option<PeerCertificate> {
+    credentials.certificate().ok().and_then(|der| PeerCertificate::parse(&der).ok())
+}
+
+/// Says whether the certificate is past half of its life.
 fn is_due(credentials: &Credentials, now: Timestamp) -> bool {
-    let certificate = credentials.certificate().ok().and_then(|der| PeerCertificate::parse(&der).ok());
-    certificate.is_some_and(|certificate| now >= certificate.renew_at(0.0))
+    certificate(credentials).is_some_and(|certificate| now >= certificate.renew_at(0.0))
+}
+
+fn refuse_expired(credentials: &Credentials, now: Timestamp) -> anyhow::Result<()> {
+    match certificate(credentials) {
+        Some(certificate) if now >= certificate.not_after => Err(advise(
+            format_args!(
+                "your certificate has expired at {}: it renews itself only while it is used",
+                moment(Some(certificate.not_after))
+            ),
+            LOG_IN,
+        )),
+        Some(_) | None => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
-use rustls::{AlertDescription, CertificateError};
+use rustls::CertificateError;
 use sluice_common::keys::KeyError;
 use sluice_proto::token::TokenError;
 use sluice_proto::transport::client::ConnectError;
@@ -21,16 +21,23 @@ use super::output;
 pub(super) struct Advice {
     message: String,
     hint: String,
+    /// Whether a cause that knows better may speak instead.
+    yields: bool,
 }
 
 /// Makes an error with a hint.
 pub(super) fn advise(message: impl ToString, hint: impl ToString) -> anyhow::Error {
-    context(message, hint).into()
+    insist(message, hint).into()
 }
 
-/// Makes a context with a hint, for [`anyhow::Context`].
+/// Makes a context, for [`anyhow::Context`], whose hint fits whatever the cause is.
+pub(super) fn insist(message: impl ToString, hint: impl ToString) -> Advice {
+    Advice { message: message.to_string(), hint: hint.to_string(), yields: false }
+}
+
+/// Makes a context, for [`anyhow::Context`], whose hint fits unless the connection or the caller's rights are the cause.
 pub(super) fn context(message: impl ToString, hint: impl ToString) -> Advice {
-    Advice { message: message.to_string(), hint: hint.to_string() }
+    Advice { yields: true, ..insist(message, hint) }
 }
 
 /// Formats an error with its causes and its hint; several lines, without a last line break.
@@ -76,11 +83,26 @@ fn describe(cause: &(dyn Error + 'static)) -> Option<String> {
         return Some(describe_io(io));
     }
     let text = cause.to_string();
-    // tonic and hyper wrap what matters in words that do not.
+    // tonic, hyper and h2 wrap what matters in words that do not.
     let is_noise = cause.source().is_some()
-        && (cause.is::<tonic::transport::Error>() || text.starts_with("error trying to connect"));
-    (!is_noise).then_some(text)
+        && (cause.is::<tonic::transport::Error>()
+            || text == "connection error"
+            || text.starts_with("client error"));
+    (!is_noise).then(|| alert(&text).map_or(text, str::to_owned))
 }
+
+/// Spells out a TLS alert that HTTP/2 has made a text of.
+fn alert(text: &str) -> Option<&'static str> {
+    match text.strip_prefix("received fatal alert: ")? {
+        "CertificateExpired" => Some(EXPIRED),
+        "UnknownCA" | "BadCertificate" | "CertificateUnknown" | "CertificateRevoked" | "DecryptError"
+        | "AccessDenied" => Some(REFUSED),
+        _ => None,
+    }
+}
+
+const EXPIRED: &str = "your certificate has expired";
+const REFUSED: &str = "the coordinator refuses your certificate";
 
 fn describe_status(status: &Status) -> Option<String> {
     // Made on this side of the connection: its source says more.
@@ -115,28 +137,18 @@ fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 
 fn describe_tls(error: &rustls::Error) -> String {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            "the coordinator's certificate is not by the authority that you trust".to_owned()
-        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => "the coordinator's certificate is not by the authority that you trust".to_owned(),
         rustls::Error::InvalidCertificate(
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
         ) => "the coordinator's certificate does not hold at this machine's time".to_owned(),
-        rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => {
-            "your certificate has expired".to_owned()
-        }
-        rustls::Error::AlertReceived(
-            AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::DecryptError
-            | AlertDescription::AccessDenied,
-        ) => "the coordinator refuses your certificate".to_owned(),
         rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS 1.3".to_owned(),
-        other => format!("TLS: {other}"),
+        // HTTP/2 keeps only the text of an alert, so that is what is told apart.
+        other => alert(&other.to_string()).map_or_else(|| format!("TLS: {other}"), str::to_owned),
     }
 }
 
@@ -152,16 +164,20 @@ fn describe_io(error: &io::Error) -> String {
     }
 }
 
-const LOG_IN: &str = "ask an administrator for a token (sluice token create --operator NAME --role ROLE), \
+/// What to do without an identity that holds.
+pub(super) const LOG_IN: &str = "ask an administrator for a token (sluice token create --operator NAME --role ROLE), \
                       then run sluice login ADDRESS --token-file FILE";
 
-/// Returns what the reader can do: the outermost advice, else what fits the innermost known cause.
+/// Returns what the reader can do: firm advice, else what the innermost known cause asks for, else general advice.
 fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(advice) = error.downcast_ref::<Advice>() {
-        return Some(advice.hint.clone());
-    }
+    let advice = error.downcast_ref::<Advice>().map(|advice| (advice.yields, advice.hint.clone()));
     let causes: Vec<&(dyn Error + 'static)> = error.chain().collect();
-    causes.iter().rev().find_map(|cause| hint_for(*cause))
+    let specific = || causes.iter().rev().find_map(|cause| hint_for(*cause));
+    match advice {
+        Some((false, hint)) => Some(hint),
+        Some((true, hint)) => specific().or(Some(hint)),
+        None => specific(),
+    }
 }
 
 fn hint_for(cause: &(dyn Error + 'static)) -> Option<String> {
@@ -173,6 +189,9 @@ fn hint_for(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     if let Some(tls) = tls_error(cause) {
         return Some(hint_for_tls(tls));
+    }
+    if alert(&cause.to_string()).is_some() {
+        return Some(LOG_IN.to_owned());
     }
     if let Some(ConnectError::Connect { address, .. }) = cause.downcast_ref::<ConnectError>() {
         return Some(format!(
@@ -192,18 +211,23 @@ fn hint_for(cause: &(dyn Error + 'static)) -> Option<String> {
 }
 
 fn hint_for_status(status: &Status) -> Option<String> {
+    if status.source().is_some() {
+        return Some(format!(
+            "if this repeats, the coordinator's log says why; it may not accept your certificate: {LOG_IN}"
+        ));
+    }
     match status.code() {
         Code::Unauthenticated => Some(LOG_IN.to_owned()),
-        Code::PermissionDenied => {
-            Some("sluice whoami shows your role; an administrator can give you a token for another".to_owned())
-        }
-        Code::Unavailable | Code::DeadlineExceeded if status.source().is_none() => {
+        Code::PermissionDenied => Some(
+            "sluice whoami shows your role; an administrator can give you a token for another".to_owned(),
+        ),
+        Code::Unavailable | Code::DeadlineExceeded => {
             Some("is the coordinator starting or overloaded? Try again in a moment".to_owned())
         }
-        Code::Unimplemented => Some("is the coordinator older than this sluice? sluice whoami shows both".to_owned()),
-        Code::Internal | Code::Unknown | Code::DataLoss if status.source().is_none() => {
-            Some("the coordinator's log says more".to_owned())
+        Code::Unimplemented => {
+            Some("is the coordinator older than this sluice? sluice whoami shows both".to_owned())
         }
+        Code::Internal | Code::Unknown | Code::DataLoss => Some("the coordinator's log says more".to_owned()),
         _ => None,
     }
 }
@@ -244,14 +268,21 @@ mod tests {
         assert_eq!(text(error), "error: cannot read /x: again\n  because: disk is gone");
         assert_eq!(text(advise("a", "b")), "error: a\nhint: b");
         let inner: anyhow::Result<()> = Err(advise("no such file", "make one"));
-        assert_eq!(text(inner.context("cannot go on").unwrap_err()), "error: cannot go on\n  because: no such file\nhint: make one");
+        assert_eq!(
+            text(inner.context("cannot go on").unwrap_err()),
+            "error: cannot go on\n  because: no such file\nhint: make one"
+        );
     }
 
     #[test]
     fn every_refusal_of_the_coordinator_reads_as_a_sentence() {
         for (status, message, hint) in [
             (Status::unauthenticated("no certificate"), "does not know you: no certificate", "sluice login"),
-            (Status::permission_denied("needs the role admin"), "you may not do this: needs the role admin", "whoami"),
+            (
+                Status::permission_denied("needs the role admin"),
+                "you may not do this: needs the role admin",
+                "whoami",
+            ),
             (Status::not_found("rollout r9"), "not found: rollout r9", ""),
             (Status::unavailable("shutting down"), "not available: shutting down", "Try again"),
             (Status::unimplemented(""), "does not offer this", "older"),
@@ -267,10 +298,27 @@ mod tests {
     }
 
     #[test]
+    fn general_advice_yields_to_a_cause_that_knows_better() {
+        for (status, insisting, expected) in [
+            (Status::not_found("x"), false, "list"),
+            (Status::permission_denied("x"), false, "whoami"),
+            (Status::permission_denied("x"), true, "list"),
+        ] {
+            let advice = if insisting { insist("cannot", "list") } else { context("cannot", "list") };
+            let text = text(anyhow::Error::from(status).context(advice));
+            assert!(text.lines().last().unwrap().contains(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn tls_errors_are_spelled_out_wherever_they_hide() {
-        let hidden = io::Error::other(rustls::Error::AlertReceived(AlertDescription::CertificateExpired));
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
+        let hidden = io::Error::other(alert);
         let text = text(anyhow::Error::from(hidden).context("cannot connect"));
-        assert!(text.contains("because: your certificate has expired") && text.contains("sluice login"), "{text}");
+        assert!(
+            text.contains("because: your certificate has expired") && text.contains("sluice login"),
+            "{text}"
+        );
         let unknown = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
         assert!(render(&anyhow::Error::from(unknown)).contains("not by the authority that you trust"));
     }

@@ -160,7 +160,10 @@ fn host_text(host: &Host, now: Timestamp) -> String {
             ("host name there", facts.hostname.clone()),
             ("platform", format!("{}, {}, kernel {}", facts.platform, facts.os_version, facts.kernel)),
             ("machine", format!("{} cpus, {} of memory", facts.cpus, format_size(facts.memory_bytes))),
-            ("disk", format!("{} free of {}", format_size(facts.disk_free_bytes), format_size(facts.disk_bytes))),
+            (
+                "disk",
+                format!("{} free of {}", format_size(facts.disk_free_bytes), format_size(facts.disk_bytes)),
+            ),
             ("agent", format!("version {}", facts.agent_version)),
         ]);
     }
@@ -200,7 +203,11 @@ fn site_table(sites: &[Site]) -> String {
             format_size(site.content_bytes),
         ]
     });
-    table(&["SITE", "LIMIT", "HOSTS", "CONNECTED", "CARRIED"], &["LIMIT", "HOSTS", "CONNECTED", "CARRIED"], rows.collect())
+    table(
+        &["SITE", "LIMIT", "HOSTS", "CONNECTED", "CARRIED"],
+        &["LIMIT", "HOSTS", "CONNECTED", "CARRIED"],
+        rows.collect(),
+    )
 }
 
 fn operator_table(operators: &[Operator]) -> String {

@@ -33,7 +33,9 @@ impl Home {
             Some(dir) => dir,
             None => std::env::home_dir()
                 .filter(|home| !home.as_os_str().is_empty())
-                .ok_or_else(|| advise("there is no home directory", "say where with --home DIR or SLUICE_HOME"))?
+                .ok_or_else(|| {
+                    advise("there is no home directory", "say where with --home DIR or SLUICE_HOME")
+                })?
                 .join(".config/sluice"),
         };
         Ok(Self { dir })

@@ -16,7 +16,7 @@ use v1::enrollment_client::EnrollmentClient;
 
 use super::Context;
 use super::args::LoginArgs;
-use super::error::{advise, context};
+use super::error::{advise, insist};
 use super::exit::Exit;
 use super::output::{moment, pairs};
 
@@ -52,19 +52,23 @@ pub(super) async fn login(context: &Context, args: LoginArgs) -> anyhow::Result<
         name: String::new(),
         labels: Default::default(),
     };
-    let enrolled = EnrollmentClient::new(channel)
-        .enroll(request)
-        .await
-        .with_context(|| refused("the token was not accepted"))?
-        .into_inner();
+    let enrolled = EnrollmentClient::new(channel).enroll(request).await.map_err(refused)?.into_inner();
     let credentials = key.into_credentials(&enrolled.certificate_pem, &enrolled.ca_pem)?;
     context.home.store(&credentials, &address)?;
     context.output.note(format_args!("logged in to {address} as {}", enrolled.principal));
     whoami(context, Some(&address)).await
 }
 
-fn refused(message: &str) -> super::error::Advice {
-    context(message, "a token holds for one use and 30 minutes; ask for a new one, made for an operator")
+fn refused(status: tonic::Status) -> anyhow::Error {
+    let is_token = matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied);
+    let error = anyhow::Error::from(status);
+    if !is_token {
+        return error.context("cannot enrol");
+    }
+    error.context(insist(
+        "the token was not accepted",
+        "a token holds for one use and a short time; ask for a new one, made for an operator",
+    ))
 }
 
 /// Shows the caller's identity, as the coordinator sees it.
@@ -116,6 +120,8 @@ fn read_token(file: Option<&Path>) -> anyhow::Result<JoinToken> {
 fn no_token() -> anyhow::Error {
     advise(
         "no token was given",
-        format_args!("give the file that holds it by --token-file FILE (- for stdin), or set {TOKEN_VARIABLE}"),
+        format_args!(
+            "give the file that holds it by --token-file FILE (- for stdin), or set {TOKEN_VARIABLE}"
+        ),
     )
 }

@@ -49,6 +49,8 @@ fn show(context: &Context, file: &Path) -> anyhow::Result<Exit> {
         SecretKey::load(file).with_context(failed)?.public()
     };
     let key = Key { id: public.id(), public_key: public };
-    context.output.show(&key, || pairs(&[("id", key.id.clone()), ("public key", key.public_key.to_string())]))?;
+    context
+        .output
+        .show(&key, || pairs(&[("id", key.id.clone()), ("public key", key.public_key.to_string())]))?;
     Ok(Exit::Success)
 }

@@ -120,8 +120,9 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<Exit> {
 }
 
 fn log(global: &Global) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&global.log)
-        .with_context(|| error::context(format!("{:?} is no log filter", global.log), "write a level such as debug"))?;
+    let filter = EnvFilter::try_new(&global.log).with_context(|| {
+        error::context(format!("{:?} is no log filter", global.log), "write a level such as debug")
+    })?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second run in one process, as in tests, keeps the first subscriber.
     let _ = if global.log_json {

@@ -131,8 +131,14 @@ mod tests {
 
     #[test]
     fn tables_align_and_end_without_blanks() {
-        let rows = vec![vec!["a".into(), "1".into(), String::new()], vec!["long\nname".into(), "100".into(), "x".into()]];
-        assert_eq!(table(&["NAME", "BYTES", "NOTE"], &["BYTES"], rows), "NAME       BYTES  NOTE\na              1\nlong name    100  x\n");
+        let rows = vec![
+            vec!["a".into(), "1".into(), String::new()],
+            vec!["long\nname".into(), "100".into(), "x".into()],
+        ];
+        assert_eq!(
+            table(&["NAME", "BYTES", "NOTE"], &["BYTES"], rows),
+            "NAME       BYTES  NOTE\na              1\nlong name    100  x\n"
+        );
     }
 
     #[test]

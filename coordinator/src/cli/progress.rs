@@ -21,7 +21,12 @@ pub(super) fn bytes(output: Output, what: &'static str, total: u64) -> ProgressB
 
 /// Makes a counter of bytes whose end is not known.
 pub(super) fn counter(output: Output, what: &'static str) -> ProgressBar {
-    styled(output, ProgressBar::new_spinner(), what, "{msg:10} {spinner} {decimal_bytes} {decimal_bytes_per_sec:>12}")
+    styled(
+        output,
+        ProgressBar::new_spinner(),
+        what,
+        "{msg:10} {spinner} {decimal_bytes} {decimal_bytes_per_sec:>12}",
+    )
 }
 
 fn styled(output: Output, bar: ProgressBar, what: &'static str, template: &str) -> ProgressBar {

@@ -20,11 +20,11 @@ use sluice_common::tree::Tree;
 use sluice_common::units::{format_duration, format_size};
 use tonic::transport::Channel;
 
-use super::error::context;
+use super::error::insist;
 use super::output::{Output, count};
 use super::progress;
-pub(super) use attempt::is_broken;
 use attempt::Failure;
+pub(super) use attempt::is_broken;
 use parcel::Parcel;
 
 /// How long a push keeps trying.
@@ -158,7 +158,7 @@ pub(super) async fn push(
         failures = if tally.advanced { 1 } else { failures + 1 };
         if failures >= patience.attempts {
             let hint = "what arrived is kept: run the same command again and it goes on from there";
-            return Err(error.context(context("the connection broke and could not be made anew", hint)));
+            return Err(error.context(insist("the connection broke and could not be made anew", hint)));
         }
         let delay = patience.delay(failures);
         reconnects += 1;

@@ -120,7 +120,8 @@ async fn list(context: &Context, app: Option<AppName>) -> anyhow::Result<Exit> {
 
 fn release_table(releases: &[ReleaseView]) -> String {
     let rows = releases.iter().map(|release| {
-        let packages = release.packages.iter().map(|(platform, digest)| format!("{platform}={}", short(digest)));
+        let packages =
+            release.packages.iter().map(|(platform, digest)| format!("{platform}={}", short(digest)));
         vec![
             release.app.clone(),
             release.version.clone(),

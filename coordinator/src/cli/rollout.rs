@@ -48,7 +48,11 @@ pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::R
         RolloutCommand::Abort { id, reason } => {
             let request = v1::AbortRolloutRequest { id: id.to_string(), reason };
             let answer = coordinator.rollouts().abort(request).await.with_context(|| no_such(&id))?;
-            changed(context, answer.into_inner().rollout, "hosts keep what they have; see sluice rollout show")
+            changed(
+                context,
+                answer.into_inner().rollout,
+                "hosts keep what they have; see sluice rollout show",
+            )
         }
         RolloutCommand::Resume { id, watch } => {
             let request = v1::ResumeRolloutRequest { id: id.to_string() };
@@ -78,7 +82,9 @@ async fn start(context: &Context, coordinator: &Coordinator, args: RolloutStartA
     let failed = || {
         advice(
             format!("cannot start a rollout of {app} {version}"),
-            format!("sluice release list {app} shows its versions, sluice rollout list {app} what is under way"),
+            format!(
+                "sluice release list {app} shows its versions, sluice rollout list {app} what is under way"
+            ),
         )
     };
     let answer = coordinator.rollouts().start(request).await.with_context(failed)?.into_inner();
@@ -125,7 +131,10 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
 }
 
 fn no_such(id: &RolloutId) -> super::error::Advice {
-    advice(format!("cannot use the rollout {id}"), "sluice rollout list shows what there is and how it stands")
+    advice(
+        format!("cannot use the rollout {id}"),
+        "sluice rollout list shows what there is and how it stands",
+    )
 }
 
 fn received(rollout: Option<v1::Rollout>) -> anyhow::Result<Rollout> {
@@ -261,7 +270,8 @@ mod tests {
         assert_eq!((standard.bake_ms, standard.host_deadline_ms), (30_000, 600_000));
         assert_eq!(standard.strategy(), v1::StrategyKind::Canary);
         assert_eq!(standard.on_failure(), v1::OnFailure::RollBack);
-        let rolling = spec_of(&["--canary", "0", "--batch", "2", "-l", "site=berlin", "--on-failure", "pause"]);
+        let rolling =
+            spec_of(&["--canary", "0", "--batch", "2", "-l", "site=berlin", "--on-failure", "pause"]);
         assert_eq!(rolling.strategy(), v1::StrategyKind::Rolling);
         assert_eq!((rolling.canary.as_str(), rolling.batch.as_str()), ("", "2"));
         assert_eq!((rolling.selector.as_str(), rolling.max_unavailable.as_str()), ("site=berlin", "2"));

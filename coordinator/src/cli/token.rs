@@ -31,7 +31,9 @@ async fn create(context: &Context, args: TokenCreateArgs) -> anyhow::Result<Exit
     }
     let subject = subject(args)?;
     let next = match &subject {
-        Subject::Host(_) => "sluice-agent enroll --coordinator ADDRESS --token-file FILE --trust release.key.pub",
+        Subject::Host(_) => {
+            "sluice-agent enroll --coordinator ADDRESS --token-file FILE --trust release.key.pub"
+        }
         Subject::Operator(_) => "sluice login ADDRESS --token-file FILE",
     };
     let coordinator = context.connect().await?;
@@ -56,10 +58,9 @@ fn subject(args: TokenCreateArgs) -> anyhow::Result<Subject> {
             name: name.map(|name| name.to_string()).unwrap_or_default(),
             uses,
         })),
-        (None, Some(name), Some(role)) => Ok(Subject::Operator(v1::OperatorTokenSubject {
-            name: name.to_string(),
-            role: role.to_string(),
-        })),
+        (None, Some(name), Some(role)) => {
+            Ok(Subject::Operator(v1::OperatorTokenSubject { name: name.to_string(), role: role.to_string() }))
+        }
         _ => Err(advise("a token is for a host or for an operator", "give --site, or --operator and --role")),
     }
 }

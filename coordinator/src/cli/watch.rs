@@ -23,7 +23,7 @@ use v1::rollouts_client::RolloutsClient;
 
 use super::Context;
 use super::connect::Coordinator;
-use super::error::context as advice;
+use super::error::{context as advice, insist};
 use super::exit::Exit;
 use super::push::is_broken;
 use super::view::rollout::{Rollout, State};
@@ -74,7 +74,8 @@ pub(super) async fn follow(
     // Without a limit: a moment that no watcher lives to see.
     let limit = timeout.unwrap_or(Duration::from_secs(10 * 365 * 24 * 3600));
     let deadline = Instant::now() + limit;
-    let mut watcher = Watcher { reporter: Reporter::new(context.output), goal, last: None, heard: Instant::now() };
+    let mut watcher =
+        Watcher { reporter: Reporter::new(context.output), goal, last: None, heard: Instant::now() };
     let left = tokio::select! {
         biased;
         pressed = tokio::signal::ctrl_c() => {
@@ -88,7 +89,9 @@ pub(super) async fn follow(
     };
     let (exit, why) = left;
     watcher.reporter.leave(watcher.last.as_ref(), exit)?;
-    context.output.note(format_args!("{why}; the rollout goes on. Watch it again: sluice rollout watch {id}"));
+    context
+        .output
+        .note(format_args!("{why}; the rollout goes on. Watch it again: sluice rollout watch {id}"));
     Ok(exit)
 }
 
@@ -118,7 +121,7 @@ impl Watcher {
             self.reporter.interrupted(self.last.as_ref());
             if self.heard.elapsed() >= OUTAGE_MAX {
                 let hint = format!("the rollout itself goes on; watch it again: sluice rollout watch {id}");
-                return Err(error.context(advice("the coordinator cannot be reached any more", hint)));
+                return Err(error.context(insist("the coordinator cannot be reached any more", hint)));
             }
             sleep(RETRY_DELAY).await;
             if let Ok(channel) = coordinator.redial().await {

@@ -14,16 +14,28 @@
 //! | [`collect`] | removing objects that nothing names |
 //! | [`service`], [`content`] | the gRPC edges: `Packages` for operators, `Content` for hosts |
 //!
+//! ```ignore
+//! let depot = Depot::open(store.clone(), &data.join("depot"), stop.clone())?;
+//! depot.collect(depot::collect::ORPHAN_AGE).await?;                       // once, at the start
+//! let plans = Plans::new(depot.clone());                                  // plans.prepare(base, target) warms one
+//! routes.with(PackagesServer::new(PackagesService::new(depot.clone())))
+//!     .with(ContentServer::new(ContentService::new(plans, Arc::new(rollouts), fleet)));
+//! depot.ended().await;                                                    // after `stop` was cancelled
+//! ```
+//!
 //! Tasks, all on [`Depot`]'s tracker and ended by its token: one per running push (requests in, responses out through
 //! a bounded channel), one per pack being written, one per plan being made (its result shared by all who wait).
 
 mod bounded;
 mod chunks;
 pub mod collect;
+pub mod content;
+mod flights;
 mod lru;
 mod objects;
 pub mod packages;
 mod packs;
+pub mod plans;
 pub mod push;
 mod reader;
 pub mod releases;

@@ -170,15 +170,6 @@ impl Objects {
         }
     }
 
-    /// Returns an object's length; nothing when it is missing.
-    pub(super) async fn len(&self, name: Name) -> Result<Option<u64>, ObjectError> {
-        match self.store.head(&name.path()).await {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(ObjectError::new(&name, error)),
-        }
-    }
-
     /// Removes an object; one that is missing is removed already.
     pub(super) async fn delete(&self, name: Name) -> Result<(), ObjectError> {
         match self.store.delete(&name.path()).await {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use sluice_common::caps;
 use sluice_common::release::SignedRelease;
-use sluice_proto::convert::{self, Invalid};
+use sluice_proto::convert;
 use sluice_proto::v1;
 use sluice_proto::v1::packages_server::Packages;
 use tokio_stream::wrappers::ReceiverStream;
@@ -132,8 +132,7 @@ impl Packages for PackagesService {
         request: Request<v1::ListReleasesRequest>,
     ) -> Result<Response<v1::ListReleasesResponse>, Status> {
         let v1::ListReleasesRequest { app } = request.into_inner();
-        let app =
-            (!app.is_empty()).then(|| convert::parse("app", &app)).transpose().map_err(Invalid::from)?;
+        let app = (!app.is_empty()).then(|| convert::parse("app", &app)).transpose()?;
         let releases = releases::list(&self.depot.store, app.as_ref()).await?;
         let releases = releases.iter().map(v1::Release::from).collect();
         Ok(Response::new(v1::ListReleasesResponse { releases }))

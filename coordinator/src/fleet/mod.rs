@@ -102,3 +102,6 @@ pub struct SiteView {
     /// Bytes that content connections of its hosts have carried since this coordinator began.
     pub content_bytes: u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,32 +2,35 @@
 //!
 //! Deadlines and bakes must not jump when somebody sets the clock. Whole milliseconds, as the database keeps them.
 
+use std::sync::OnceLock;
+
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::view::after;
 
-/// Tells the time. Cheap to clone; clones agree.
-#[derive(Debug, Clone)]
-pub(super) struct Clock {
+/// Tells the time. Cheap to copy; copies agree.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
     wall: Timestamp,
     origin: Instant,
 }
 
 impl Clock {
-    /// Reads the wall clock.
-    pub(super) fn start() -> Self {
-        Self { wall: Timestamp::now(), origin: Instant::now() }
+    /// Returns the clock of this process: whoever compares times with somebody else has to use this one.
+    pub fn of_process() -> Self {
+        static CLOCK: OnceLock<Clock> = OnceLock::new();
+        *CLOCK.get_or_init(|| Self { wall: Timestamp::now(), origin: Instant::now() })
     }
 
     /// Returns the time, in whole milliseconds.
-    pub(super) fn now(&self) -> Timestamp {
+    pub fn now(self) -> Timestamp {
         let now = after(self.wall, self.origin.elapsed());
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
 
     /// Returns the monotonic moment of a time; now, if it has passed.
-    pub(super) fn instant(&self, at: Timestamp) -> Instant {
+    pub fn instant(self, at: Timestamp) -> Instant {
         Instant::now() + super::view::elapsed(self.now(), at)
     }
 }
@@ -40,7 +43,7 @@ mod tests {
 
     #[test]
     fn time_goes_forward_in_whole_milliseconds() {
-        let clock = Clock::start();
+        let clock = Clock::of_process();
         let now = clock.now();
         assert_eq!(now.as_nanosecond() % 1_000_000, 0);
         assert!(clock.now() >= now);

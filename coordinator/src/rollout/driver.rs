@@ -140,15 +140,13 @@ impl Driver {
             Err(CommitError::Store(error)) => return Err(error),
         }
         stored.revision += 1;
-        let mut ordered = Vec::new();
         for action in actions {
             log(&stored.rollout, action);
             let Action::Order { member, generation, .. } = action else { continue };
             let host = &stored.rollout.members[*member].host;
             fleet.entry(host.clone()).or_default().generation = *generation;
-            ordered.push(host);
+            self.shared.hosts.notify_orders(host);
         }
-        self.shared.orders_changed(ordered.into_iter());
         self.inbox.changed();
         Ok(())
     }

@@ -2,24 +2,18 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::name::{AppName, HostName, OperatorName, RolloutId, Version};
-use sluice_common::order::{Desired, Installed, Order, Report, Stage};
-use sluice_common::release::SignedRelease;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::batches::lower;
 use super::command::{Command, Refusal, decide};
 use super::hosts::{SelectError, select};
-use super::model::{Member, Rollout, Target};
-use super::recorder::Record;
+use super::model::{Member, Rollout};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::spec::{Spec, SpecError};
-use super::store::{self as tables, CommitError, Line, Standing};
-use super::view::Contact;
+use super::store::{self as tables, CommitError, Line};
 use crate::depot::releases;
 use crate::store::{self, Actor, Store};
 
@@ -27,9 +21,9 @@ use crate::store::{self, Actor, Store};
 const ATTEMPTS: usize = 20;
 
 /// Speaks to the rollout component. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Says why a rollout does not start.
@@ -91,49 +85,18 @@ pub enum CommandError {
     Store(#[from] store::Error),
 }
 
-/// A session of one host: what it says and what it is to be told.
-#[derive(Debug)]
-pub struct Attachment {
-    shared: Arc<Shared>,
-    host: HostName,
-    session: u64,
-    changes: watch::Receiver<u64>,
-}
-
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
 
-    fn store(&self) -> &Store {
+    pub(super) fn store(&self) -> &Store {
         &self.shared.store
-    }
-
-    /// Begins a session of a host; an older session of the same host is no longer believed.
-    pub fn attach(&self, host: &HostName) -> Attachment {
-        let (session, changes) = self.shared.attach(host);
-        Attachment { shared: Arc::clone(&self.shared), host: host.clone(), session, changes }
-    }
-
-    /// Returns when a host was last heard since this coordinator began.
-    pub fn last_heard(&self, host: &HostName) -> Option<Timestamp> {
-        self.shared.last_heard(host)
-    }
-
-    /// Says whether a host counts as reachable.
-    pub fn is_reachable(&self, host: &HostName) -> bool {
-        let last = self.shared.last_heard(host);
-        last.is_some_and(|last| Contact { since: last, last }.is_fresh(self.shared.clock.now()))
     }
 
     /// Says whether a host may have this package: whether an order that stands names it.
     pub async fn may_fetch(&self, host: &HostName, package: &Digest) -> Result<bool, store::Error> {
         tables::may_fetch(self.store(), host, package).await
-    }
-
-    /// Returns the newest report of every application on a host.
-    pub async fn reports(&self, host: &HostName) -> Result<Vec<Report>, store::Error> {
-        tables::reports_of(self.store(), host).await
     }
 
     /// Starts a rollout and returns its id.
@@ -150,7 +113,8 @@ impl Handle {
         let Some(signed) = releases::get(self.store(), &app, &version).await? else {
             return Err(StartError::NoRelease { app, version });
         };
-        let candidates = select(self.store(), &spec.selector, &signed.release, now).await?;
+        let known = tables::fleet_running(self.store(), &app, now).await?;
+        let candidates = select(&self.shared.hosts.enrolled(), &known, &spec.selector, &signed.release)?;
         let batches = lower(&spec.strategy, candidates);
         let mut tx = self.store().begin(actor).await?;
         let number = tables::next_number(&mut tx).await?;
@@ -247,74 +211,4 @@ async fn clash(tx: &mut store::Transaction, rollout: &Rollout) -> Result<Option<
         Some(Busy { app: rollout.app.clone(), rollout: other.clone(), host: member.host.clone() })
     };
     Ok(rollout.members.iter().find_map(busy))
-}
-
-impl Attachment {
-    /// Takes note of a sign of life: call it for every message of the host.
-    pub fn heard(&self) {
-        self.shared.heard(&self.host);
-    }
-
-    /// Records a report; on return it is durable and may be acknowledged. Call it for one report after the other.
-    pub async fn record(&self, report: Report) -> Result<(), store::Error> {
-        self.heard();
-        let (done, answer) = oneshot::channel();
-        let record = Record { host: self.host.clone(), session: self.session, report, done };
-        let stopped = || store::Error::Database(sqlx::Error::PoolClosed);
-        self.shared.reports.send(record).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
-    }
-
-    /// Returns the orders that stand for the host, one for each application that has one. Send them at the beginning
-    /// of a session, whenever [`Self::changed`] returns, and every [`caps::ORDER_RENEWAL`].
-    pub async fn orders(&self) -> Result<Vec<Order>, store::Error> {
-        let mut orders = Vec::new();
-        for standing in tables::standing(&self.shared.store, &self.host).await? {
-            if standing.state.delivers(&standing.target) {
-                orders.extend(self.order(standing).await?);
-            }
-        }
-        Ok(orders)
-    }
-
-    /// Waits until the host's orders changed.
-    pub async fn changed(&mut self) {
-        if self.changes.changed().await.is_err() {
-            // Nobody gives orders any more: the component is gone, and the session will be ended.
-            std::future::pending::<()>().await;
-        }
-    }
-
-    async fn order(&self, standing: Standing) -> Result<Option<Order>, store::Error> {
-        let Standing { app, generation, rollout, target, wanted, state: _ } = standing;
-        let stage = match target {
-            Target::Stage => Stage::Staged,
-            Target::Activate { .. } | Target::Restore { .. } | Target::Remove => Stage::Active,
-        };
-        let desired = match wanted {
-            None => Desired::Absent,
-            Some(wanted) => match release_of(&self.shared.store, &app, &wanted).await? {
-                Some(release) => Desired::Release { stage, release, package: wanted.package },
-                None => {
-                    tracing::error!(host.id = %self.host, %app, release = %wanted.version, "order withheld: its release is not registered here");
-                    return Ok(None);
-                }
-            },
-        };
-        Ok(Some(Order { app, generation, rollout, desired, ttl: caps::ORDER_TTL }))
-    }
-}
-
-/// Finds the signed release of an installed package: that of its version, else any that brings the package.
-async fn release_of(
-    store: &Store,
-    app: &AppName,
-    installed: &Installed,
-) -> Result<Option<SignedRelease>, store::Error> {
-    let named = releases::get(store, app, &installed.version).await?;
-    match named.filter(|signed| signed.release.packages.values().any(|package| *package == installed.package))
-    {
-        Some(signed) => Ok(Some(signed)),
-        None => releases::by_package(store, app, &installed.package).await,
-    }
 }

@@ -1,19 +1,57 @@
-//! Enrolled hosts as a rollout needs them: what the selector asks, and the platform that decides the package.
+//! The hosts around the rollouts: who is enrolled, who is heard, who has to be told of new orders.
 
-use jiff::Timestamp;
-use serde::Deserialize;
 use sluice_common::name::{AppName, HostName, Platform, SiteName};
 use sluice_common::release::Release;
 use sluice_common::selector::{Labels, Selector};
-use sqlx::Row;
-use sqlx::any::AnyRow;
 
 use super::batches::Candidate;
-use super::store::{fleet_running, is_settled};
-use crate::store::{self, Store};
+use super::store::{Fleet as Known, is_settled};
+use super::view::Contact;
+use crate::fleet::Fleet;
+
+/// What rollouts ask of the fleet, and tell it. One interface, so that a simulation can stand in for it.
+pub trait Hosts: Send + Sync + 'static {
+    /// Returns every host that is enrolled and not revoked.
+    fn enrolled(&self) -> Vec<Enrolled>;
+    /// Returns a host's presence; nothing when it was not heard since this coordinator began.
+    fn contact(&self, host: &HostName) -> Option<Contact>;
+    /// Makes a host's session fetch its standing orders again.
+    fn notify_orders(&self, host: &HostName);
+}
+
+/// An enrolled host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Its name.
+    pub name: HostName,
+    /// Its site.
+    pub site: SiteName,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its platform; nothing before its first session.
+    pub platform: Option<Platform>,
+}
+
+impl Hosts for Fleet {
+    fn enrolled(&self) -> Vec<Enrolled> {
+        let enrolled = self.hosts().into_iter().filter(|host| !host.revoked).map(|host| {
+            let platform = host.platform().cloned();
+            Enrolled { name: host.name, site: host.site, labels: host.labels, platform }
+        });
+        enrolled.collect()
+    }
+
+    fn contact(&self, host: &HostName) -> Option<Contact> {
+        self.host(host)?.contact
+    }
+
+    fn notify_orders(&self, host: &HostName) {
+        Self::notify_orders(self, host);
+    }
+}
 
 /// Says why a selection cannot have a release.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
     /// The selector chooses nobody.
     #[error(
@@ -37,38 +75,18 @@ pub enum SelectError {
         /// Some of the hosts, each with its platform.
         hosts: String,
     },
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-}
-
-/// An enrolled host that is not revoked.
-struct Enrolled {
-    name: HostName,
-    site: SiteName,
-    labels: Labels,
-    /// Nothing before the host's first session.
-    platform: Option<Platform>,
-}
-
-/// The one fact of a host that matters here.
-#[derive(Deserialize)]
-struct Facts {
-    platform: String,
 }
 
 /// Most hosts that one error names.
 const HOSTS_NAMED_MAX: usize = 5;
 
 /// Chooses the hosts of a rollout, each with its package.
-pub(super) async fn select(
-    store: &Store,
+pub(super) fn select(
+    enrolled: &[Enrolled],
+    known: &Known,
     selector: &Selector,
     release: &Release,
-    now: Timestamp,
 ) -> Result<Vec<Candidate>, SelectError> {
-    let enrolled = enrolled(store).await?;
-    let running = fleet_running(store, &release.app, now).await?;
     let (mut chosen, mut without) = (Vec::new(), Vec::new());
     for host in enrolled.iter().filter(|host| selector.matches(&host.name, &host.site, &host.labels)) {
         // A host of unknown platform can still take what runs everywhere.
@@ -77,7 +95,7 @@ pub(super) async fn select(
             without.push(host);
             continue;
         };
-        let observed = running.get(&host.name).and_then(|(observed, _)| observed.as_ref());
+        let observed = known.get(&host.name).and_then(|(observed, _)| observed.as_ref());
         chosen.push(Candidate {
             host: host.name.clone(),
             site: host.site.clone(),
@@ -108,25 +126,52 @@ fn named(hosts: &[&Enrolled]) -> String {
     names.join(", ")
 }
 
-async fn enrolled(store: &Store) -> Result<Vec<Enrolled>, store::Error> {
-    let rows = sqlx::query("SELECT name, site, labels, facts FROM hosts WHERE revoked_ms IS NULL")
-        .fetch_all(store.read())
-        .await?;
-    rows.iter().map(from_row).collect()
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
 
-fn from_row(row: &AnyRow) -> Result<Enrolled, store::Error> {
-    let labels: &str = row.try_get("labels")?;
-    let facts: Option<&str> = row.try_get("facts")?;
-    let platform = facts.map(|facts| {
-        let facts: Facts =
-            serde_json::from_str(facts).map_err(|error| store::Error::damaged("hosts.facts", error))?;
-        store::parse("hosts.facts", &facts.platform)
-    });
-    Ok(Enrolled {
-        name: store::parse("hosts.name", row.try_get("name")?)?,
-        site: store::parse("hosts.site", row.try_get("site")?)?,
-        labels: serde_json::from_str(labels).map_err(|error| store::Error::damaged("hosts.labels", error))?,
-        platform: platform.transpose()?,
-    })
+    use sluice_common::digest::Digest;
+
+    use super::*;
+
+    fn host(name: &str, platform: Option<&str>) -> Enrolled {
+        Enrolled {
+            name: name.parse().unwrap(),
+            site: "berlin".parse().unwrap(),
+            labels: Labels::new(),
+            platform: platform.map(|platform| platform.parse().unwrap()),
+        }
+    }
+
+    fn release(platforms: &[&str]) -> Release {
+        let package = |platform: &&str| (platform.parse().unwrap(), Digest::of(platform.as_bytes()));
+        let packages: BTreeMap<Platform, Digest> = platforms.iter().map(package).collect();
+        Release {
+            app: "shop".parse().unwrap(),
+            version: "2".parse().unwrap(),
+            packages,
+            notes: String::new(),
+        }
+    }
+
+    #[test]
+    fn each_host_gets_the_package_of_its_platform() {
+        let enrolled = [host("a", Some("linux-x86_64")), host("b", Some("linux-arm")), host("c", None)];
+        let select = |selector: &str, platforms: &[&str]| {
+            select(&enrolled, &Known::new(), &selector.parse().unwrap(), &release(platforms))
+        };
+        let chosen = select("*", &["any", "linux-arm"]).unwrap();
+        let packages: Vec<Digest> = chosen.iter().map(|candidate| candidate.package).collect();
+        assert_eq!(packages, [b"any".as_slice(), b"linux-arm", b"any"].map(Digest::of));
+        assert_eq!(select("host=a", &["linux-x86_64"]).unwrap().len(), 1);
+        assert_eq!(
+            select("*", &["linux-x86_64"]).unwrap_err().to_string(),
+            "release shop 2 has no package for b (linux-arm), c (platform unknown until its agent has connected once); \
+             build one for that platform, or choose other hosts"
+        );
+        assert_eq!(
+            select("site=rome", &["any"]).unwrap_err().to_string(),
+            "selector site=rome chooses none of 3 enrolled hosts; see their sites and labels with: sluice host list"
+        );
+    }
 }

@@ -18,20 +18,25 @@
 //! | [`store`] | rollouts, orders, reports and history in the database |
 //! | `watcher`, `driver`, `recorder` | the tasks: one driver a rollout, one recorder of reports |
 //! | `shared` | the channels between them |
-//! | [`handle`] | how sessions, content and operators speak to all of it |
+//! | [`hosts`] | what is asked of the fleet around |
+//! | `sessions` | what is given to it: orders; and taken: reports |
+//! | [`handle`] | how operators and the depot speak to all of it |
 //! | [`snapshot`] | a rollout as operators see it |
+//! | [`service`], `wire` | `Rollouts.*` for operators |
 
 pub mod action;
 pub mod batches;
 pub mod blocker;
-mod clock;
+pub mod clock;
 pub mod command;
 mod driver;
 pub mod handle;
-mod hosts;
+pub mod hosts;
 pub mod model;
 pub mod plan;
 mod recorder;
+pub mod service;
+mod sessions;
 mod shared;
 pub mod snapshot;
 pub mod spec;
@@ -39,20 +44,25 @@ pub mod state;
 pub mod store;
 pub mod view;
 mod watcher;
+mod wire;
 
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use action::Action;
 pub use batches::{Candidate, lower};
 pub use blocker::Blocker;
+pub use clock::Clock;
 pub use command::{Command, Refusal, decide};
-pub use handle::{Attachment, Busy, CommandError, Handle, StartError};
-pub use hosts::SelectError;
+pub use handle::{Busy, CommandError, Handle, StartError};
+pub use hosts::{Enrolled, Hosts, SelectError};
 pub use model::{Cursor, Failure, Gate, Issued, Member, Rollout, Target};
 pub use plan::{Outcome, Plan, plan};
+pub use service::RolloutsService;
 pub use snapshot::{HostSnapshot, Snapshot};
 pub use spec::{OnFailure, Spec, SpecError, Strategy};
 pub use state::State;

@@ -20,7 +20,6 @@ const GROUP_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) host: HostName,
-    pub(super) session: u64,
     pub(super) report: Report,
     pub(super) done: oneshot::Sender<Result<(), store::Error>>,
 }
@@ -29,13 +28,13 @@ pub(super) struct Record {
 pub(super) struct Recorder {
     shared: Arc<Shared>,
     reports: mpsc::Receiver<Record>,
-    /// The session in which each application of a host was reported last.
-    sessions: HashMap<(HostName, AppName), u64>,
+    /// How often the host had come or gone when each of its applications was reported last.
+    comings: HashMap<(HostName, AppName), u64>,
 }
 
 impl Recorder {
     pub(super) fn new(shared: Arc<Shared>, reports: mpsc::Receiver<Record>) -> Self {
-        Self { shared, reports, sessions: HashMap::new() }
+        Self { shared, reports, comings: HashMap::new() }
     }
 
     pub(super) async fn run(mut self, token: CancellationToken) {
@@ -74,13 +73,9 @@ impl Recorder {
         let now = self.shared.clock.now();
         let mut tx = self.shared.store.begin(Actor::coordinator()).await?;
         let mut recorded = Vec::with_capacity(group.len());
-        for Record { host, session, report, done: _ } in group {
-            if !self.shared.is_newest(host, *session) {
-                recorded.push(Recorded::Old);
-                continue;
-            }
-            let last = self.sessions.get(&(host.clone(), report.app.clone()));
-            let is_first = last.is_none_or(|last| last < session);
+        for Record { host, report, done: _ } in group {
+            let last = self.comings.get(&(host.clone(), report.app.clone()));
+            let is_first = last.copied() != Some(self.shared.comings(host));
             recorded.push(record(&mut tx, host, report, is_first, now).await?);
         }
         tx.commit_observation().await?;
@@ -88,14 +83,14 @@ impl Recorder {
     }
 
     fn publish(&mut self, group: Vec<Record>, recorded: &[Recorded]) {
-        for (Record { host, session, report, done }, recorded) in group.into_iter().zip(recorded) {
+        for (Record { host, report, done }, recorded) in group.into_iter().zip(recorded) {
             match recorded {
                 Recorded::Old => {}
                 Recorded::Progress => self.shared.tell(&host, Some(&report.app), false),
                 Recorded::News => self.shared.tell(&host, Some(&report.app), true),
             }
-            let last = self.sessions.entry((host, report.app)).or_default();
-            *last = session.max(*last);
+            let comings = self.shared.comings(&host);
+            self.comings.insert((host, report.app), comings);
             // A session that is gone no longer wants the answer.
             let _ = done.send(Ok(()));
         }

@@ -1,44 +1,36 @@
-//! What driver, recorder, sessions and operators share: who was heard, who waits for news, where news go.
+//! What driver, recorder, sessions and operators share: who waits for news, and where news go.
 //!
 //! | channel | from | to | carries |
 //! |---|---|---|---|
 //! | `wanted` | handle | watcher | rollouts that somebody has to drive |
 //! | `reports` | sessions | recorder | reports, each with a way to answer |
 //! | [`Inbox`] | recorder, sessions, operators | one driver | hosts with news, "read again" |
-//! | `changes` | driver, recorder | watching operators | "look again" |
-//! | `orders` | driver | one session | "your orders changed" |
+//! | `changes` of the inbox | driver, recorder | watching operators | "look again" |
 //!
 //! Locks are held for a look-up, never across an await.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
 use sluice_common::name::{AppName, HostName, RolloutId};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::clock::Clock;
+use super::hosts::Hosts;
 use super::recorder::Record;
-use super::view::{Contact, FleetView};
+use super::view::FleetView;
 use crate::store::Store;
 
 /// Everything that outlives a single task.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) store: Store,
+    pub(super) hosts: Arc<dyn Hosts>,
     pub(super) clock: Clock,
     pub(super) wanted: mpsc::Sender<RolloutId>,
     pub(super) reports: mpsc::Sender<Record>,
-    presence: Mutex<HashMap<HostName, Presence>>,
     inboxes: Mutex<HashMap<RolloutId, Arc<Inbox>>>,
-    orders: Mutex<HashMap<HostName, watch::Sender<u64>>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Presence {
-    contact: Contact,
-    /// Grows with every session of the host; reports of an older one come too late.
-    session: u64,
+    /// Grows with every coming and going of a host: the first report after it is believed whatever its number.
+    comings: Mutex<HashMap<HostName, u64>>,
 }
 
 /// What one driver is told.
@@ -69,65 +61,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(super) fn new(
         store: Store,
-        clock: Clock,
+        hosts: Arc<dyn Hosts>,
         wanted: mpsc::Sender<RolloutId>,
         reports: mpsc::Sender<Record>,
     ) -> Self {
-        Self {
-            store,
-            clock,
-            wanted,
-            reports,
-            presence: Mutex::default(),
-            inboxes: Mutex::default(),
-            orders: Mutex::default(),
-        }
+        let (inboxes, comings) = (Mutex::default(), Mutex::default());
+        Self { store, hosts, clock: Clock::of_process(), wanted, reports, inboxes, comings }
     }
 
-    /// Begins a session of a host; returns its number and the place where changes of its orders are told.
-    pub(super) fn attach(&self, host: &HostName) -> (u64, watch::Receiver<u64>) {
-        let session = self.present(host, true);
-        let changes = lock(&self.orders).entry(host.clone()).or_default().subscribe();
-        (session, changes)
+    /// Takes note that a host came, went or changed.
+    pub(super) fn host_changed(&self, host: &HostName) {
+        *lock(&self.comings).entry(host.clone()).or_default() += 1;
+        self.tell(host, None, true);
     }
 
-    /// Takes note that a host was heard.
-    pub(super) fn heard(&self, host: &HostName) {
-        self.present(host, false);
-    }
-
-    fn present(&self, host: &HostName, attaches: bool) -> u64 {
-        let now = self.clock.now();
-        let (session, is_new) = {
-            let mut presence = lock(&self.presence);
-            let before = presence.get(host).copied();
-            let contact = Contact::heard(before.map(|before| before.contact), now);
-            let session = before.map_or(0, |before| before.session) + u64::from(attaches);
-            presence.insert(host.clone(), Presence { contact, session });
-            (session, before.is_none_or(|before| before.contact.since != contact.since))
-        };
-        if is_new {
-            self.tell(host, None, true);
-        }
-        session
-    }
-
-    /// Says whether a session is the host's newest.
-    pub(super) fn is_newest(&self, host: &HostName, session: u64) -> bool {
-        lock(&self.presence).get(host).is_none_or(|presence| presence.session <= session)
+    /// Returns how often a host came or went.
+    pub(super) fn comings(&self, host: &HostName) -> u64 {
+        lock(&self.comings).get(host).copied().unwrap_or_default()
     }
 
     /// Puts into a view who was heard.
     pub(super) fn see(&self, fleet: &mut FleetView) {
-        let presence = lock(&self.presence);
         for (host, view) in fleet {
-            view.contact = presence.get(host).map(|presence| presence.contact);
+            view.contact = self.hosts.contact(host);
         }
-    }
-
-    /// Returns when a host was last heard.
-    pub(super) fn last_heard(&self, host: &HostName) -> Option<Timestamp> {
-        lock(&self.presence).get(host).map(|presence| presence.contact.last)
     }
 
     /// Returns a rollout's inbox.
@@ -164,19 +121,6 @@ impl Shared {
         let inboxes: Vec<Arc<Inbox>> = lock(&self.inboxes).values().cloned().collect();
         for inbox in inboxes {
             inbox.tell(host, app, decides);
-        }
-    }
-
-    /// Tells a host's session that its orders changed.
-    pub(super) fn orders_changed<'a>(&self, hosts: impl Iterator<Item = &'a HostName>) {
-        let mut orders = lock(&self.orders);
-        for host in hosts {
-            if let Some(changes) = orders.get(host) {
-                changes.send_modify(|count| *count += 1);
-                if changes.receiver_count() == 0 {
-                    orders.remove(host);
-                }
-            }
         }
     }
 }

@@ -12,6 +12,7 @@ use sluice_common::order::Generation;
 
 use self::check::Checker;
 use self::host::{Host, Nature, Told, Wanted};
+use self::journal::Journal;
 use self::random::Random;
 use self::scenario::{any_nature, any_spec};
 use super::testing::{at, predecessor, rollout_of, successor};
@@ -19,6 +20,7 @@ use super::*;
 
 mod check;
 mod host;
+mod journal;
 mod random;
 mod runs;
 mod scenario;
@@ -52,6 +54,7 @@ struct Sim {
     orders: Vec<(u64, usize, Wanted)>,
     told: Vec<(u64, usize, Told)>,
     checker: Checker,
+    journal: Option<Journal>,
     asked_back: bool,
     log: String,
 }
@@ -86,9 +89,16 @@ impl Sim {
             orders: Vec::new(),
             told: Vec::new(),
             checker: Checker::default(),
+            journal: None,
             asked_back: false,
             log: String::new(),
         }
+    }
+
+    /// Makes everything durable go through a database.
+    fn journalled(mut self) -> Self {
+        self.journal = Some(Journal::new(&self.rollout));
+        self
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -132,6 +142,7 @@ impl Sim {
             }
             if self.rollout.state.is_ended() && self.is_calm() && self.is_quiet() {
                 self.judge()?;
+                self.journal.as_ref().map_or(Ok(()), Journal::audited)?;
                 if self.asked_back || !self.random.once_in(3) {
                     return Ok(());
                 }
@@ -240,6 +251,9 @@ impl Sim {
 
     fn record(&mut self, host: usize, told: &Told) {
         let name = &self.hosts[host].0;
+        if let Some(journal) = &self.journal {
+            journal.record(&self.rollout, name, told, self.now());
+        }
         let before = self.reports.get(name);
         if before.is_some_and(|(sequence, o)| (o.generation, *sequence) >= (told.generation, told.sequence)) {
             return;
@@ -340,6 +354,10 @@ impl Sim {
         }
         self.is_stale = true;
         let fleet = self.fleet();
+        if let Some(journal) = &mut self.journal {
+            journal.commit(&self.rollout, actions, now);
+            journal.differs(&self.rollout, &fleet, now)?;
+        }
         self.checker.committed(&before, &self.rollout, actions, &fleet, now)?;
         self.checker.heard(&self.rollout, &fleet, now);
         Ok(())

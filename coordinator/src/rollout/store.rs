@@ -16,7 +16,7 @@ pub(super) use commit::{commit, insert};
 pub use history::Line;
 pub(super) use history::history;
 pub(super) use load::{
-    Fleet, Stored, fleet, fleet_of, fleet_running, is_settled, list, load, reports_of, unfinished,
+    Fleet, Stored, fleet, fleet_of, fleet_running, is_settled, list, load, reports, unfinished,
     unfinished_hosts,
 };
 pub(super) use orders::{Standing, may_fetch, standing};

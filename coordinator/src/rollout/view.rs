@@ -56,14 +56,15 @@ impl Contact {
     /// Takes note of a sign of life: a gap longer than [`caps::HEARTBEAT_LOST_AFTER`] begins a new presence.
     pub fn heard(before: Option<Self>, now: Timestamp) -> Self {
         match before {
-            Some(contact) if contact.is_fresh(now) => Self { last: now.max(contact.last), ..contact },
+            Some(contact) if contact.is_fresh(now) => Self { since: contact.since.min(now), last: now },
             Some(_) | None => Self { since: now, last: now },
         }
     }
 
-    /// Says whether the host counts as reachable.
+    /// Says whether the host counts as reachable. One that was heard in the future was not: the clock was set back, and
+    /// the next heartbeat tells.
     pub fn is_fresh(self, now: Timestamp) -> bool {
-        elapsed(self.last, now) <= caps::HEARTBEAT_LOST_AFTER
+        now.duration_since(self.last).unsigned_abs() <= caps::HEARTBEAT_LOST_AFTER
     }
 }
 
@@ -131,8 +132,9 @@ mod tests {
         assert_eq!(second, Contact { since: at(100), last: at(120) });
         assert!(second.is_fresh(at(140)) && !second.is_fresh(at(141)));
         assert_eq!(Contact::heard(Some(second), at(141)), Contact { since: at(141), last: at(141) });
-        // A clock that went back makes nobody unreachable.
-        assert!(second.is_fresh(at(50)));
-        assert_eq!(Contact::heard(Some(second), at(50)).last, at(120));
+        // A clock that was set back makes a host unknown until its next heartbeat, not fresh for an hour.
+        assert!(!second.is_fresh(at(50)));
+        assert_eq!(Contact::heard(Some(second), at(50)), Contact { since: at(50), last: at(50) });
+        assert_eq!(Contact::heard(Some(second), at(119)), Contact { since: at(100), last: at(119) });
     }
 }

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::clock::Clock;
 use super::driver::Driver;
 use super::handle::Handle;
+use super::hosts::Hosts;
 use super::recorder::{Record, Recorder};
 use super::shared::Shared;
 use super::store::unfinished;
@@ -32,10 +32,10 @@ pub struct Service {
 
 impl Service {
     /// Makes the component and the handle by which everybody else speaks to it.
-    pub fn new(store: Store) -> (Self, Handle) {
+    pub fn new(store: Store, hosts: Arc<dyn Hosts>) -> (Self, Handle) {
         let (wanted, wanted_out) = mpsc::channel(ROLLOUTS_WAITING);
         let (reports, reports_out) = mpsc::channel::<Record>(REPORTS_WAITING);
-        let shared = Arc::new(Shared::new(store, Clock::start(), wanted, reports));
+        let shared = Arc::new(Shared::new(store, hosts, wanted, reports));
         (Self { shared: Arc::clone(&shared), wanted: wanted_out, reports: reports_out }, Handle::new(shared))
     }
 

@@ -8,7 +8,9 @@ use sluice_common::units::{ByteRate, UnitError};
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum HostCommand {
     /// List hosts and what they run
-    #[command(after_help = "Examples:\n  sluice host list\n  sluice host list -l 'site=berlin,role in (web,api)'")]
+    #[command(
+        after_help = "Examples:\n  sluice host list\n  sluice host list -l 'site=berlin,role in (web,api)'"
+    )]
     List {
         /// Only hosts that match
         #[arg(short = 'l', long, value_name = "SELECTOR")]
@@ -37,7 +39,9 @@ pub(in crate::cli) enum SiteCommand {
     #[command(after_help = "Example:\n  sluice site list")]
     List,
     /// Limit what content may take of a site's link; holds for transfers that run too
-    #[command(after_help = "Examples:\n  sluice site set-limit berlin 8Mbit/s\n  sluice site set-limit berlin none")]
+    #[command(
+        after_help = "Examples:\n  sluice site set-limit berlin 8Mbit/s\n  sluice site set-limit berlin none"
+    )]
     SetLimit {
         /// The site
         site: SiteName,

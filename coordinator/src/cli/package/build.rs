@@ -43,7 +43,10 @@ pub(super) async fn pack(output: Output, dir: PathBuf) -> anyhow::Result<Tree> {
     let failed = || {
         advice(
             format!("cannot pack {}", tree.root().display()),
-            format!("{} is signed with the package, so it is checked before anything is sent", spec::FILE_NAME),
+            format!(
+                "{} is signed with the package, so it is checked before anything is sent",
+                spec::FILE_NAME
+            ),
         )
     };
     let spec = Spec::load(tree.root()).with_context(failed)?;
@@ -70,7 +73,8 @@ pub(super) async fn scan(output: Output, dir: PathBuf) -> anyhow::Result<Tree> {
 
 /// Refuses commands that name a program of the package which is not there or may not be executed.
 fn check_programs(spec: &Spec, manifest: &Manifest) -> anyhow::Result<()> {
-    let hooks = [("stop", &spec.hooks.stop), ("start", &spec.hooks.start), ("validate", &spec.hooks.validate)];
+    let hooks =
+        [("stop", &spec.hooks.stop), ("start", &spec.hooks.start), ("validate", &spec.hooks.validate)];
     for (name, hook) in hooks {
         if let Some(Hook { command, .. }) = hook {
             check_program(&format!("hooks.{name}.command"), command, manifest)?;
@@ -85,7 +89,9 @@ fn check_programs(spec: &Spec, manifest: &Manifest) -> anyhow::Result<()> {
 }
 
 fn check_program(field: &str, command: &[String], manifest: &Manifest) -> anyhow::Result<()> {
-    let Some(program) = command.first().filter(|p| p.contains('/') && !p.starts_with('/') && !p.contains("${")) else {
+    let Some(program) =
+        command.first().filter(|p| p.contains('/') && !p.starts_with('/') && !p.contains("${"))
+    else {
         return Ok(());
     };
     let path = program.strip_prefix("./").unwrap_or(program);

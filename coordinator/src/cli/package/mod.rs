@@ -60,9 +60,10 @@ pub(super) async fn push_dir(
     dir: &Path,
 ) -> anyhow::Result<push::Pushed> {
     let tree = build::pack(context.output, dir.to_owned()).await?;
-    let pushed = push::push(context.output, async || coordinator.redial().await, tree, push::Patience::default())
-        .await
-        .with_context(|| format!("cannot push {}", dir.display()))?;
+    let pushed =
+        push::push(context.output, async || coordinator.redial().await, tree, push::Patience::default())
+            .await
+            .with_context(|| format!("cannot push {}", dir.display()))?;
     context.output.note(&pushed);
     Ok(pushed)
 }
@@ -73,7 +74,8 @@ pub(super) async fn find(coordinator: &Coordinator, prefix: &str) -> anyhow::Res
 }
 
 async fn list(context: &Context) -> anyhow::Result<Exit> {
-    let answer = context.connect().await?.packages().list_packages(v1::ListPackagesRequest {}).await?.into_inner();
+    let answer =
+        context.connect().await?.packages().list_packages(v1::ListPackagesRequest {}).await?.into_inner();
     let packages = Packages { packages: answer.packages.into_iter().map(Package::from).collect() };
     context.output.show(&packages, || {
         let rows = packages.packages.iter().map(|package| {
@@ -133,7 +135,8 @@ async fn get(
     prefix: &str,
     manifest: bool,
 ) -> anyhow::Result<(Package, Option<Manifest>)> {
-    let missing = || advice(format!("cannot show the package {prefix}"), "sluice package list shows what there is");
+    let missing =
+        || advice(format!("cannot show the package {prefix}"), "sluice package list shows what there is");
     let request = v1::GetPackageRequest { digest_prefix: prefix.to_owned(), manifest };
     let mut answers = coordinator.packages().get_package(request).await.with_context(missing)?.into_inner();
     let (mut package, mut compressed) = (None, Vec::new());
@@ -144,14 +147,21 @@ async fn get(
             None => {}
         }
         let limit = sluice_common::caps::MANIFEST_BYTES_MAX;
-        anyhow::ensure!(compressed.len() as u64 <= limit, "the manifest is longer than {}", format_size(limit));
+        anyhow::ensure!(
+            compressed.len() as u64 <= limit,
+            "the manifest is longer than {}",
+            format_size(limit)
+        );
     }
     let package = package.context("the coordinator answered without a package")?;
     if !manifest {
         return Ok((package.into(), None));
     }
     let bytes = decode_manifest(&compressed, &[]).context("the manifest that came is damaged")?;
-    anyhow::ensure!(Digest::of(&bytes).as_bytes()[..] == package.digest[..], "the manifest that came is another's");
+    anyhow::ensure!(
+        Digest::of(&bytes).as_bytes()[..] == package.digest[..],
+        "the manifest that came is another's"
+    );
     Ok((package.into(), Some(Manifest::decode(&bytes)?)))
 }
 

@@ -136,7 +136,10 @@ impl Parcel {
 
     fn path_of(&self, content: &Digest) -> String {
         let file = self.tree.manifest().files().find(|(_, file)| file.digest == *content);
-        file.map_or_else(|| content.to_string(), |(path, _)| path.below(self.tree.root()).display().to_string())
+        file.map_or_else(
+            || content.to_string(),
+            |(path, _)| path.below(self.tree.root()).display().to_string(),
+        )
     }
 }
 
@@ -167,8 +170,9 @@ mod tests {
     #[test]
     fn groups_hold_each_missing_chunk_once_within_the_limit_and_restore() {
         let dir = tempfile::tempdir().unwrap();
-        let noise: Vec<u8> =
-            (0..6_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ (i >> 9) as u8).collect();
+        let noise: Vec<u8> = (0..6_000_000_u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ (i >> 9) as u8)
+            .collect();
         fs::write(dir.path().join("a"), &noise).unwrap();
         fs::write(dir.path().join("b"), &noise[..3_000_000]).unwrap();
         let tree = Tree::scan(dir.path()).unwrap();
@@ -201,7 +205,8 @@ mod tests {
         let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
         let parcel = Parcel::new(tree, package).unwrap();
         fs::write(dir.path().join("log"), b"two").unwrap();
-        let group = parcel.groups(&[0..1]).next().unwrap();
+        let missing = std::iter::once(0..1).collect::<Vec<_>>();
+        let group = parcel.groups(&missing).next().unwrap();
         let error = parcel.frame(&group).unwrap_err().to_string();
         assert!(error.contains("log changed while it was pushed"), "{error}");
     }

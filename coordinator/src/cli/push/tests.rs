@@ -28,11 +28,8 @@ use v1::push_response::Message as Answer;
 use super::*;
 use crate::cli::error;
 
-const PATIENCE: Patience = Patience {
-    attempts: 4,
-    first_delay: Duration::from_millis(1),
-    last_delay: Duration::from_millis(5),
-};
+const PATIENCE: Patience =
+    Patience { attempts: 4, first_delay: Duration::from_millis(1), last_delay: Duration::from_millis(5) };
 
 /// A depot in memory.
 #[derive(Clone, Default)]
@@ -78,19 +75,22 @@ impl Depot {
                 }
                 Message::Commit(_) => {
                     let digest = Digest::from_slice(&begin.as_ref().unwrap().package).unwrap();
-                    assert_eq!(self.missing(index.as_ref().unwrap()), []);
+                    assert!(self.missing(index.as_ref().unwrap()).is_empty());
                     self.packages.lock().unwrap().insert(digest);
-                    let package = v1::Package { digest: digest.as_bytes().to_vec(), ..v1::Package::default() };
+                    let package =
+                        v1::Package { digest: digest.as_bytes().to_vec(), ..v1::Package::default() };
                     say(Answer::Committed(v1::PushCommitted { package: Some(package) })).await?;
                 }
             }
             let Some(begin) = &begin else { continue };
-            let is_whole = (manifest.len() as u64, bytes.len() as u64) == (begin.manifest_len, begin.index_len);
+            let is_whole =
+                (manifest.len() as u64, bytes.len() as u64) == (begin.manifest_len, begin.index_len);
             if index.is_none() && is_whole {
                 let manifest = decode_manifest(&manifest, &[]).unwrap();
                 assert_eq!(Digest::of(&manifest).as_bytes()[..], begin.package[..]);
                 let contents = Manifest::decode(&manifest).unwrap().contents();
-                let decoded = PackageIndex::decode(&decode_manifest(&bytes, &[]).unwrap(), &contents).unwrap();
+                let decoded =
+                    PackageIndex::decode(&decode_manifest(&bytes, &[]).unwrap(), &contents).unwrap();
                 let missing = self.missing(&decoded);
                 // In two messages, as a depot does with long lists.
                 let (first, rest) = missing.split_at(missing.len() / 4 * 2);
@@ -107,7 +107,8 @@ impl Depot {
             return vec![index.chunks().len() as u32, 1];
         }
         let chunks = self.chunks.lock().unwrap();
-        let lacking = index.chunks().iter().enumerate().filter(|(_, chunk)| !chunks.contains_key(&chunk.digest));
+        let lacking =
+            index.chunks().iter().enumerate().filter(|(_, chunk)| !chunks.contains_key(&chunk.digest));
         lacking.flat_map(|(number, _)| [number as u32, 1]).collect()
     }
 
@@ -126,7 +127,10 @@ impl Packages for Depot {
     type PushStream = ReceiverStream<Result<v1::PushResponse, Status>>;
     type GetPackageStream = ReceiverStream<Result<v1::GetPackageResponse, Status>>;
 
-    async fn push(&self, request: Request<Streaming<v1::PushRequest>>) -> Result<Response<Self::PushStream>, Status> {
+    async fn push(
+        &self,
+        request: Request<Streaming<v1::PushRequest>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
         self.pushes.fetch_add(1, Ordering::Relaxed);
         if let Some(refusal) = &self.refusal {
             return Err(refusal.clone());
@@ -235,7 +239,8 @@ async fn what_the_depot_has_is_not_sent_again() {
     let address = depot.serve().await;
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (big, small) = (noise(1, 5_000_000), noise(2, 400_000));
-    let first = push_to(address, tree(one.path(), &[("big", big.clone()), ("empty", Vec::new())])).await.unwrap();
+    let first =
+        push_to(address, tree(one.path(), &[("big", big.clone()), ("empty", Vec::new())])).await.unwrap();
     assert_eq!((first.chunks_sent, first.reconnects, first.files), (first.chunks, 0, 2));
     assert_eq!(first.raw_bytes_sent, 5_000_000);
     assert!(first.to_string().contains("chunks sent"), "{first}");
@@ -251,13 +256,18 @@ async fn what_the_depot_has_is_not_sent_again() {
 #[tokio::test]
 async fn a_broken_connection_goes_on_where_it_was() {
     let depot = Depot::default();
-    let proxy = breaking_proxy(&depot.tasks, depot.serve().await, vec![0, 4_000_000, 3_000_000]).await;
+    let proxy = breaking_proxy(
+        &depot.tasks,
+        depot.serve().await,
+        vec![0, 3_000_000, 3_000_000, 3_000_000, 3_000_000],
+    )
+    .await;
     let dir = tempfile::tempdir().unwrap();
     let tree = tree(dir.path(), &[("a", noise(1, 6_000_000)), ("b", noise(2, 6_000_000))]);
     let digest = tree.manifest().digest();
     let pushed = push_to(proxy, tree).await.unwrap();
-    assert_eq!(pushed.reconnects, 3);
-    assert!(pushed.to_string().contains("went on after 3 broken connections"), "{pushed}");
+    assert_eq!(pushed.reconnects, 5, "more than patience allows, but each brought the push forward");
+    assert!(pushed.to_string().contains("went on after 5 broken connections"), "{pushed}");
     assert!(depot.packages.lock().unwrap().contains(&digest));
     let mut numbers = depot.numbers.lock().unwrap().clone();
     numbers.sort_unstable();
@@ -271,7 +281,10 @@ async fn a_refusal_is_final() {
     let address = depot.serve().await;
     let dir = tempfile::tempdir().unwrap();
     let error = push_to(address, tree(dir.path(), &[("a", b"a".to_vec())])).await.unwrap_err();
-    assert!(error::render(&error).contains("you may not do this: pushing needs the role deployer"), "{error:?}");
+    assert!(
+        error::render(&error).contains("you may not do this: pushing needs the role deployer"),
+        "{error:?}"
+    );
     assert_eq!(depot.pushes.load(Ordering::Relaxed), 1);
 }
 

@@ -86,7 +86,8 @@ impl TryFrom<v1::Release> for Release {
     fn try_from(message: v1::Release) -> Result<Self, Invalid> {
         let v1::Release { signed, created_unix_ms, created_by } = message;
         let SignedRelease { release, signature } = required("release.signed", signed)?.try_into()?;
-        let packages = release.packages.iter().map(|(platform, digest)| (platform.to_string(), digest.to_string()));
+        let packages =
+            release.packages.iter().map(|(platform, digest)| (platform.to_string(), digest.to_string()));
         Ok(Self {
             app: release.app.to_string(),
             version: release.version.to_string(),

@@ -55,7 +55,8 @@ pub(super) fn changes(before: Option<&Rollout>, now: &Rollout) -> Vec<Change> {
             changes.push(host_change(rollout(), batch, host));
         }
     }
-    if causes(before.map_or(&[], |before| &before.blockers)) != causes(&now.blockers) {
+    let known = before.map_or(&[][..], |before| &before.blockers);
+    if !now.blockers.is_empty() && causes(known) != causes(&now.blockers) {
         changes.push(Change::Blockers { rollout: rollout(), blockers: now.blockers.clone() });
     }
     changes
@@ -86,7 +87,10 @@ fn host_change(rollout: String, batch: usize, host: &Host) -> Change {
 
 /// Blockers without their numbers: how long they have lasted is no news.
 fn causes(blockers: &[String]) -> Vec<String> {
-    blockers.iter().map(|blocker| blocker.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect()).collect()
+    blockers
+        .iter()
+        .map(|blocker| blocker.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect())
+        .collect()
 }
 
 impl Change {
@@ -108,22 +112,19 @@ impl fmt::Display for Change {
         };
         match self {
             Self::State { rollout, state, reason } => {
-                write!(f, "rollout {rollout} is {}{}", state.as_str(), because(reason))
+                write!(f, "rollout {rollout}: {}{}", state.as_str(), because(reason))
             }
             Self::Batch { rollout: _, batch, batches, state } => {
-                write!(f, "batch {batch} of {batches} is {}", state.as_str())
+                write!(f, "batch {batch} of {batches}: {}", state.as_str())
             }
             Self::Host { host, outcome, phase, reachable, reason, .. } => {
-                write!(f, "{} is {}", one_line(host), standing(*outcome, *phase))?;
+                write!(f, "{}: {}", one_line(host), standing(*outcome, *phase))?;
                 if !reachable {
                     f.write_str(", unreachable")?;
                 }
                 f.write_str(&because(reason))
             }
-            Self::Blockers { rollout: _, blockers } if blockers.is_empty() => f.write_str("waits for nothing"),
-            Self::Blockers { rollout: _, blockers } => {
-                write!(f, "waits: {}", one_line(&blockers.join("; ")))
-            }
+            Self::Blockers { rollout: _, blockers } => f.write_str(&one_line(&blockers.join("; "))),
         }
     }
 }
@@ -147,14 +148,34 @@ mod tests {
 
     #[test]
     fn a_first_look_says_how_things_stand() {
-        insta::assert_snapshot!(lines(None, &samples::running()), @"");
+        insta::assert_snapshot!(lines(None, &samples::running()), @r#"
+        rollout r42: running
+        batch 1 of 3: passed
+        batch 2 of 3: open
+        web-1: updated
+        web-2: ordered, validating
+        web-10: ordered, staged
+        web-4: fetching
+        web-5: waiting, unreachable
+        "#);
     }
 
     #[test]
     fn only_news_is_said() {
         assert_eq!(lines(Some(&samples::running()), &samples::running()), "");
-        insta::assert_snapshot!(lines(Some(&samples::running()), &samples::baking()), @"");
-        insta::assert_snapshot!(lines(Some(&samples::baking()), &samples::rolled_back()), @"");
+        insta::assert_snapshot!(lines(Some(&samples::running()), &samples::baking()), @r#"
+        batch 2 of 3: baking
+        web-2: updated
+        web-10: updated
+        baking batch 2: 18s of 30s left
+        "#);
+        insta::assert_snapshot!(lines(Some(&samples::baking()), &samples::rolled_back()), @r#"
+        rollout r42: rolled back: 1 host failed, 0 are tolerated
+        batch 2 of 3: open
+        web-1: rolled back
+        web-2: failed: health[0]: GET http://127.0.0.1:8080/: 500�[31m, expected 200
+        web-10: ordered, staged
+        "#);
     }
 
     #[test]
@@ -169,6 +190,9 @@ mod tests {
     fn events_have_stable_keys() {
         let changes = changes(Some(&samples::running()), &samples::failed());
         let json: String = changes.iter().map(|c| serde_json::to_string(c).unwrap() + "\n").collect();
-        insta::assert_snapshot!(json, @"");
+        insta::assert_snapshot!(json, @r#"
+        {"event":"state","rollout":"r42","state":"failed","reason":"1 host failed, 0 are tolerated"}
+        {"event":"host","rollout":"r42","host":"web-2","site":"berlin","batch":2,"outcome":"failed","phase":"reverted","reachable":true,"wire_bytes":3120000,"reason":"health[0]: GET http://127.0.0.1:8080/: 500\u001b[31m, expected 200"}
+        "#);
     }
 }

@@ -84,7 +84,8 @@ fn state_tone(state: State) -> Tone {
 }
 
 fn header(rollout: &Rollout, now: Timestamp) -> Line {
-    let mut parts = vec![format!("{} {}  {}  {}", rollout.app, rollout.version, rollout.id, rollout.state.as_str())];
+    let mut parts =
+        vec![format!("{} {}  {}  {}", rollout.app, rollout.version, rollout.id, rollout.state.as_str())];
     let current = rollout.batches.iter().find(|batch| batch.state != BatchState::Passed);
     if let Some(batch) = current.filter(|_| is_under_way(rollout.state)) {
         parts.push(format!("batch {} of {}", batch.number, rollout.batches.len()));
@@ -110,11 +111,11 @@ fn one_line_keeping_gaps(text: &str) -> String {
 
 fn blockers(blockers: &[String]) -> impl Iterator<Item = Line> + '_ {
     let more = blockers.len().saturating_sub(BLOCKERS_MAX);
-    let rest = (more > 0).then(|| line(Tone::Faint, format!("  and for {more} more")));
+    let rest = (more > 0).then(|| line(Tone::Faint, format!("  and {more} more causes to wait")));
     blockers
         .iter()
         .take(BLOCKERS_MAX)
-        .map(|blocker| line(Tone::Busy, format!("  waits: {}", one_line(blocker))))
+        .map(|blocker| line(Tone::Busy, format!("  {}", one_line(blocker))))
         .chain(rest)
 }
 
@@ -212,7 +213,7 @@ fn host_state(host: &Host) -> String {
     match (host.outcome, host.phase) {
         (Outcome::Waiting | Outcome::Ordered, Some(Phase::Fetching)) => fetching(host),
         (Outcome::Waiting, Some(Phase::Staged)) => "staged".to_owned(),
-        (Outcome::Ordered, Some(phase)) => phase.to_string(),
+        (Outcome::Ordered, Some(phase)) if phase > Phase::Staged => phase.to_string(),
         (Outcome::RollingBack, Some(phase @ (Phase::Switching | Phase::Validating | Phase::Reverting))) => {
             format!("rolling back, {phase}")
         }
@@ -244,31 +245,97 @@ mod tests {
 
     #[test]
     fn running() {
-        insta::assert_snapshot!(text(&samples::running()), @"");
+        insta::assert_snapshot!(text(&samples::running()), @r#"
+        shop 1.2.0  r42  running, batch 2 of 3, 1 of 5 hosts updated, 1m12s
+          batch 1  passed   1 host: 1 updated
+            web-1   berlin  updated, wire 3.12 MB
+          batch 2  open     2 hosts: 2 ordered
+            web-2   berlin  validating, wire 3.12 MB
+            web-10  rome    ordered, wire 3.12 MB
+          batch 3  waiting  2 hosts: 2 waiting
+            web-4   rome    fetching  50 %, 12.2 MB of 24.5 MB, wire 3.12 MB
+            web-5   rome    waiting, unreachable
+        "#);
     }
 
     #[test]
     fn baking() {
-        insta::assert_snapshot!(text(&samples::baking()), @"");
+        insta::assert_snapshot!(text(&samples::baking()), @r#"
+        shop 1.2.0  r42  running, batch 2 of 3, 3 of 5 hosts updated, 1m12s
+          baking batch 2: 18s of 30s left
+          batch 1  passed   1 host: 1 updated
+            web-1   berlin  updated, wire 3.12 MB
+          batch 2  baking   2 hosts: 2 updated
+            web-2   berlin  updated, wire 3.12 MB
+            web-10  rome    updated, wire 3.12 MB
+          batch 3  waiting  2 hosts: 2 waiting
+            web-4   rome    fetching  50 %, 12.2 MB of 24.5 MB, wire 3.12 MB
+            web-5   rome    waiting, unreachable
+        "#);
     }
 
     #[test]
     fn blocked() {
-        insta::assert_snapshot!(text(&samples::blocked()), @"");
+        insta::assert_snapshot!(text(&samples::blocked()), @r#"
+        shop 1.2.0  r42  running, batch 2 of 3, 1 of 5 hosts updated, 1m12s
+          waiting for web-5 to report (unreachable for 4m)
+          waiting for app-0 to stage (4.1 MB of 24.5 MB)
+          waiting for app-1 to stage (4.1 MB of 24.5 MB)
+          waiting for app-2 to stage (4.1 MB of 24.5 MB)
+          waiting for app-3 to stage (4.1 MB of 24.5 MB)
+          and 2 more causes to wait
+          batch 1  passed   1 host: 1 updated
+            web-1   berlin  updated, wire 3.12 MB
+          batch 2  open     2 hosts: 2 ordered
+            web-2   berlin  validating, wire 3.12 MB
+            web-10  rome    ordered, wire 3.12 MB
+          batch 3  waiting  2 hosts: 2 waiting
+            web-4   rome    fetching  50 %, 12.2 MB of 24.5 MB, wire 3.12 MB
+            web-5   rome    waiting, unreachable
+        "#);
     }
 
     #[test]
     fn failed() {
-        insta::assert_snapshot!(text(&samples::failed()), @"");
+        insta::assert_snapshot!(text(&samples::failed()), @r#"
+        shop 1.2.0  r42  failed, 1 of 5 hosts updated, 1m5s
+          1 host failed, 0 are tolerated
+          batch 1  passed   1 host: 1 updated
+            web-1   berlin  updated, wire 3.12 MB
+          batch 2  open     2 hosts: 1 failed, 1 ordered
+            web-2   berlin  failed, wire 3.12 MB: health[0]: GET http://127.0.0.1:8080/: 500�[31m, expected 200
+            web-10  rome    ordered, wire 3.12 MB
+          batch 3  waiting  2 hosts: 2 waiting
+            web-4   rome    fetching  50 %, 12.2 MB of 24.5 MB, wire 3.12 MB
+            web-5   rome    waiting, unreachable
+        "#);
     }
 
     #[test]
     fn rolled_back() {
-        insta::assert_snapshot!(text(&samples::rolled_back()), @"");
+        insta::assert_snapshot!(text(&samples::rolled_back()), @r#"
+        shop 1.2.0  r42  rolled back, 0 of 5 hosts updated, 1m5s
+          1 host failed, 0 are tolerated
+          batch 1  passed   1 host: 1 rolled back
+            web-1   berlin  rolled back, wire 3.12 MB
+          batch 2  open     2 hosts: 1 failed, 1 ordered
+            web-2   berlin  failed, wire 3.12 MB: health[0]: GET http://127.0.0.1:8080/: 500�[31m, expected 200
+            web-10  rome    ordered, wire 3.12 MB
+          batch 3  waiting  2 hosts: 2 waiting
+            web-4   rome    fetching  50 %, 12.2 MB of 24.5 MB, wire 3.12 MB
+            web-5   rome    waiting, unreachable
+        "#);
     }
 
     #[test]
     fn of_many_hosts_only_those_that_matter_are_shown() {
-        insta::assert_snapshot!(text(&samples::large()), @"");
+        insta::assert_snapshot!(text(&samples::large()), @r#"
+        shop 1.2.0  r42  running, batch 1 of 1, 0 of 30 hosts updated, 1m12s
+          batch 1  open     30 hosts: 1 failed, 1 ordered, 28 waiting
+            h7   s  fetching  50 %, 12.2 MB of 24.5 MB, wire 3.12 MB
+            h20  s  failed, wire 3.12 MB
+            h21  s  ordered, wire 3.12 MB
+          and 27 hosts not shown
+        "#);
     }
 }

@@ -77,10 +77,14 @@ impl Reporter {
         match &mut self.form {
             Form::Live(live) => {
                 let mut lines = now.map(|now| render(now, Timestamp::now(), Hosts::Some)).unwrap_or_default();
-                lines.insert(0, super::render::Line {
-                    tone: super::render::Tone::Bad,
-                    text: "connection to the coordinator lost; trying again (hosts keep working)".to_owned(),
-                });
+                lines.insert(
+                    0,
+                    super::render::Line {
+                        tone: super::render::Tone::Bad,
+                        text: "connection to the coordinator lost; trying again (hosts keep working)"
+                            .to_owned(),
+                    },
+                );
                 live.draw(&lines);
             }
             Form::Json | Form::Plain => {
@@ -92,7 +96,9 @@ impl Reporter {
     /// Tells how the rollout ended.
     pub(super) fn end(&mut self, rollout: &Rollout, exit: Exit) -> anyhow::Result<()> {
         match &mut self.form {
-            Form::Json => self.output.json(&End { event: "end", exit_code: exit.code(), rollout: Some(rollout) }),
+            Form::Json => {
+                self.output.json(&End { event: "end", exit_code: exit.code(), rollout: Some(rollout) })
+            }
             Form::Live(live) => {
                 live.clear();
                 for line in render(rollout, Timestamp::now(), Hosts::None) {
@@ -131,7 +137,8 @@ impl Reporter {
                 "paused: go on with sluice rollout resume {id}, or back with sluice rollout rollback {id}"
             )),
             State::Failed | State::Aborted => {
-                self.output.note(format_args!("hosts keep what they have; back with sluice rollout rollback {id}"));
+                self.output
+                    .note(format_args!("hosts keep what they have; back with sluice rollout rollback {id}"));
             }
             State::Unknown | State::Running | State::RollingBack | State::Succeeded | State::RolledBack => {}
         }

@@ -93,7 +93,19 @@ mod tests {
 
     #[test]
     fn a_summary_names_every_host_and_what_its_hooks_said() {
-        insta::assert_snapshot!(text(&samples::rolled_back()), @"");
+        insta::assert_snapshot!(text(&samples::rolled_back()), @r#"
+        HOST    SITE    BATCH  OUTCOME      SWITCH     WIRE  REASON
+        web-1   berlin      1  rolled back    12ms  3.12 MB  -
+        web-2   berlin      2  failed            -  3.12 MB  health[0]: GET http://127.0.0.1:8080/: 500�[31m, expected 200
+        web-10  rome        2  ordered           -  3.12 MB  -
+        web-4   rome        3  waiting           -  3.12 MB  -
+        web-5   rome        3  waiting           -      0 B  -
+        5 hosts: 1 failed, 1 rolled back, 1 ordered, 2 waiting; 12.4 MB on the wire; longest switch 12ms
+
+        hook output of web-2:
+          | starting
+          | bind: address �[1min use
+        "#);
     }
 
     #[test]

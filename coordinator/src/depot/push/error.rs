@@ -124,8 +124,7 @@ impl From<PushError> for Status {
         let text = chain(&error);
         match error {
             PushError::Broken => Self::cancelled(text),
-            PushError::Silent => Self::deadline_exceeded(text),
-            PushError::Stopping => Self::unavailable(text),
+            PushError::Silent | PushError::Stopping => Self::unavailable(text),
             PushError::Invalid(invalid) => invalid.into(),
             PushError::Empty
             | PushError::Unexpected { .. }
@@ -138,7 +137,9 @@ impl From<PushError> for Status {
             | PushError::NotAsked(_)
             | PushError::Frame(_)
             | PushError::Content(_) => Self::invalid_argument(text),
-            PushError::Incomplete(_) => Self::failed_precondition(text),
+            // The same push again asks for just what is missing.
+            PushError::Incomplete(_) => Self::aborted(text),
+            PushError::Read(error) if error.is_damage() => Self::aborted(text),
             PushError::Read(error) => error.into(),
             PushError::Store(error) => error.into(),
             PushError::Object(error) => error.into(),

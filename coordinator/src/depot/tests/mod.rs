@@ -1,13 +1,16 @@
 //! The depot as its callers see it: pushes, plans and fetches over real folders and a real database.
 
+mod content;
+mod plans;
 mod push;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err as fs;
+use futures::SinkExt;
 use futures::channel::mpsc;
-use futures::{SinkExt, StreamExt};
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
 use sluice_common::transfer::{ContentSource, encode_manifest};

@@ -331,6 +331,51 @@ async fn pushes_of_the_same_package_at_once_all_succeed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_come_is_stored_before_the_commit() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    let mut client = Client::start(&bench.depot);
+    for message in shop.preamble() {
+        client.send(message).await;
+    }
+    let missing = client.missing().await.unwrap();
+    let first = shop.uploads(&missing).remove(0);
+    client.send(first.clone()).await;
+    let Response::Stored(v1::PushStored { chunks }) = client.next().await.unwrap() else { panic!("stored") };
+    assert_eq!(chunks as usize, chunk_count(&first));
+    assert_eq!(bench.count("depot_chunks").await, i64::from(chunks));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_package_larger_than_a_pack_is_stored_in_several() {
+    let bench = Bench::new().await;
+    let large = Parcel::new(&[("large", noise(1, 70 << 20))]);
+    bench.push(&large).await.unwrap();
+    let packs = bench.objects("packs");
+    assert!(packs.len() >= 3, "{} packs", packs.len());
+    for pack in packs {
+        assert!(fs::metadata(pack).unwrap().len() <= caps::PACK_BYTES + 4 * 3 * GROUP_BYTES);
+    }
+    large.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_of_several_packages_names_them() {
+    let bench = Bench::new().await;
+    let mut tx = bench.store.begin(crate::store::Actor::console()).await.unwrap();
+    let names: Vec<String> = (0..2).map(|i| format!("sha256:abcdef{i:058}")).collect();
+    for name in &names {
+        let insert = "INSERT INTO packages (digest, files, tree_bytes, index_digest, pushed_ms, pushed_by)
+                      VALUES ($1, 1, 1, $2, 0, 'alice')";
+        sqlx::query(insert).bind(name.as_str()).bind(vec![0_u8; 32]).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit_observation().await.unwrap();
+    let error = packages::find_by_prefix(&bench.store, "abcdef").await.unwrap_err().to_string();
+    assert!(names.iter().all(|name| error.contains(name)) && error.contains("more digits"), "{error}");
+    assert!(packages::find_by_prefix(&bench.store, &names[0]).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn packages_are_found_by_the_first_digits_of_their_digest() {
     let bench = Bench::new().await;
     let (one, two) = (shop(1), shop(2));

@@ -42,6 +42,15 @@ fn no_seed_breaks_a_rule_and_every_rollout_ends() {
 }
 
 #[test]
+fn the_database_holds_what_was_decided_and_heard() {
+    for seed in 0..number("SLUICE_SIM_STORED_SEEDS").unwrap_or(40) {
+        if let Err(log) = Sim::new(seed, plan).journalled().run() {
+            panic!("seed {seed}:\n{log}");
+        }
+    }
+}
+
+#[test]
 fn one_seed_is_one_run() {
     for seed in [1, 17, 4_711] {
         assert_eq!(Sim::new(seed, plan).run(), Sim::new(seed, plan).run());

@@ -279,15 +279,28 @@ pub(crate) fn is_settled(observed: Option<&Observed>, package: &Digest) -> bool 
     })
 }
 
-/// Returns the newest report of every application on a host.
-pub(crate) async fn reports_of(store: &Store, host: &HostName) -> Result<Vec<Report>, store::Error> {
-    let rows = sqlx::query("SELECT app, report FROM reports WHERE host = $1 ORDER BY app")
-        .bind(host.as_str())
-        .fetch_all(store.read())
-        .await?;
+/// Returns the newest report of every application, on one host or on all.
+pub(crate) async fn reports(
+    store: &Store,
+    host: Option<&HostName>,
+) -> Result<Vec<(HostName, Report)>, store::Error> {
+    let rows = match host {
+        Some(host) => {
+            sqlx::query("SELECT host, app, report FROM reports WHERE host = $1 ORDER BY app")
+                .bind(host.as_str())
+                .fetch_all(store.read())
+                .await?
+        }
+        None => {
+            sqlx::query("SELECT host, app, report FROM reports ORDER BY host, app")
+                .fetch_all(store.read())
+                .await?
+        }
+    };
     let report = |row: &AnyRow| {
         let app = store::parse("reports.app", row.try_get("app")?)?;
-        text::to_report("reports.report", &app, row.try_get("report")?)
+        let host = store::parse("reports.host", row.try_get("host")?)?;
+        Ok((host, text::to_report("reports.report", &app, row.try_get("report")?)?))
     };
     rows.iter().map(report).collect()
 }

@@ -62,7 +62,7 @@ pub(crate) async fn record(
     let same = before.as_ref().filter(|(old, since)| Observed::of(old.clone(), *since).is_like(&observed));
     let since = same.map_or(now, |(_, since)| *since);
     let recorded = if same.is_some() { Recorded::Progress } else { Recorded::News };
-    write(tx, host, report, since, now, order.as_ref().map(|(rollout, _)| rollout)).await?;
+    write(tx, host, report, since, now, order.as_ref()).await?;
     let from = before.and_then(|(old, _)| old.current);
     if from.as_ref().map(|from| from.package) != report.current.as_ref().map(|to| to.package) {
         history::append(tx, line(host, report, from, order, now)).await?;
@@ -101,7 +101,7 @@ async fn write(
     report: &Report,
     since: Timestamp,
     now: Timestamp,
-    rollout: Option<&RolloutId>,
+    order: Option<&(RolloutId, Target)>,
 ) -> Result<(), store::Error> {
     let body = text::from_report(report)?;
     sqlx::query(
@@ -119,15 +119,41 @@ async fn write(
     .bind(body.clone())
     .execute(&mut **tx)
     .await?;
-    if let Some(rollout) = rollout {
-        sqlx::query("UPDATE rollout_hosts SET report = $1 WHERE host = $2 AND rollout = $3")
-            .bind(body)
-            .bind(host.as_str())
-            .bind(rollout.as_str())
-            .execute(&mut **tx)
-            .await?;
-    }
+    let Some((rollout, target)) = order else { return Ok(()) };
+    let output = match target {
+        Target::Restore { .. } | Target::Remove if report.hook_output.is_none() => {
+            output_before(tx, host, rollout, report).await?
+        }
+        Target::Stage | Target::Activate { .. } | Target::Restore { .. } | Target::Remove => None,
+    };
+    let body = match output {
+        Some(output) => text::from_report(&Report { hook_output: Some(output), ..report.clone() })?,
+        None => body,
+    };
+    sqlx::query("UPDATE rollout_hosts SET report = $1 WHERE host = $2 AND rollout = $3")
+        .bind(body)
+        .bind(host.as_str())
+        .bind(rollout.as_str())
+        .execute(&mut **tx)
+        .await?;
     Ok(())
+}
+
+/// Returns what a hook had printed before the host was told to go back: that is what people look for afterwards.
+async fn output_before(
+    tx: &mut Transaction,
+    host: &HostName,
+    rollout: &RolloutId,
+    report: &Report,
+) -> Result<Option<String>, store::Error> {
+    let row = sqlx::query("SELECT report FROM rollout_hosts WHERE host = $1 AND rollout = $2")
+        .bind(host.as_str())
+        .bind(rollout.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let before: Option<String> = row.map_or(Ok(None), |row| row.try_get("report"))?;
+    let Some(before) = before else { return Ok(None) };
+    Ok(text::to_report("rollout_hosts.report", &report.app, &before)?.hook_output)
 }
 
 fn line(

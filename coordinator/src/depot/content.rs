@@ -1,0 +1,235 @@
+//! The `Content` service: plans and frames for hosts, on connections that are paced and counted from the first call on.
+//!
+//! Invariant: a host is sent only what a standing order of its own names. Frames are read in bounded pieces as the
+//! connection takes them, so that a slow host costs a few hundred KiB and no task of its own.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use sluice_common::caps;
+use sluice_common::digest::Digest;
+use sluice_common::name::HostName;
+use sluice_common::units::ByteRate;
+use sluice_proto::convert::{self, Invalid};
+use sluice_proto::v1;
+use sluice_proto::v1::content_server::Content;
+use sluice_proto::v1::plan_part::Part;
+use tonic::{Request, Response, Status};
+
+use super::objects::{Kind, Name, ObjectError};
+use super::plans::{Plans, ServedPlan};
+use super::service::pieces;
+use crate::access::Caller;
+use crate::fleet::Fleet;
+use crate::listener::Peer;
+use crate::{rollout, store};
+
+/// Bytes read from the object store at a time: eight messages.
+const READ_BYTES: u64 = 8 * caps::CONTENT_MESSAGE_BYTES as u64;
+
+/// Knows what hosts are ordered to have.
+#[async_trait]
+pub trait OrderBook: Send + Sync + 'static {
+    /// Says whether a standing order of `host` names `package`.
+    async fn may_fetch(&self, host: &HostName, package: &Digest) -> Result<bool, store::Error>;
+}
+
+#[async_trait]
+impl OrderBook for rollout::Handle {
+    async fn may_fetch(&self, host: &HostName, package: &Digest) -> Result<bool, store::Error> {
+        Self::may_fetch(self, host, package).await
+    }
+}
+
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+#[derive(Clone)]
+pub struct ContentService {
+    plans: Arc<Plans>,
+    orders: Arc<dyn OrderBook>,
+    fleet: Fleet,
+}
+
+impl ContentService {
+    /// Makes the service.
+    pub fn new(plans: Arc<Plans>, orders: Arc<dyn OrderBook>, fleet: Fleet) -> Self {
+        Self { plans, orders, fleet }
+    }
+
+    /// Lets a host have `target`, by its orders, and makes its connection one of content.
+    async fn admit<T>(
+        &self,
+        request: &Request<T>,
+        target: Digest,
+        agent_limit: u64,
+    ) -> Result<HostName, Status> {
+        let host = Caller::of(request)?.host()?.clone();
+        let limit = ByteRate::from_bytes_per_second(agent_limit);
+        self.fleet.admit_content(Peer::of(request)?, &host, limit)?;
+        if !self.orders.may_fetch(&host, &target).await? {
+            tracing::warn!(host.id = %host, package = %target, "a host asked for a package that it is not ordered to have");
+            return Err(Status::permission_denied(format!("no order of this host names package {target}")));
+        }
+        Ok(host)
+    }
+}
+
+impl std::fmt::Debug for ContentService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContentService").finish_non_exhaustive()
+    }
+}
+
+#[tonic::async_trait]
+impl Content for ContentService {
+    type GetPlanStream = Messages<v1::PlanPart>;
+
+    async fn get_plan(
+        &self,
+        request: Request<v1::PlanRequest>,
+    ) -> Result<Response<Self::GetPlanStream>, Status> {
+        let v1::PlanRequest { target, bases, limit_bytes_per_second } = request.get_ref();
+        let target = convert::digest("target", target)?;
+        let offered: Vec<Digest> =
+            bases.iter().map(|base| convert::digest("bases", base)).collect::<Result<_, Invalid>>()?;
+        let host = self.admit(&request, target, *limit_bytes_per_second).await?;
+        let plan = plan_for(&self.plans, target, &offered).await?;
+        tracing::debug!(host.id = %host, package = %target, bytes = plan.wire_bytes(), "plan served");
+        Ok(Response::new(Box::pin(plan_parts(&plan))))
+    }
+
+    type FetchStream = Messages<v1::FrameData>;
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
+        let v1::FetchRequest { target, base, frames: _, limit_bytes_per_second } = request.get_ref();
+        let (target, base) = (convert::digest("target", target)?, convert::optional_digest("base", base)?);
+        let host = self.admit(&request, target, *limit_bytes_per_second).await?;
+        let frames = request.into_inner().frames;
+        Ok(Response::new(Box::pin(fetch(&self.plans, host, base, target, frames).await?)))
+    }
+}
+
+/// Returns the plan from the best of the offered bases.
+pub(super) async fn plan_for(
+    plans: &Arc<Plans>,
+    target: Digest,
+    offered: &[Digest],
+) -> Result<Arc<ServedPlan>, Status> {
+    let base = plans.choose_base(target, offered).await.map_err(|error| Status::from(&error))?;
+    plans.get(base, target).await.map_err(|error| Status::from(&*error))
+}
+
+/// Cuts a plan into messages: header, manifest, plan.
+pub(super) fn plan_parts(plan: &ServedPlan) -> impl Stream<Item = Result<v1::PlanPart, Status>> + use<> {
+    let header = v1::PlanHeader {
+        base: plan.base.map(|base| base.as_bytes().to_vec()).unwrap_or_default(),
+        manifest_len: plan.manifest_frame.len() as u64,
+        plan_len: plan.plan_bytes.len() as u64,
+    };
+    let manifest = pieces(plan.manifest_frame.clone()).map(|piece| Part::Manifest(piece.to_vec()));
+    let bytes = pieces(plan.plan_bytes.clone()).map(|piece| Part::Plan(piece.to_vec()));
+    let parts = std::iter::once(Part::Header(header)).chain(manifest).chain(bytes);
+    stream::iter(parts).map(|part| Ok(v1::PlanPart { part: Some(part) }))
+}
+
+/// Returns the messages of the frames wanted. Frames must belong to the plan from `base` to `target`.
+pub(super) async fn fetch(
+    plans: &Arc<Plans>,
+    host: HostName,
+    base: Option<Digest>,
+    target: Digest,
+    wanted: Vec<v1::FrameWanted>,
+) -> Result<impl Stream<Item = Result<v1::FrameData, Status>> + Send + use<>, Status> {
+    let plan = plans.get(base, target).await.map_err(|error| Status::from(&*error))?;
+    let mut queue = VecDeque::with_capacity(wanted.len());
+    for (number, v1::FrameWanted { digest, offset }) in wanted.into_iter().enumerate() {
+        let digest = convert::digest("frames.digest", &digest)?;
+        let len = plan.frame_len(&digest).ok_or_else(|| {
+            Status::not_found(format!(
+                "frame {digest} is not in this plan, or no longer; ask for the plan again"
+            ))
+        })?;
+        if offset > len {
+            let reason = format!("frame {digest} has {len} bytes, {offset} is beyond its end");
+            return Err(Invalid::new("frames.offset", reason).into());
+        }
+        queue.push_back(Sending { number: number as u32, digest, offset, len });
+    }
+    let frames = FrameStream { plans: plans.clone(), plan, host, queue, open: None, read: Bytes::new() };
+    Ok(stream::try_unfold(
+        frames,
+        |mut frames| async move { Ok(frames.next().await?.map(|data| (data, frames))) },
+    ))
+}
+
+/// A frame on its way to a host.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    number: u32,
+    digest: Digest,
+    offset: u64,
+    len: u64,
+}
+
+/// The frames of one `Fetch`, read as they are sent.
+struct FrameStream {
+    plans: Arc<Plans>,
+    plan: Arc<ServedPlan>,
+    host: HostName,
+    queue: VecDeque<Sending>,
+    open: Option<Sending>,
+    /// Read and not yet sent, of the open frame.
+    read: Bytes,
+}
+
+impl FrameStream {
+    async fn next(&mut self) -> Result<Option<v1::FrameData>, Status> {
+        loop {
+            let Some(sending) = self.open.as_mut() else {
+                let Some(next) = self.queue.pop_front() else { return Ok(None) };
+                self.open(next).await?;
+                continue;
+            };
+            if self.read.is_empty() && sending.offset == sending.len {
+                self.open = None;
+                continue;
+            }
+            if self.read.is_empty() {
+                let range = sending.offset..sending.len.min(sending.offset + READ_BYTES);
+                sending.offset = range.end;
+                let digest = sending.digest;
+                self.read = self.read(digest, range).await?;
+            }
+            let frame = self.open.as_ref().map_or(0, |sending| sending.number);
+            let data = self.read.split_to(self.read.len().min(caps::CONTENT_MESSAGE_BYTES));
+            return Ok(Some(v1::FrameData { frame, data }));
+        }
+    }
+
+    /// Opens a frame: sound, or made so, before its first byte is sent.
+    async fn open(&mut self, sending: Sending) -> Result<(), Status> {
+        if sending.offset == 0 {
+            self.plans.begin_frame(&self.host, sending.digest);
+        }
+        let sound = self.plans.ensure_frame(&self.plan, sending.digest).await;
+        sound.map_err(|error| Status::from(&*error))?;
+        self.open = Some(sending);
+        Ok(())
+    }
+
+    async fn read(&self, frame: Digest, range: std::ops::Range<u64>) -> Result<Bytes, Status> {
+        match self.plans.depot().objects.range(Name(Kind::Frame, frame), range).await {
+            Ok(bytes) => Ok(bytes),
+            Err(ObjectError::Missing { .. } | ObjectError::Short { .. }) => {
+                self.plans.doubt_frame(&frame);
+                Err(Status::unavailable(format!("frame {frame} was damaged in the depot; ask again")))
+            }
+            Err(error @ ObjectError::Store { .. }) => Err(error.into()),
+        }
+    }
+}

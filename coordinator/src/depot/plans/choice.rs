@@ -1,0 +1,103 @@
+//! Which of the packages that a host has makes the best base.
+
+use std::sync::{Arc, PoisonError};
+
+use sluice_common::digest::Digest;
+use sluice_common::manifest::Manifest;
+use sluice_common::transfer;
+
+use super::Plans;
+use crate::depot::packages::{self, LoadError};
+use crate::store;
+
+/// Bases looked at: a host keeps three releases and what it is staging.
+const BASES_MAX: usize = 8;
+/// What a byte that travels against a base weighs, in sixteenths of one that travels plain: compiled files of
+/// neighbouring releases shrink to a tenth of their plain size and less.
+const AGAINST_SIXTEENTHS: u64 = 2;
+
+/// Estimates what travels from `base` to `target`, in sixteenths of plain bytes.
+fn estimate(base: &Manifest, target: &Manifest) -> u64 {
+    let weight = |against: bool| if against { AGAINST_SIXTEENTHS } else { 16 };
+    let frames = transfer::plan(Some(base), target);
+    frames.iter().map(|frame| frame.raw_len() * weight(!frame.base.is_empty())).sum()
+}
+
+impl Plans {
+    /// Returns the best of the packages that a host offers, best first as the host sees it: the first of those with the
+    /// smallest estimate. Packages that the depot does not know, or no longer has undamaged, are passed over.
+    pub async fn choose_base(
+        &self,
+        target: Digest,
+        offered: &[Digest],
+    ) -> Result<Option<Digest>, super::PlanError> {
+        let mut best: Option<(u64, Digest)> = None;
+        for base in offered.iter().take(BASES_MAX) {
+            if let Some(estimate) = self.estimate(*base, target).await?
+                && best.is_none_or(|(least, _)| estimate < least)
+            {
+                best = Some((estimate, *base));
+            }
+        }
+        Ok(best.map(|(_, base)| base))
+    }
+
+    async fn estimate(&self, base: Digest, target: Digest) -> Result<Option<u64>, super::PlanError> {
+        let known = self.estimates.lock().unwrap_or_else(PoisonError::into_inner).get(&(base, target));
+        if known.is_some() {
+            return Ok(known);
+        }
+        if !self.is_known(&base).await? {
+            return Ok(None);
+        }
+        let from = match self.depot.package(base).await {
+            Ok(package) => package,
+            Err(LoadError::Unknown(_) | LoadError::Damaged { .. }) => return Ok(None),
+            Err(error @ (LoadError::Object(_) | LoadError::Store(_))) => return Err(error.into()),
+        };
+        let to = self.depot.package(target).await?;
+        let estimating = tokio::task::spawn_blocking(move || estimate(&from.manifest, &to.manifest));
+        let estimate = estimating.await.expect("planning does not panic");
+        self.estimates.lock().unwrap_or_else(PoisonError::into_inner).insert((base, target), estimate, 1);
+        Ok(Some(estimate))
+    }
+
+    async fn is_known(&self, package: &Digest) -> Result<bool, store::Error> {
+        Ok(packages::find(&self.depot.store, package).await?.is_some())
+    }
+
+    /// Returns the depot whose plans these are.
+    pub fn depot(&self) -> &Arc<crate::depot::Depot> {
+        &self.depot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_common::manifest::{Entry, EntryKind, FileEntry};
+
+    fn manifest(files: &[(&str, &str, u64)]) -> Manifest {
+        let file = |content: &str, size| FileEntry {
+            executable: false,
+            size,
+            digest: Digest::of(content.as_bytes()),
+        };
+        let entry = |(path, content, size): &(&str, &str, u64)| Entry {
+            path: path.parse().unwrap(),
+            kind: EntryKind::File(file(content, *size)),
+        };
+        Manifest::new(files.iter().map(entry).collect()).unwrap()
+    }
+
+    #[test]
+    fn what_a_base_shares_counts_most_and_what_it_resembles_comes_next() {
+        let target = manifest(&[("a", "a2", 1000), ("b", "b", 1000)]);
+        let same = estimate(&target, &target);
+        let shares = estimate(&manifest(&[("b", "b", 1000)]), &target);
+        let resembles = estimate(&manifest(&[("a", "a1", 1000), ("b", "b", 1000)]), &target);
+        let nothing = estimate(&manifest(&[("z", "z", 1000)]), &target);
+        assert_eq!(same, 0);
+        assert!(same < resembles && resembles < shares && shares < nothing);
+    }
+}

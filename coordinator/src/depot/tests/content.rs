@@ -1,0 +1,91 @@
+//! The `Content` service: who is let in, and what a host is told.
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use sluice_common::identity::{Principal, Role};
+use sluice_common::name::HostName;
+use sluice_proto::v1::content_server::Content;
+use tonic::{Code, Request};
+
+use super::plans::host;
+use super::*;
+use crate::access::Caller;
+use crate::depot::content::{ContentService, OrderBook};
+use crate::depot::plans::Plans;
+use crate::fleet::{self, Fleet};
+use crate::listener::Peer;
+use crate::store::{self, Actor};
+
+/// Orders one host to have one package.
+struct OneOrder(Digest);
+
+#[async_trait]
+impl OrderBook for OneOrder {
+    async fn may_fetch(&self, to: &HostName, package: &Digest) -> Result<bool, store::Error> {
+        Ok(*to == host() && *package == self.0)
+    }
+}
+
+fn called_by<T>(principal: Principal, message: T) -> Request<T> {
+    let role = matches!(principal, Principal::Operator(_)).then_some(Role::Admin);
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Caller { principal, role });
+    request.extensions_mut().insert(Peer {
+        address: "127.0.0.1:1".parse().unwrap(),
+        certificate: None,
+        pacing: Default::default(),
+        meter: Default::default(),
+    });
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_gets_what_it_is_ordered_to_have_and_nothing_else() {
+    let bench = Bench::new().await;
+    let (one, two) = (shop(1), shop(2));
+    bench.push(&one).await.unwrap();
+    bench.push(&two).await.unwrap();
+    let mut tx = bench.store.begin(Actor::console()).await.unwrap();
+    let (site, labels, now) = ("berlin".parse().unwrap(), Default::default(), jiff::Timestamp::now());
+    fleet::insert_host(&mut tx, &host(), &site, &labels, now).await.unwrap();
+    tx.commit_observation().await.unwrap();
+    let fleet = Fleet::open(bench.store.clone(), None).await.unwrap();
+    let plans = Plans::new(bench.depot.clone());
+    let service = ContentService::new(plans, Arc::new(OneOrder(two.digest)), fleet);
+    let plan = |target: &Parcel| v1::PlanRequest {
+        target: target.digest.as_bytes().to_vec(),
+        bases: vec![one.digest.as_bytes().to_vec()],
+        limit_bytes_per_second: 0,
+    };
+    for (principal, target) in [
+        (Principal::Host(host()), &one),
+        (Principal::Operator("alice".parse().unwrap()), &two),
+        (Principal::Coordinator, &two),
+    ] {
+        let Err(refused) = service.get_plan(called_by(principal, plan(target))).await else {
+            panic!("let in")
+        };
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+    let parts = service.get_plan(called_by(Principal::Host(host()), plan(&two))).await.unwrap();
+    let parts: Vec<v1::PlanPart> = parts.into_inner().try_collect().await.unwrap();
+    let Some(v1::plan_part::Part::Header(header)) = &parts[0].part else { panic!("header first") };
+    assert_eq!(header.base, one.digest.as_bytes());
+    let total = |of: fn(&v1::plan_part::Part) -> usize| -> u64 {
+        parts.iter().filter_map(|part| part.part.as_ref()).map(of).sum::<usize>() as u64
+    };
+    use v1::plan_part::Part;
+    let manifest = |part: &Part| if let Part::Manifest(bytes) = part { bytes.len() } else { 0 };
+    let plan_len = |part: &Part| if let Part::Plan(bytes) = part { bytes.len() } else { 0 };
+    assert_eq!((total(manifest), total(plan_len)), (header.manifest_len, header.plan_len));
+    let fetch = v1::FetchRequest {
+        target: one.digest.as_bytes().to_vec(),
+        base: Vec::new(),
+        frames: Vec::new(),
+        limit_bytes_per_second: 0,
+    };
+    let Err(refused) = service.fetch(called_by(Principal::Host(host()), fetch)).await else {
+        panic!("let in")
+    };
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}

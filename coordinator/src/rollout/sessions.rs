@@ -1,0 +1,78 @@
+//! What sessions of hosts need of the rollouts: where reports go, where orders come from.
+
+use async_trait::async_trait;
+use sluice_common::caps;
+use sluice_common::name::{AppName, HostName};
+use sluice_common::order::{Desired, Installed, Order, Report, Stage};
+use sluice_common::release::SignedRelease;
+use tokio::sync::oneshot;
+
+use super::handle::Handle;
+use super::model::Target;
+use super::recorder::Record;
+use super::store::{self as tables, Standing};
+use crate::depot::releases;
+use crate::fleet::RolloutSink;
+use crate::store::{self, Store};
+
+#[async_trait]
+impl RolloutSink for Handle {
+    async fn record_report(&self, host: &HostName, report: Report) -> Result<(), store::Error> {
+        let (done, answer) = oneshot::channel();
+        let stopped = || store::Error::Database(sqlx::Error::PoolClosed);
+        let record = Record { host: host.clone(), report, done };
+        self.shared.reports.send(record).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    async fn standing_orders(&self, host: &HostName) -> Result<Vec<Order>, store::Error> {
+        let mut orders = Vec::new();
+        for standing in tables::standing(self.store(), host).await? {
+            if standing.state.delivers(&standing.target) {
+                orders.extend(order(self.store(), host, standing).await?);
+            }
+        }
+        Ok(orders)
+    }
+
+    async fn latest_reports(&self, host: Option<&HostName>) -> Result<Vec<(HostName, Report)>, store::Error> {
+        tables::reports(self.store(), host).await
+    }
+
+    fn host_changed(&self, host: &HostName) {
+        self.shared.host_changed(host);
+    }
+}
+
+async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Option<Order>, store::Error> {
+    let Standing { app, generation, rollout, target, wanted, state: _ } = standing;
+    let stage = match target {
+        Target::Stage => Stage::Staged,
+        Target::Activate { .. } | Target::Restore { .. } | Target::Remove => Stage::Active,
+    };
+    let desired = match wanted {
+        None => Desired::Absent,
+        Some(wanted) => {
+            let Some(release) = release_of(store, &app, &wanted).await? else {
+                tracing::error!(host.id = %host, app = %app, release = %wanted.version, "order withheld: its release is not registered here");
+                return Ok(None);
+            };
+            Desired::Release { stage, release, package: wanted.package }
+        }
+    };
+    Ok(Some(Order { app, generation, rollout, desired, ttl: caps::ORDER_TTL }))
+}
+
+/// Finds the signed release of an installed package: that of its version, else any that brings the package.
+async fn release_of(
+    store: &Store,
+    app: &AppName,
+    installed: &Installed,
+) -> Result<Option<SignedRelease>, store::Error> {
+    let named = releases::get(store, app, &installed.version).await?;
+    match named.filter(|signed| signed.release.packages.values().any(|package| *package == installed.package))
+    {
+        Some(signed) => Ok(Some(signed)),
+        None => releases::by_package(store, app, &installed.package).await,
+    }
+}
