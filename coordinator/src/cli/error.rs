@@ -43,16 +43,16 @@ pub(super) fn context(message: impl ToString, hint: impl ToString) -> Advice {
 /// Formats an error with its causes and its hint; several lines, without a last line break.
 pub(super) fn render(error: &anyhow::Error) -> String {
     let mut text = String::from("error: ");
-    let mut last = String::new();
-    for (depth, cause) in causes(error).into_iter().enumerate() {
+    let causes = causes(error);
+    for (depth, cause) in causes.iter().enumerate() {
         if depth > 0 {
             text.push_str("\n  because: ");
         }
         // Messages of several lines, such as a parser's, keep their shape.
-        text.push_str(&output::clean(&cause).replace('\n', "\n    "));
-        last = cause;
+        text.push_str(&output::clean(cause).replace('\n', "\n    "));
     }
-    if let Some(hint) = hint(error).filter(|hint| *hint != last) {
+    let says_what_to_do = causes.last().is_some_and(|cause| cause.contains("sluice "));
+    if let Some(hint) = hint(error, says_what_to_do) {
         let _ = write!(text, "\nhint: {}", output::clean(&hint).replace('\n', "\n      "));
     }
     text
@@ -168,14 +168,15 @@ fn describe_io(error: &io::Error) -> String {
 pub(super) const LOG_IN: &str = "ask an administrator for a token (sluice token create --operator NAME --role ROLE), \
                       then run sluice login ADDRESS --token-file FILE";
 
-/// Returns what the reader can do: firm advice, else what the innermost known cause asks for, else general advice.
-fn hint(error: &anyhow::Error) -> Option<String> {
+/// Returns what the reader can do: firm advice, else what the innermost known cause asks for, else general advice,
+/// unless the error `says_what_to_do` itself.
+fn hint(error: &anyhow::Error, says_what_to_do: bool) -> Option<String> {
     let advice = error.downcast_ref::<Advice>().map(|advice| (advice.yields, advice.hint.clone()));
     let causes: Vec<&(dyn Error + 'static)> = error.chain().collect();
     let specific = || causes.iter().rev().find_map(|cause| hint_for(*cause));
     match advice {
         Some((false, hint)) => Some(hint),
-        Some((true, hint)) => specific().or(Some(hint)),
+        Some((true, hint)) => specific().or((!says_what_to_do).then_some(hint)),
         None => specific(),
     }
 }
@@ -308,6 +309,13 @@ mod tests {
             let text = text(anyhow::Error::from(status).context(advice));
             assert!(text.lines().last().unwrap().contains(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn general_advice_is_not_given_where_the_coordinator_gave_better() {
+        let refusal = Status::failed_precondition("r1 is under way; see: sluice rollout show r1");
+        let text = text(anyhow::Error::from(refusal).context(context("cannot start", "list")));
+        assert!(text.ends_with("see: sluice rollout show r1"), "{text}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use sluice_proto::transport::client::Dial;
 use sluice_proto::transport::credentials::NewKey;
 use sluice_proto::transport::tls;
 use sluice_proto::v1;
+use tonic::{Code, Status};
 use v1::enrollment_client::EnrollmentClient;
 
 use super::Context;
@@ -59,16 +60,15 @@ pub(super) async fn login(context: &Context, args: LoginArgs) -> anyhow::Result<
     whoami(context, Some(&address)).await
 }
 
-fn refused(status: tonic::Status) -> anyhow::Error {
-    let is_token = matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied);
-    let error = anyhow::Error::from(status);
-    if !is_token {
-        return error.context("cannot enrol");
+fn refused(status: Status) -> anyhow::Error {
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => anyhow::Error::msg(status.message().to_owned())
+            .context(insist(
+                "the token was not accepted",
+                "a token holds for one use and a short time; ask for a new one, made for an operator",
+            )),
+        _ => anyhow::Error::from(status).context("cannot enrol"),
     }
-    error.context(insist(
-        "the token was not accepted",
-        "a token holds for one use and a short time; ask for a new one, made for an operator",
-    ))
 }
 
 /// Shows the caller's identity, as the coordinator sees it.

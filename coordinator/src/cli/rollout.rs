@@ -19,7 +19,7 @@ use super::exit::Exit;
 use super::output::{moment, or_dash, table};
 use super::view::rollout::{HistoryEntry, Outcome, Rollout};
 use super::view::{Installed, short};
-use super::watch::{self, Goal};
+use super::watch::{self, Goal, Watch};
 
 #[derive(Serialize)]
 struct Rollouts {
@@ -38,7 +38,8 @@ pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::R
         RolloutCommand::List { app, limit } => list(context, &coordinator, app, limit).await,
         RolloutCommand::Show { id } => show(context, &coordinator, &id).await,
         RolloutCommand::Watch { id, timeout } => {
-            watch::follow(context, &coordinator, id.as_str(), Goal::Update, timeout).await
+            let watch = Watch { id: id.as_str(), goal: Goal::Update, timeout, since_revision: 0 };
+            watch::follow(context, &coordinator, watch).await
         }
         RolloutCommand::Pause { id, reason } => {
             let request = v1::PauseRolloutRequest { id: id.to_string(), reason };
@@ -163,7 +164,8 @@ async fn begun(
         context.output.note(format_args!("watch it with sluice rollout watch {}", rollout.id));
         return Ok(Exit::Success);
     }
-    watch::follow(context, coordinator, &rollout.id, goal, watch.timeout).await
+    let watch = Watch { id: &rollout.id, goal, timeout: watch.timeout, since_revision: rollout.revision };
+    watch::follow(context, coordinator, watch).await
 }
 
 async fn list(

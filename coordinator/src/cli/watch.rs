@@ -45,6 +45,16 @@ pub(super) enum Goal {
     RollBack,
 }
 
+/// What is to be watched, and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watch<'a> {
+    pub(super) id: &'a str,
+    pub(super) goal: Goal,
+    pub(super) timeout: Option<Duration>,
+    /// The revision that the watcher's own command made: what is older is no news, least of all an end.
+    pub(super) since_revision: u64,
+}
+
 /// Says how watching ends in `state`; nothing while the rollout goes on.
 fn exit_for(state: State, goal: Goal) -> Option<Exit> {
     match (state, goal) {
@@ -67,15 +77,19 @@ enum Ended {
 pub(super) async fn follow(
     context: &Context,
     coordinator: &Coordinator,
-    id: &str,
-    goal: Goal,
-    timeout: Option<Duration>,
+    watch: Watch<'_>,
 ) -> anyhow::Result<Exit> {
+    let Watch { id, goal, timeout, since_revision } = watch;
     // Without a limit: a moment that no watcher lives to see.
     let limit = timeout.unwrap_or(Duration::from_secs(10 * 365 * 24 * 3600));
     let deadline = Instant::now() + limit;
-    let mut watcher =
-        Watcher { reporter: Reporter::new(context.output), goal, last: None, heard: Instant::now() };
+    let mut watcher = Watcher {
+        reporter: Reporter::new(context.output),
+        goal,
+        since_revision,
+        last: None,
+        heard: Instant::now(),
+    };
     let left = tokio::select! {
         biased;
         pressed = tokio::signal::ctrl_c() => {
@@ -105,6 +119,7 @@ pub(super) fn full_text(rollout: &Rollout, now: Timestamp) -> String {
 struct Watcher {
     reporter: Reporter,
     goal: Goal,
+    since_revision: u64,
     last: Option<Rollout>,
     /// When the coordinator was last heard.
     heard: Instant,
@@ -174,6 +189,9 @@ impl Watcher {
 
     fn take(&mut self, rollout: Rollout) -> anyhow::Result<Option<Exit>> {
         self.heard = Instant::now();
+        if rollout.revision < self.since_revision {
+            return Ok(None);
+        }
         let exit = exit_for(rollout.state, self.goal);
         self.reporter.update(self.last.as_ref(), &rollout)?;
         if let Some(exit) = exit {

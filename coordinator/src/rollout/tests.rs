@@ -21,6 +21,8 @@ use crate::depot::releases;
 use crate::fleet::RolloutSink;
 use crate::store::{Actor, Schema, Store};
 
+mod service;
+
 /// A version that hosts take back by themselves.
 const BAD: &str = "3";
 
@@ -37,7 +39,8 @@ struct PaperHost {
     current: Option<Installed>,
     phase: Option<Phase>,
     reason: Option<String>,
-    is_silent: bool,
+    /// Whether it takes orders to stage alone.
+    is_stubborn: bool,
 }
 
 impl Hosts for Paper {
@@ -55,7 +58,7 @@ impl Hosts for Paper {
         let now = Clock::of_process().now();
         let since = now - Duration::from_secs(3_600);
         let hosts = self.hosts.lock().unwrap();
-        hosts.get(host).filter(|host| !host.is_silent).map(|_| Contact { since, last: now })
+        hosts.get(host).map(|_| Contact { since, last: now })
     }
 
     fn notify_orders(&self, _: &HostName) {}
@@ -78,7 +81,8 @@ impl Paper {
     fn obey(&self, name: &HostName, order: &Order) -> Option<Report> {
         let mut hosts = self.hosts.lock().unwrap();
         let host = hosts.get_mut(name).unwrap();
-        if host.is_silent || order.generation < host.generation {
+        let switches = !matches!(order.desired, Desired::Release { stage: Stage::Staged, .. });
+        if order.generation < host.generation || (host.is_stubborn && switches) {
             return None;
         }
         if order.generation > host.generation {
@@ -326,15 +330,13 @@ async fn operators_pause_resume_abort_and_roll_back() {
 async fn an_order_of_an_aborted_rollout_no_longer_goes_out() {
     let world = World::new(2).await;
     let at_once = Spec { strategy: Strategy::AllAtOnce, max_unavailable: Share::Count(2), ..spec() };
+    let stubborn: HostName = "h2".parse().unwrap();
+    world.paper.hosts.lock().unwrap().get_mut(&stubborn).unwrap().is_stubborn = true;
     let id = world.start("1", at_once).await.unwrap();
-    let silent = "h2".parse().unwrap();
-    world.until(&id, |s| s.hosts[1].report.is_some()).await;
-    world.paper.hosts.lock().unwrap().get_mut(&silent).unwrap().is_silent = true;
-    world.handle.host_changed(&silent);
+    world.until(&id, |s| s.hosts[1].outcome == Outcome::Ordered).await;
+    assert_eq!(world.handle.standing_orders(&stubborn).await.unwrap().len(), 1);
     world.command(&id, Command::Abort { reason: "by alice".into() }).await.unwrap();
-    world.paper.hosts.lock().unwrap().get_mut(&silent).unwrap().is_silent = false;
-    assert_eq!(world.handle.standing_orders(&silent).await.unwrap(), []);
-    assert!(!world.paper.versions().ends_with('1'), "{}", world.paper.versions());
+    assert_eq!(world.handle.standing_orders(&stubborn).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -410,4 +412,41 @@ async fn reports_are_believed_in_order_but_for_the_first_of_a_session() {
     world.handle.host_changed(&host);
     assert_eq!(tell(report(5, 1, Phase::Failed)).await.phase, Phase::Failed);
     assert_eq!(tell(report(5, 1, Phase::Active)).await.phase, Phase::Failed);
+}
+
+#[tokio::test]
+async fn of_two_writers_one_starts_over() {
+    let world = World::new(1).await;
+    let by = "alice".parse().unwrap();
+    let candidate = Candidate {
+        host: "h9".parse().unwrap(),
+        site: "berlin".parse().unwrap(),
+        platform: Platform::any(),
+        package: Digest::of(b"1"),
+        settled: false,
+    };
+    let version = "1".parse().unwrap();
+    let now = Clock::of_process().now();
+    let id = "r1".parse().unwrap();
+    let mut rollout = Rollout::new(id, app(), version, spec(), vec![vec![candidate]], by, now);
+    let mut tx = world.store.begin(Actor::console()).await.unwrap();
+    store::insert(&mut tx, &rollout, 1).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut commit = async |revision, generation| {
+        let action = Action::Order { member: 0, generation: Generation(generation), target: Target::Stage };
+        rollout.apply(&action, now);
+        let mut tx = world.store.begin(Actor::coordinator()).await.unwrap();
+        let done = store::commit(&mut tx, &rollout, revision, &[action], now).await;
+        match done {
+            Ok(()) => tx.commit().await.is_ok(),
+            Err(store::CommitError::Conflict) => false,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(commit(1, 4).await);
+    assert!(!commit(1, 5).await, "planned on a revision that is gone");
+    assert!(!commit(2, 4).await, "a generation that was given");
+    assert!(!commit(2, 3).await, "an older one");
+    assert!(commit(2, 5).await);
+    assert_eq!(audit::verify(&world.store).await.unwrap().entries, 3 + 3, "3 releases, a start, two commits");
 }

@@ -57,6 +57,8 @@ pub(crate) struct Script {
     pub(crate) spec: Mutex<Option<v1::RolloutSpec>>,
     /// What watchers of a rollout see, one after the other.
     pub(crate) states: Mutex<Vec<v1::Rollout>>,
+    /// What commands are answered; else the first of `states`.
+    pub(crate) answer: Mutex<Option<v1::Rollout>>,
     /// How many watches end after their first state, as if the coordinator had gone.
     pub(crate) breaks: AtomicU32,
     pub(crate) refusal: Mutex<Option<Status>>,
@@ -146,10 +148,13 @@ impl Double {
         self.authority.issue(csr_pem, names, backdated, life)
     }
 
-    fn first_state(&self) -> Result<Option<v1::Rollout>, Status> {
+    fn answer(&self) -> Result<Option<v1::Rollout>, Status> {
         match &*self.script.refusal.lock().unwrap() {
             Some(refusal) => Err(refusal.clone()),
-            None => Ok(self.script.states.lock().unwrap().first().cloned()),
+            None => {
+                let answer = self.script.answer.lock().unwrap().clone();
+                Ok(answer.or_else(|| self.script.states.lock().unwrap().first().cloned()))
+            }
         }
     }
 }
@@ -296,7 +301,7 @@ impl Rollouts for Double {
 
     async fn start(&self, request: Request<v1::StartRolloutRequest>) -> Answer<v1::StartRolloutResponse> {
         *self.script.spec.lock().unwrap() = request.into_inner().spec;
-        Ok(Response::new(v1::StartRolloutResponse { rollout: self.first_state()? }))
+        Ok(Response::new(v1::StartRolloutResponse { rollout: self.answer()? }))
     }
 
     async fn list(&self, _: Request<v1::ListRolloutsRequest>) -> Answer<v1::ListRolloutsResponse> {
@@ -305,11 +310,11 @@ impl Rollouts for Double {
     }
 
     async fn get(&self, _: Request<v1::GetRolloutRequest>) -> Answer<v1::GetRolloutResponse> {
-        Ok(Response::new(v1::GetRolloutResponse { rollout: self.first_state()? }))
+        Ok(Response::new(v1::GetRolloutResponse { rollout: self.answer()? }))
     }
 
     async fn watch(&self, _: Request<v1::WatchRolloutRequest>) -> Answer<Self::WatchStream> {
-        self.first_state()?;
+        self.answer()?;
         let mut states = self.script.states.lock().unwrap().clone();
         let breaks =
             self.script.breaks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
@@ -328,19 +333,19 @@ impl Rollouts for Double {
     }
 
     async fn pause(&self, _: Request<v1::PauseRolloutRequest>) -> Answer<v1::PauseRolloutResponse> {
-        Ok(Response::new(v1::PauseRolloutResponse { rollout: self.first_state()? }))
+        Ok(Response::new(v1::PauseRolloutResponse { rollout: self.answer()? }))
     }
 
     async fn resume(&self, _: Request<v1::ResumeRolloutRequest>) -> Answer<v1::ResumeRolloutResponse> {
-        Ok(Response::new(v1::ResumeRolloutResponse { rollout: self.first_state()? }))
+        Ok(Response::new(v1::ResumeRolloutResponse { rollout: self.answer()? }))
     }
 
     async fn abort(&self, _: Request<v1::AbortRolloutRequest>) -> Answer<v1::AbortRolloutResponse> {
-        Ok(Response::new(v1::AbortRolloutResponse { rollout: self.first_state()? }))
+        Ok(Response::new(v1::AbortRolloutResponse { rollout: self.answer()? }))
     }
 
     async fn roll_back(&self, _: Request<v1::RollBackRolloutRequest>) -> Answer<v1::RollBackRolloutResponse> {
-        Ok(Response::new(v1::RollBackRolloutResponse { rollout: self.first_state()? }))
+        Ok(Response::new(v1::RollBackRolloutResponse { rollout: self.answer()? }))
     }
 
     async fn app_history(&self, _: Request<v1::AppHistoryRequest>) -> Answer<v1::AppHistoryResponse> {

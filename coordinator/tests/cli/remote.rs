@@ -212,6 +212,15 @@ fn every_end_of_a_rollout_has_its_exit_code() {
 }
 
 #[test]
+fn a_state_from_before_the_command_ends_no_watch() {
+    let bench = Bench::logged_in();
+    bench.states(&[RolloutState::Paused, RolloutState::Running, RolloutState::Succeeded]);
+    *bench.double.script.answer.lock().unwrap() = Some(rollout(RolloutState::Running, 2));
+    bench.run(&["rollout", "resume", "r1"]).expect(0);
+    bench.run(&["rollout", "watch", "r1"]).expect(4);
+}
+
+#[test]
 fn a_watch_tells_changes_and_ends_with_a_table() {
     let bench = Bench::logged_in();
     bench.states(&[RolloutState::Running, RolloutState::RolledBack]);

@@ -30,7 +30,11 @@ impl Live {
             self.lines.push(self.screen.add(ProgressBar::new_spinner().with_style(style)));
         }
         for (bar, line) in self.lines.iter().zip(lines) {
-            bar.set_message(self.painted(line));
+            let text = self.painted(line);
+            // Each message is a redraw, so only news is one.
+            if bar.message() != text {
+                bar.set_message(text);
+            }
         }
     }
 
@@ -55,13 +59,6 @@ impl Live {
     pub(super) fn clear(&mut self) {
         for line in self.lines.drain(..) {
             line.finish_and_clear();
-        }
-    }
-
-    /// Leaves the lines as they stand.
-    pub(super) fn finish(&mut self) {
-        for line in self.lines.drain(..) {
-            line.abandon();
         }
     }
 }

@@ -5,11 +5,11 @@ use serde::Serialize;
 
 use super::changes::changes;
 use super::live::Live;
-use super::render::{HOSTS_MAX, Hosts, render};
+use super::render::{HOSTS_MAX, Hosts, Line, Tone, render};
 use super::summary;
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
-use crate::cli::view::rollout::Rollout;
+use crate::cli::view::rollout::{Rollout, State};
 
 /// The last line of JSON: the whole rollout and how watching it ended.
 #[derive(Serialize)]
@@ -79,8 +79,8 @@ impl Reporter {
                 let mut lines = now.map(|now| render(now, Timestamp::now(), Hosts::Some)).unwrap_or_default();
                 lines.insert(
                     0,
-                    super::render::Line {
-                        tone: super::render::Tone::Bad,
+                    Line {
+                        tone: Tone::Bad,
                         text: "connection to the coordinator lost; trying again (hosts keep working)"
                             .to_owned(),
                     },
@@ -100,10 +100,7 @@ impl Reporter {
                 self.output.json(&End { event: "end", exit_code: exit.code(), rollout: Some(rollout) })
             }
             Form::Live(live) => {
-                live.clear();
-                for line in render(rollout, Timestamp::now(), Hosts::None) {
-                    self.output.note(live.painted(&line));
-                }
+                settle(live, self.output, rollout, Hosts::None);
                 self.output.raw(&format!("\n{}", summary::text(rollout)))?;
                 self.next(rollout);
                 Ok(())
@@ -121,7 +118,9 @@ impl Reporter {
         match &mut self.form {
             Form::Json => self.output.json(&End { event: "left", exit_code: exit.code(), rollout }),
             Form::Live(live) => {
-                live.finish();
+                if let Some(rollout) = rollout {
+                    settle(live, self.output, rollout, Hosts::Some);
+                }
                 Ok(())
             }
             Form::Plain => Ok(()),
@@ -130,17 +129,26 @@ impl Reporter {
 
     /// Says what can be done now.
     fn next(&self, rollout: &Rollout) {
-        use crate::cli::view::rollout::State;
         let id = &rollout.id;
         match rollout.state {
             State::Paused => self.output.note(format_args!(
                 "paused: go on with sluice rollout resume {id}, or back with sluice rollout rollback {id}"
             )),
-            State::Failed | State::Aborted => {
-                self.output
-                    .note(format_args!("hosts keep what they have; back with sluice rollout rollback {id}"));
-            }
+            State::Aborted => self
+                .output
+                .note(format_args!("hosts keep what they have; back with sluice rollout rollback {id}")),
+            State::Failed => self
+                .output
+                .note(format_args!("hosts need a look: sluice rollout show {id}, sluice host show NAME")),
             State::Unknown | State::Running | State::RollingBack | State::Succeeded | State::RolledBack => {}
         }
+    }
+}
+
+/// Takes the live view away and prints it once more, to stay.
+fn settle(live: &mut Live, output: Output, rollout: &Rollout, hosts: Hosts) {
+    live.clear();
+    for line in render(rollout, Timestamp::now(), hosts) {
+        output.note(live.painted(&line));
     }
 }

@@ -1,0 +1,127 @@
+//! `Rollouts.*` as operators call it.
+
+use futures::StreamExt;
+use sluice_common::identity::{Principal, Role};
+use sluice_proto::v1;
+use sluice_proto::v1::rollouts_server::Rollouts;
+use tonic::{Code, Request, Status};
+
+use super::{BAD, World};
+use crate::access::Caller;
+use crate::rollout::{Handle, RolloutsService};
+
+fn asked<T>(message: T) -> Request<T> {
+    let principal = Principal::Operator("alice".parse().unwrap());
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Caller { principal, role: Some(Role::Deployer) });
+    request
+}
+
+fn service(handle: &Handle) -> RolloutsService {
+    RolloutsService::new(handle.clone(), tokio_util::sync::CancellationToken::new())
+}
+
+fn start(version: &str) -> Request<v1::StartRolloutRequest> {
+    let spec = v1::RolloutSpec { canary: "1".into(), batch: "2".into(), bake_ms: 30, ..Default::default() };
+    asked(v1::StartRolloutRequest { app: "shop".into(), version: version.into(), spec: Some(spec) })
+}
+
+/// Watches until the stream ends; returns everything that was seen.
+async fn watch(service: &RolloutsService, id: &str) -> Vec<v1::Rollout> {
+    let stream = service.watch(asked(v1::WatchRolloutRequest { id: id.into() })).await.unwrap().into_inner();
+    stream.map(|answer| answer.unwrap().rollout.unwrap()).collect().await
+}
+
+#[tokio::test]
+async fn a_watched_rollout_is_told_from_its_start_to_its_end() {
+    let world = World::new(4).await;
+    let service = service(&world.handle);
+    let started = service.start(start("1")).await.unwrap().into_inner().rollout.unwrap();
+    assert_eq!(
+        (started.id.as_str(), started.notes.as_str(), started.started_by.as_str()),
+        ("r1", "faster", "alice")
+    );
+    assert_eq!(started.batches.iter().map(|batch| batch.hosts.len()).collect::<Vec<_>>(), [1, 2, 1]);
+    let seen = watch(&service, "r1").await;
+    assert!(seen.windows(2).all(|two| two[0].revision <= two[1].revision && two[0] != two[1]));
+    let end = seen.last().unwrap();
+    assert_eq!(end.state(), v1::RolloutState::Succeeded);
+    assert!(end.ended_unix_ms >= end.started_unix_ms && end.blockers.is_empty());
+    for batch in &end.batches {
+        assert_eq!(batch.state(), v1::BatchState::Passed);
+        for host in &batch.hosts {
+            assert_eq!((host.outcome(), host.reachable), (v1::HostOutcome::Updated, true));
+            assert_eq!(host.report.as_ref().unwrap().phase(), v1::Phase::Active);
+        }
+    }
+    assert_eq!(watch(&service, "r1").await.len(), 1, "one that has ended is told once");
+}
+
+#[tokio::test]
+async fn a_failed_host_says_why_after_it_went_back() {
+    let world = World::new(2).await;
+    let service = service(&world.handle);
+    for version in ["1", BAD] {
+        service.start(start(version)).await.unwrap();
+        watch(&service, if version == "1" { "r1" } else { "r2" }).await;
+    }
+    let end = service
+        .get(asked(v1::GetRolloutRequest { id: "r2".into() }))
+        .await
+        .unwrap()
+        .into_inner()
+        .rollout
+        .unwrap();
+    assert_eq!(end.state(), v1::RolloutState::RolledBack);
+    let host = &end.batches[0].hosts[0];
+    assert_eq!(host.outcome(), v1::HostOutcome::RolledBack);
+    assert_eq!(host.predecessor.as_ref().unwrap().version, "1");
+    let report = host.report.as_ref().unwrap();
+    assert_eq!(report.reason(), "went back by itself: 503 from /health");
+    assert_eq!(report.hook_output(), "503 from /health");
+    let request = v1::ListRolloutsRequest { app: "shop".into(), limit: 0 };
+    let list = service.list(asked(request)).await.unwrap().into_inner().rollouts;
+    assert_eq!(list.iter().map(|rollout| rollout.id.as_str()).collect::<Vec<_>>(), ["r2", "r1"]);
+    assert!(list.iter().flat_map(|r| &r.batches).flat_map(|b| &b.hosts).all(|host| host.report.is_none()));
+    let request = v1::AppHistoryRequest { app: "shop".into(), host: String::new(), limit: 1 };
+    let lines = service.app_history(asked(request)).await.unwrap().into_inner().entries;
+    assert_eq!(lines.len(), 1);
+    assert_eq!((lines[0].to.as_ref().unwrap().version.as_str(), lines[0].rollout.as_str()), ("1", "r1"));
+}
+
+#[tokio::test]
+async fn errors_say_what_to_do_and_whose_fault_it_is() {
+    let world = World::new(2).await;
+    let service = service(&world.handle);
+    let refused = |status: Status| (status.code(), status.message().to_owned());
+    let mut request = start("1");
+    request.get_mut().spec.as_mut().unwrap().batch = "0".into();
+    let (code, message) = refused(service.start(request).await.unwrap_err());
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(message.starts_with("spec.batch is 0; it must be at least 1 or 1%"), "{message}");
+    let mut request = start("1");
+    request.get_mut().spec.as_mut().unwrap().selector = "a b".into();
+    let (code, message) = refused(service.start(request).await.unwrap_err());
+    assert!(code == Code::InvalidArgument && message.starts_with("spec.selector: "), "{message}");
+    assert_eq!(refused(service.start(start("9")).await.unwrap_err()).0, Code::NotFound);
+    let pause =
+        |id: &str, reason: &str| asked(v1::PauseRolloutRequest { id: id.into(), reason: reason.into() });
+    assert_eq!(refused(service.pause(pause("r1", "")).await.unwrap_err()).0, Code::NotFound);
+    assert_eq!(refused(service.pause(pause("R 1", "")).await.unwrap_err()).0, Code::InvalidArgument);
+    let mut slow = start("1");
+    slow.get_mut().spec.as_mut().unwrap().bake_ms = 60_000;
+    service.start(slow).await.unwrap();
+    let (code, message) = refused(service.start(start("2")).await.unwrap_err());
+    assert!(
+        code == Code::FailedPrecondition && message.contains("rollout r1 of shop is not finished"),
+        "{message}"
+    );
+    let paused = service.pause(pause("r1", "lunch")).await.unwrap().into_inner().rollout.unwrap();
+    assert_eq!((paused.state(), paused.reason.as_str()), (v1::RolloutState::Paused, "by alice: lunch"));
+    assert_eq!(paused.blockers, ["paused: by alice: lunch"]);
+    let request = v1::AbortRolloutRequest { id: "r1".into(), reason: String::new() };
+    let aborted = service.abort(asked(request)).await.unwrap().into_inner().rollout.unwrap();
+    assert_eq!((aborted.state(), aborted.reason.as_str()), (v1::RolloutState::Aborted, "by alice"));
+    let request = v1::ResumeRolloutRequest { id: "r1".into() };
+    assert_eq!(refused(service.resume(asked(request)).await.unwrap_err()).0, Code::FailedPrecondition);
+}
