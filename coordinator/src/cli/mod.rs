@@ -1,18 +1,18 @@
 //! The command line `sluice`: parses, does the local work, speaks gRPC for the rest, prints.
 //!
 //! It knows the coordinator through `sluice_proto` only, never through the server's own modules. Data goes to stdout,
-//! everything else to stderr; errors are printed in one place ([`run`]), by [`error::render`].
+//! everything else to stderr; errors are printed in one place (`run`), by `error::render`.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`args`] | what can be typed |
-//! | [`home`], [`connect`], [`identity`] | the operator's identity and the connection |
-//! | [`key`], [`package`], [`release`] | local work: keys, packing, signing |
-//! | [`push`] | the upload of a package |
-//! | [`rollout`], [`watch`] | rollouts and how they are followed |
-//! | [`fleet`], [`token`], [`audit`] | hosts, sites, operators, tokens, the audit log |
-//! | [`view`] | the JSON shapes |
-//! | [`output`], [`progress`], [`error`], [`exit`] | how it is told |
+//! | `args` | what can be typed |
+//! | `home`, `connect`, `identity` | the operator's identity and the connection |
+//! | `key`, `package`, `release` | local work: keys, packing, signing |
+//! | `push` | the upload of a package |
+//! | `rollout`, `watch` | rollouts and how they are followed |
+//! | `fleet`, `token`, `audit` | hosts, sites, operators, tokens, the audit log |
+//! | `view` | the JSON shapes |
+//! | `output`, `progress`, `error`, `exit` | how it is told |
 
 mod args;
 mod audit;
