@@ -4,6 +4,7 @@
 //! written: such objects are young.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -16,7 +17,7 @@ use super::objects::{Kind, Name, ObjectError};
 use crate::store::{self, Actor};
 
 /// Age under which an object may still be on its way to its row: far longer than any write takes.
-pub const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+pub(super) const ORPHAN_AGE: Duration = Duration::from_secs(3600);
 
 /// Says why collecting stopped.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +31,19 @@ pub enum CollectError {
 }
 
 impl Depot {
-    /// Removes the objects older than `age` that no row names; returns how many. The coordinator calls it at its start
-    /// with [`ORPHAN_AGE`].
+    /// Removes what the time before this start has left behind.
+    pub(super) async fn collect_at_start(self: Arc<Self>) {
+        tokio::select! {
+            () = self.token.cancelled() => {}
+            collected = self.collect(ORPHAN_AGE) => {
+                if let Err(error) = collected {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "orphans were not removed from the depot");
+                }
+            }
+        }
+    }
+
+    /// Removes the objects older than `age` that no row names; returns how many.
     pub async fn collect(&self, age: Duration) -> Result<u64, CollectError> {
         self.forget_empty_packs().await?;
         let before = Timestamp::now() - age;

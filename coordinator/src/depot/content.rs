@@ -26,7 +26,7 @@ use super::service::pieces;
 use crate::access::Caller;
 use crate::fleet::Fleet;
 use crate::listener::Peer;
-use crate::{rollout, store};
+use crate::store;
 
 /// Bytes read from the object store at a time: eight messages.
 const READ_BYTES: u64 = 8 * caps::CONTENT_MESSAGE_BYTES as u64;
@@ -36,13 +36,6 @@ const READ_BYTES: u64 = 8 * caps::CONTENT_MESSAGE_BYTES as u64;
 pub trait OrderBook: Send + Sync + 'static {
     /// Says whether a standing order of `host` names `package`.
     async fn may_fetch(&self, host: &HostName, package: &Digest) -> Result<bool, store::Error>;
-}
-
-#[async_trait]
-impl OrderBook for rollout::Handle {
-    async fn may_fetch(&self, host: &HostName, package: &Digest) -> Result<bool, store::Error> {
-        Self::may_fetch(self, host, package).await
-    }
 }
 
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -120,7 +113,7 @@ pub(super) async fn plan_for(
     target: Digest,
     offered: &[Digest],
 ) -> Result<Arc<ServedPlan>, Status> {
-    let base = plans.choose_base(target, offered).await.map_err(|error| Status::from(&error))?;
+    let base = plans.choose_base(target, offered).await.map_err(|error| Status::from(&*error))?;
     plans.get(base, target).await.map_err(|error| Status::from(&*error))
 }
 

@@ -16,19 +16,19 @@
 //!
 //! ```ignore
 //! let depot = Depot::open(store.clone(), &data.join("depot"), stop.clone())?;
-//! depot.collect(depot::collect::ORPHAN_AGE).await?;                       // once, at the start
 //! let plans = Plans::new(depot.clone());                                  // plans.prepare(base, target) warms one
 //! routes.with(PackagesServer::new(PackagesService::new(depot.clone())))
-//!     .with(ContentServer::new(ContentService::new(plans, Arc::new(rollouts), fleet)));
+//!     .with(ContentServer::new(ContentService::new(plans, Arc::new(orders), fleet)));
 //! depot.ended().await;                                                    // after `stop` was cancelled
 //! ```
 //!
 //! Tasks, all on [`Depot`]'s tracker and ended by its token: one per running push (requests in, responses out through
-//! a bounded channel), one per pack being written, one per plan being made (its result shared by all who wait).
+//! a bounded channel), one per pack being written, one per plan being made or frame being checked (its result shared
+//! by all who wait), one that collects orphans at the start.
 
 mod bounded;
 mod chunks;
-pub mod collect;
+mod collect;
 pub mod content;
 mod flights;
 mod lru;
@@ -79,7 +79,9 @@ impl Depot {
     /// Opens the depot in `folder`, made where it is missing. Its tasks end when `token` is cancelled.
     /// Call it on the runtime that is to serve it.
     pub fn open(store: Store, folder: &Path, token: CancellationToken) -> io::Result<Arc<Self>> {
-        Ok(Self::over(store, Objects::open(folder)?, token))
+        let depot = Self::over(store, Objects::open(folder)?, token);
+        depot.tasks.spawn(depot.clone().collect_at_start());
+        Ok(depot)
     }
 
     fn over(store: Store, objects: Objects, token: CancellationToken) -> Arc<Self> {

@@ -6,9 +6,8 @@ use sluice_common::digest::Digest;
 use sluice_common::manifest::Manifest;
 use sluice_common::transfer;
 
-use super::Plans;
-use crate::depot::packages::{self, LoadError};
-use crate::store;
+use super::{Estimated, PlanError, Plans};
+use crate::depot::packages::LoadError;
 
 /// Bases looked at: a host keeps three releases and what it is staging.
 const BASES_MAX: usize = 8;
@@ -27,10 +26,10 @@ impl Plans {
     /// Returns the best of the packages that a host offers, best first as the host sees it: the first of those with the
     /// smallest estimate. Packages that the depot does not know, or no longer has undamaged, are passed over.
     pub async fn choose_base(
-        &self,
+        self: &Arc<Self>,
         target: Digest,
         offered: &[Digest],
-    ) -> Result<Option<Digest>, super::PlanError> {
+    ) -> Result<Option<Digest>, Arc<PlanError>> {
         let mut best: Option<(u64, Digest)> = None;
         for base in offered.iter().take(BASES_MAX) {
             if let Some(estimate) = self.estimate(*base, target).await?
@@ -42,14 +41,21 @@ impl Plans {
         Ok(best.map(|(_, base)| base))
     }
 
-    async fn estimate(&self, base: Digest, target: Digest) -> Result<Option<u64>, super::PlanError> {
-        let known = self.estimates.lock().unwrap_or_else(PoisonError::into_inner).get(&(base, target));
+    /// Estimates once for all who ask: when a rollout begins, they are many.
+    async fn estimate(self: &Arc<Self>, base: Digest, target: Digest) -> Estimated {
+        let key = (base, target);
+        let known = self.estimates.lock().unwrap_or_else(PoisonError::into_inner).get(&key);
         if known.is_some() {
             return Ok(known);
         }
-        if !self.is_known(&base).await? {
-            return Ok(None);
-        }
+        let plans = self.clone();
+        let estimated = self
+            .estimating
+            .join(key, || async move { plans.estimate_anew(base, target).await.map_err(Arc::new) });
+        estimated.await.unwrap_or_else(|| Err(Arc::new(PlanError::Stopping)))
+    }
+
+    async fn estimate_anew(&self, base: Digest, target: Digest) -> Result<Option<u64>, PlanError> {
         let from = match self.depot.package(base).await {
             Ok(package) => package,
             Err(LoadError::Unknown(_) | LoadError::Damaged { .. }) => return Ok(None),
@@ -60,15 +66,6 @@ impl Plans {
         let estimate = estimating.await.expect("planning does not panic");
         self.estimates.lock().unwrap_or_else(PoisonError::into_inner).insert((base, target), estimate, 1);
         Ok(Some(estimate))
-    }
-
-    async fn is_known(&self, package: &Digest) -> Result<bool, store::Error> {
-        Ok(packages::find(&self.depot.store, package).await?.is_some())
-    }
-
-    /// Returns the depot whose plans these are.
-    pub fn depot(&self) -> &Arc<crate::depot::Depot> {
-        &self.depot
     }
 }
 

@@ -87,6 +87,8 @@ impl ServedPlan {
     }
 }
 
+/// The estimated cost from a base; nothing when the depot does not have the base.
+type Estimated = Result<Option<u64>, Arc<PlanError>>;
 type Made = Result<Arc<ServedPlan>, Arc<PlanError>>;
 
 /// The plans of a depot. One per coordinator; shared as an `Arc`.
@@ -96,6 +98,7 @@ pub struct Plans {
     effort: Effort,
     ready: Mutex<Lru<PlanKey, Arc<ServedPlan>>>,
     estimates: Mutex<Lru<(Digest, Digest), u64>>,
+    estimating: Flights<(Digest, Digest), Estimated>,
     making: Flights<PlanKey, Made>,
     encoders: Arc<Semaphore>,
     frames: Frames,
@@ -110,6 +113,7 @@ impl Plans {
             effort: Effort::Quick,
             ready: Mutex::new(Lru::new(PLAN_CACHE_BYTES)),
             estimates: Mutex::new(Lru::new(ESTIMATES)),
+            estimating: Flights::new(depot.tasks.clone()),
             making: Flights::new(depot.tasks.clone()),
             encoders: Arc::new(Semaphore::new(cores)),
             frames: Frames::new(depot.tasks.clone()),
@@ -142,6 +146,11 @@ impl Plans {
         let plans = self.clone();
         let made = self.making.join(key, || async move { plans.fetch_or_make(key).await.map_err(Arc::new) });
         made.await.unwrap_or_else(|| Err(Arc::new(PlanError::Stopping)))
+    }
+
+    /// Returns the depot whose plans these are.
+    pub fn depot(&self) -> &Arc<Depot> {
+        &self.depot
     }
 
     /// Returns how many plans were encoded since the start.

@@ -1,6 +1,7 @@
 //! The depot as its callers see it: pushes, plans and fetches over real folders and a real database.
 
 mod content;
+mod hostile;
 mod plans;
 mod push;
 mod wire;

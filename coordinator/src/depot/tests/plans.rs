@@ -98,10 +98,6 @@ async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<&Parcel>, t
     }
 }
 
-fn encoded(plans: &Plans) -> u64 {
-    plans.encoded()
-}
-
 /// A depot with two versions of the shop.
 async fn two_versions() -> (Bench, Parcel, Parcel) {
     let bench = Bench::new().await;
@@ -133,7 +129,7 @@ async fn many_who_want_a_plan_at_once_cost_one_encoding() {
     let got = futures::future::join_all(gets).await;
     let first = got[0].as_ref().unwrap();
     assert!(got.iter().all(|plan| plan.as_ref().unwrap().plan_bytes == first.plan_bytes));
-    assert_eq!(encoded(&plans), 1);
+    assert_eq!(plans.encoded(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +141,7 @@ async fn a_plan_outlives_a_restart_and_is_never_collected() {
     let plans = Plans::new(bench.depot.clone());
     let after = plans.get(Some(one.digest), two.digest).await.unwrap();
     assert_eq!((&after.plan_bytes, &after.manifest_frame), (&before.plan_bytes, &before.manifest_frame));
-    assert_eq!(encoded(&plans), 0);
+    assert_eq!(plans.encoded(), 0);
     install(&plans, &after, Some(&one), &two).await;
 }
 
@@ -155,7 +151,7 @@ async fn a_prepared_plan_is_ready_when_hosts_come() {
     let plans = Plans::new(bench.depot.clone());
     plans.prepare(Some(one.digest), two.digest);
     plans.get(Some(one.digest), two.digest).await.unwrap();
-    assert_eq!(encoded(&plans), 1);
+    assert_eq!(plans.encoded(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,19 +188,27 @@ async fn frames_that_the_plan_does_not_name_are_not_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_frames_and_plans_are_made_anew() {
-    for kind in ["frames", "plans"] {
+    type Named = fn(&ServedPlan) -> (&'static str, Digest);
+    let cases: [(&str, Named); 3] = [
+        ("frame", |plan| ("frames", plan.plan.frames[0].digest)),
+        ("manifest frame", |plan| ("frames", Digest::of(&plan.manifest_frame))),
+        ("plan", |plan| ("plans", Digest::of(&plan.plan_bytes))),
+    ];
+    for (name, named) in cases {
         for lose in [false, true] {
             let (bench, one, two) = two_versions().await;
-            Plans::new(bench.depot.clone()).get(Some(one.digest), two.digest).await.unwrap();
+            let plan = Plans::new(bench.depot.clone()).get(Some(one.digest), two.digest).await.unwrap();
+            let (kind, digest) = named(&plan);
+            let path = bench.dir.path().join("depot").join(kind).join(digest.to_hex());
             match lose {
-                true => bench.objects(kind).iter().for_each(|path| fs::remove_file(path).unwrap()),
-                false => bench.damage(kind),
+                true => fs::remove_file(path).unwrap(),
+                false => flip(&path),
             }
             let bench = bench.reopen().await;
             let plans = Plans::new(bench.depot.clone());
             let plan = plans.get(Some(one.digest), two.digest).await.unwrap();
             install(&plans, &plan, Some(&one), &two).await;
-            assert_eq!(encoded(&plans), 1, "{kind}");
+            assert_eq!(plans.encoded(), 1, "{name}");
         }
     }
 }
@@ -220,7 +224,7 @@ async fn a_frame_damaged_while_it_is_served_is_healed_when_a_host_comes_back_for
     // The host has found by the digest that its bytes do not fit, and asks from the first byte on.
     let again = fetch(&plans, &plan, vec![wanted(&frame, 0)]).await.unwrap();
     assert_eq!(Digest::of(&again[0]), frame);
-    assert_eq!(encoded(&plans), 2);
+    assert_eq!(plans.encoded(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -189,15 +189,13 @@ impl Look<'_> {
         Some(after(self.view.observed.as_ref()?.since, ILL_HEALTH_GRACE))
     }
 
-    /// Returns the next moment at which time alone changes what this look says.
+    /// Returns the next moment at which time alone changes what follows from this look. That a host falls silent is
+    /// none: it lets nothing happen, and whatever would happen is decided on what is known then.
     pub(super) fn changes_at(&self, host_deadline: Duration) -> Option<Timestamp> {
         if !self.is_reachable {
             return None;
         }
-        // The first moment at which the host is no longer fresh.
-        let lost =
-            self.view.contact.map(|c| after(c.last, caps::HEARTBEAT_LOST_AFTER + Duration::from_millis(1)));
-        let overdue = match self.position {
+        match self.position {
             Position::Switching { .. } | Position::Returning { .. } => self.deadline(host_deadline),
             Position::There if self.is_unhealthy => self.ill_until(),
             Position::New
@@ -208,8 +206,7 @@ impl Look<'_> {
             | Position::NotSwitched
             | Position::Returned
             | Position::ReturnFailed => None,
-        };
-        lost.into_iter().chain(overdue).min()
+        }
     }
 
     /// Says why, in the host's words.

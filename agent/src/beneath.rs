@@ -1,0 +1,180 @@
+//! Access to a directory tree that cannot leave it: every name is a [`RelPath`] resolved by the kernel with
+//! `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, so that neither a link in the tree nor one swapped in meanwhile leads out.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use sluice_common::path::RelPath;
+
+/// A directory beneath which everything happens.
+#[derive(Debug)]
+pub(crate) struct Beneath {
+    root: OwnedFd,
+    path: PathBuf,
+}
+
+/// Mode of every directory of a release.
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+
+impl Beneath {
+    /// Opens the directory at `path`, which must not be a link itself.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed("open", path, e))?;
+        Ok(Self { root, path: path.to_owned() })
+    }
+
+    /// Opens a regular file for reading.
+    pub(crate) fn read(&self, path: &RelPath) -> io::Result<File> {
+        // NONBLOCK: a FIFO in a file's place must not hang the agent.
+        let file: File = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?.into();
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(self.failed("open", path, rustix::io::Errno::INVAL))
+        }
+    }
+
+    /// Creates a directory with mode 0755; one that stands already is taken and gets that mode.
+    pub(crate) fn directory(&self, path: &RelPath) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::mkdirat(&parent, name, DIRECTORY_MODE) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(self.failed("create directory", path, error)),
+        }
+        let opened = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        rustix::fs::fchmod(&opened, DIRECTORY_MODE).map_err(|e| self.failed("set the mode of", path, e))
+    }
+
+    /// Creates a symlink.
+    pub(crate) fn symlink(&self, target: &str, path: &RelPath) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::symlinkat(target, &parent, name).map_err(|e| self.failed("create symlink", path, e))
+    }
+
+    /// Moves the file at `from`, on the same file system, to `path`; replaces what stands there.
+    pub(crate) fn adopt(&self, from: &Path, path: &RelPath) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::renameat(CWD, from, &parent, name).map_err(|e| self.failed("rename to", path, e))
+    }
+
+    /// Gives the file at `path` a further name, at `to` outside the tree.
+    pub(crate) fn link_out(&self, path: &RelPath, to: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::linkat(&parent, name, CWD, to, AtFlags::empty())
+            .map_err(|e| self.failed("link from", path, e))
+    }
+
+    /// Returns kind, permission bits and length of what stands at `path`; nothing where nothing does.
+    pub(crate) fn stat(&self, path: &RelPath) -> io::Result<Option<(FileType, u32, u64)>> {
+        use rustix::io::Errno;
+        let (parent, name) = match self.parent_of(path) {
+            Ok(found) => found,
+            // A parent that is missing, a file or a link: nothing of the package stands below it.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(self.failed("open the directory of", path, error)),
+        };
+        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => {
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                Ok(Some((kind, stat.st_mode & 0o7777, u64::try_from(stat.st_size).unwrap_or(0))))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(self.failed("look at", path, error)),
+        }
+    }
+
+    /// Returns a symlink's text.
+    pub(crate) fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>> {
+        let (parent, name) = self.parent(path)?;
+        rustix::fs::readlinkat(&parent, name, Vec::new())
+            .map(|text| text.into_bytes())
+            .map_err(|e| self.failed("read link", path, e))
+    }
+
+    fn open_at(&self, path: &RelPath, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
+        self.resolve(path.as_path(), flags | OFlags::NOFOLLOW, mode).map_err(|e| self.failed("open", path, e))
+    }
+
+    fn parent<'a>(&self, path: &'a RelPath) -> io::Result<(OwnedFd, &'a str)> {
+        self.parent_of(path).map_err(|e| self.failed("open the directory of", path, e))
+    }
+
+    fn parent_of<'a>(&self, path: &'a RelPath) -> rustix::io::Result<(OwnedFd, &'a str)> {
+        let directory = Path::new(path.parent().unwrap_or("."));
+        let parent = self.resolve(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+        Ok((parent, path.file_name()))
+    }
+
+    fn resolve(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, mode, resolve)
+    }
+
+    fn failed(&self, what: &str, path: &RelPath, errno: rustix::io::Errno) -> io::Error {
+        failed(what, &path.below(&self.path), errno)
+    }
+}
+
+/// Makes an error that names the path and keeps the kind.
+pub(crate) fn failed(what: &str, path: &Path, errno: rustix::io::Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn nothing_leads_out_of_the_tree() {
+        let outside = tempfile::tempdir().unwrap();
+        fs_err::write(outside.path().join("secret"), b"s").unwrap();
+        let root = tempfile::tempdir().unwrap();
+        symlink(outside.path(), root.path().join("out")).unwrap();
+        symlink(outside.path().join("secret"), root.path().join("file")).unwrap();
+        let beneath = Beneath::open(root.path()).unwrap();
+        let source = root.path().join("source");
+        fs_err::write(&source, b"x").unwrap();
+        assert!(beneath.read(&path("out/secret")).is_err());
+        assert!(beneath.read(&path("file")).is_err());
+        assert!(beneath.directory(&path("out/new")).is_err());
+        assert!(beneath.directory(&path("out")).is_err());
+        assert!(beneath.symlink("x", &path("out/new")).is_err());
+        assert!(beneath.adopt(&source, &path("out/new")).is_err());
+        assert_eq!(beneath.stat(&path("out/secret")).unwrap(), None);
+        assert_eq!(fs_err::read_dir(outside.path()).unwrap().count(), 1);
+        // A file put in place of a link replaces the link, not what it leads to.
+        beneath.adopt(&source, &path("file")).unwrap();
+        assert_eq!(fs_err::read(outside.path().join("secret")).unwrap(), b"s");
+        let error = beneath.read(&path("out/secret")).unwrap_err().to_string();
+        assert!(error.contains("out/secret"), "{error}");
+    }
+
+    #[test]
+    fn entries_get_the_modes_of_a_release() {
+        let root = tempfile::tempdir().unwrap();
+        let beneath = Beneath::open(root.path()).unwrap();
+        beneath.directory(&path("a")).unwrap();
+        beneath.directory(&path("a")).unwrap();
+        beneath.symlink("../b", &path("a/link")).unwrap();
+        fs_err::write(root.path().join("b"), b"bytes").unwrap();
+        let mut text = String::new();
+        beneath.read(&path("b")).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "bytes");
+        assert_eq!(fs_err::metadata(root.path().join("a")).unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(beneath.stat(&path("a")).unwrap().unwrap().0, FileType::Directory);
+        assert_eq!(beneath.read_link(&path("a/link")).unwrap(), b"../b");
+        assert_eq!(beneath.stat(&path("c/d")).unwrap(), None);
+    }
+}

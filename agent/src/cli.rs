@@ -1,0 +1,208 @@
+//! The command line of `sluice-agent`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use sluice_common::name::HostName;
+use sluice_common::units::ByteRate;
+use sluice_proto::transport::client::Address;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config};
+use crate::enroll::Enrolment;
+use crate::layout::AppDir;
+use crate::{daemon, enroll, fsck, status};
+
+/// Blocking threads: one stages or verifies, one serves small disk work beside it.
+const BLOCKING_THREADS_MAX: usize = 4;
+/// Stack of a blocking thread: the deepest user is the walk of a tree of 64 levels.
+const THREAD_STACK_BYTES: usize = 512 * 1024;
+
+/// The Sluice host daemon.
+#[derive(Debug, Parser)]
+#[command(name = "sluice-agent", version, about)]
+struct Arguments {
+    /// What to log, as in `info` or `sluice_agent=debug`.
+    #[arg(long, env = "SLUICE_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    log: String,
+    /// Log as JSON, a line each.
+    #[arg(long, global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enrol this host: make its key, get its certificate, write a first configuration.
+    Enroll(EnrollArguments),
+    /// Run the agent.
+    Run {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Limit the content connection, as in 8Mbit/s; overrides the configuration.
+        #[arg(long, value_name = "RATE")]
+        limit: Option<ByteRate>,
+    },
+    /// Show what stands on this host, whether the agent runs or not.
+    Status {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check what stands on this host byte by byte; exits with 1 when something is wrong.
+    Fsck {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgument {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct EnrollArguments {
+    /// The coordinator, HOST or HOST:PORT.
+    #[arg(long, value_name = "ADDRESS")]
+    coordinator: Address,
+    /// The file that holds the join token; - for standard input; SLUICE_TOKEN otherwise.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The name to enrol as; the host's own otherwise.
+    #[arg(long)]
+    name: Option<HostName>,
+    /// A label that this host claims, KEY=VALUE; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// The public key of release engineers whose releases may run here; may be repeated.
+    #[arg(long, value_name = "FILE.pub")]
+    trust: Vec<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// State and identity.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The applications.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write KEY=VALUE, as in role=web".into()),
+    }
+}
+
+/// Runs `sluice-agent` with the given arguments, the program's name first.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors and go to stdout; clap knows.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match begin_log(&arguments).and_then(|()| dispatch(arguments.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin_log(arguments: &Arguments) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&arguments.log).with_context(|| {
+        format!("--log {:?} is no filter; write info or sluice_agent=debug", arguments.log)
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // Tests start several agents in one process: the first one's log serves all.
+    let _ = if arguments.log_json { log.json().try_init() } else { log.with_ansi(is_terminal).try_init() };
+    Ok(())
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run { config: ConfigArgument { config }, limit } => {
+            let mut config = Config::load(&config)?;
+            config.limit = limit.or(config.limit);
+            runtime()?.block_on(daemon::run(config))?;
+        }
+        Command::Enroll(arguments) => {
+            let EnrollArguments { coordinator, token_file, name, labels, trust, config, data, root } =
+                arguments;
+            let config = config.config;
+            let enrolment = Enrolment { coordinator, token_file, name, labels, trust, config, data, root };
+            let host = runtime()?.block_on(enroll::enroll(enrolment))?;
+            print(&format!("enrolled as {host}\n"))?;
+        }
+        Command::Status { config: ConfigArgument { config }, json } => {
+            let statuses = status::read(&Config::load(&config)?.root)?;
+            let text = if json { serde_json::to_string(&statuses)? + "\n" } else { status::table(&statuses) };
+            print(&text)?;
+        }
+        Command::Fsck { config: ConfigArgument { config } } => {
+            let root = Config::load(&config)?.root;
+            let mut findings = String::new();
+            for app in status::applications(&root)? {
+                for finding in fsck::check(&AppDir::new(&root, &app))? {
+                    findings.push_str(&format!("{app}: {finding}\n"));
+                }
+            }
+            print(&findings)?;
+            return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes data to stdout; a reader that has gone is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a small runtime: one thread, and a few more while there is disk work.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+        let parse = |text: &str| Arguments::try_parse_from(text.split(' '));
+        assert!(parse("sluice-agent run --limit 8Mbit/s --config /x --log debug").is_ok());
+        assert!(
+            parse("sluice-agent enroll --coordinator c:1 --token-file - --label role=web --label a=b")
+                .is_ok()
+        );
+        assert!(parse("sluice-agent enroll --coordinator c:1 --label role").is_err());
+        assert!(parse("sluice-agent run --limit 8").is_err());
+    }
+}

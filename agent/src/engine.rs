@@ -1,0 +1,347 @@
+//! The engine of one application: takes orders, and performs the steps that the [`crate::planner`] names. It chooses
+//! nothing itself: each step is performed, its result written down, and the planner asked again.
+//!
+//! Invariants: state is written before the effect it announces; an effect may be repeated after a crash without harm;
+//! a hook is never run again once it was started. Owned by the application's [`crate::actor`], which performs one step at
+//! a time.
+
+mod gating;
+mod hooks;
+mod reverting;
+mod staging;
+mod switching;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_common::digest::Digest;
+use sluice_common::name::AppName;
+use sluice_common::order::{Desired, Order, Phase, Report};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{Rules, Verdict, judge};
+use crate::board::Board;
+use crate::clock::BootTime;
+use crate::content::Origin;
+use crate::crash::CrashPoints;
+use crate::health::Subject;
+use crate::hook;
+use crate::layout::AppDir;
+use crate::observe::{Disk, observe};
+use crate::planner::{Rest, Step, next_step};
+use crate::retention;
+use crate::stage::{Attempts, make_directory};
+use crate::state::{AppState, Cost, Progress, StateError, store_signed};
+
+/// What the applications of a host share.
+pub(crate) struct Host<O> {
+    /// Where applications stand.
+    pub(crate) root: std::path::PathBuf,
+    /// What this host takes.
+    pub(crate) rules: Rules,
+    /// Variables of hooks and checks, by application.
+    pub(crate) variables: BTreeMap<AppName, BTreeMap<String, String>>,
+    /// Where content comes from.
+    pub(crate) origin: O,
+    /// Held while an application is staged: one at a time, so that memory and connections stay bounded.
+    pub(crate) staging: Semaphore,
+    /// Where reports are put up.
+    pub(crate) board: Board,
+    /// Simulated crashes, in tests.
+    pub(crate) crash: CrashPoints,
+}
+
+/// Says why an engine cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The application's state cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The disk failed.
+    #[error("cannot open the application's directory")]
+    Io(#[from] io::Error),
+}
+
+/// Performs the steps of one application.
+pub(crate) struct Engine<O> {
+    app: AppName,
+    dir: AppDir,
+    host: Arc<Host<O>>,
+    state: Option<AppState>,
+    starts: u32,
+    attempts: Attempts,
+    failures: u32,
+    monitored: watch::Sender<Option<Arc<Subject>>>,
+}
+
+impl<O: Origin> Engine<O> {
+    /// Opens the application: reads its state, ends what an agent left behind that was killed, and removes leftovers.
+    pub(crate) async fn open(
+        app: AppName,
+        host: Arc<Host<O>>,
+        monitored: watch::Sender<Option<Arc<Subject>>>,
+    ) -> Result<Self, OpenError> {
+        let dir = AppDir::new(&host.root, &app);
+        let state = load(dir.clone()).await?;
+        let starts = state.as_ref().map_or(0, |state| state.starts) + 1;
+        let mut engine =
+            Self { app, dir, host, state, starts, attempts: Attempts::default(), failures: 0, monitored };
+        let scope = engine.scope();
+        blocking(move || {
+            hook::end_marked(&scope);
+            Ok(())
+        })
+        .await?;
+        if engine.state.is_some() {
+            engine.change(|state| state.starts = starts).await?;
+            engine.clean().await?;
+            engine.settle().await?;
+        }
+        Ok(engine)
+    }
+
+    /// Returns the application.
+    pub(crate) fn app(&self) -> &AppName {
+        &self.app
+    }
+
+    /// Takes an order that arrived; says whether there is something new to do.
+    pub(crate) async fn take(&mut self, order: Order) -> io::Result<bool> {
+        let (app, generation) = (&self.app, order.generation.0);
+        match judge(&order, self.state.as_ref(), &self.host.rules) {
+            Verdict::Stale { accepted } => {
+                tracing::warn!(app = %app, generation, accepted = accepted.0, "stale order is refused");
+                Ok(false)
+            }
+            Verdict::Conflicts => {
+                tracing::error!(app = %app, generation, "order asks for something else under an accepted generation; it is refused");
+                Ok(false)
+            }
+            Verdict::Renews => {
+                let now = BootTime::now()?;
+                let waits = self.state.as_ref().is_some_and(|state| !state.progress.phase().is_terminal());
+                if waits {
+                    self.change(|state| state.received = now).await?;
+                }
+                Ok(waits)
+            }
+            Verdict::Refuse { reason } => {
+                tracing::warn!(app = %app, generation, rollout.id = %order.rollout, reason, "order is refused");
+                self.refuse(&order, reason).await?;
+                Ok(true)
+            }
+            Verdict::Accept => {
+                tracing::info!(app = %app, generation, rollout.id = %order.rollout, "order is accepted");
+                self.accept(&order).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn accept(&mut self, order: &Order) -> io::Result<()> {
+        let mut state = AppState::accepted(order, BootTime::now()?, self.starts);
+        state.cost = self.cost_so_far(&state);
+        let (dir, generation, crash) = (self.dir.clone(), order.generation, self.host.crash.clone());
+        let release = match &order.desired {
+            Desired::Release { release, .. } => Some(release.clone()),
+            Desired::Absent => None,
+        };
+        blocking(move || {
+            make_directory(dir.base(), 0o755)?;
+            crash.pass()?;
+            release.map_or(Ok(()), |release| store_signed(&dir.order(generation), &release))
+        })
+        .await?;
+        self.store(state).await?;
+        (self.attempts, self.failures) = (Attempts::default(), 0);
+        self.clean().await
+    }
+
+    /// Refuses an order: it ends here, and is remembered like any other, unless its application may not stand here.
+    async fn refuse(&mut self, order: &Order, reason: String) -> io::Result<()> {
+        let mut state = AppState::accepted(order, BootTime::now()?, self.starts);
+        state.progress = Progress::Failed;
+        state.reason = Some(reason);
+        if !self.host.rules.policy.may_deploy(&self.app) {
+            self.state = Some(state);
+            self.report(None, None);
+            return Ok(());
+        }
+        let dir = self.dir.clone();
+        blocking(move || make_directory(dir.base(), 0o755)).await?;
+        self.store(state).await?;
+        self.settle().await
+    }
+
+    /// Returns what the same rollout has spent on the same package already: the order to switch follows the one to stage.
+    fn cost_so_far(&self, new: &AppState) -> Cost {
+        match &self.state {
+            Some(old) if old.rollout == new.rollout && old.wanted.package() == new.wanted.package() => {
+                Cost { switch_us: 0, ..old.cost }
+            }
+            _ => Cost::default(),
+        }
+    }
+
+    /// Returns the next step, from what is on disk now.
+    pub(crate) async fn next(&self) -> io::Result<Step> {
+        match &self.state {
+            Some(state) => Ok(next_step(state, &self.observe().await?, &BootTime::now()?)),
+            None => Ok(Step::Rest(Rest::Settled)),
+        }
+    }
+
+    /// Performs a step. Cancelling `token` ends staging, a gate, or a hook early; a hook ended so stays journalled.
+    pub(crate) async fn perform(&mut self, step: Step, token: &CancellationToken) -> io::Result<()> {
+        match step {
+            Step::Rest(_) => Ok(()),
+            Step::Stage => self.stage(token).await,
+            Step::NoteStaged => self.note_staged().await,
+            Step::Restage => self.change(|state| state.progress = Progress::Fetching).await,
+            Step::NoteActive => self.note_active().await,
+            Step::Confirm => self.confirm(token).await,
+            Step::BeginSwitch => self.begin_switch(token).await,
+            Step::SwitchHook(at) => self.switch_hook(at, token).await,
+            Step::Link => self.link().await,
+            Step::Gate => self.gate(token).await,
+            Step::BeginRevert(cause) => self.begin_revert(cause).await,
+            Step::RevertHook(at) => self.revert_hook(at, token).await,
+            Step::SkipHook { at, run } => self.skip_hook(at, &run).await,
+            Step::LinkBack => self.link_back().await,
+        }
+    }
+
+    /// Returns the accepted state.
+    pub(crate) fn state(&self) -> Option<&AppState> {
+        self.state.as_ref()
+    }
+
+    async fn observe(&self) -> io::Result<Disk> {
+        let (dir, target) = (self.dir.clone(), self.state.as_ref().and_then(|state| state.wanted.package()));
+        blocking(move || observe(&dir, target.as_ref())).await
+    }
+
+    /// Changes the state: writes it first, then believes it, then reports it.
+    async fn change(&mut self, change: impl FnOnce(&mut AppState)) -> io::Result<()> {
+        let mut state = self.state.clone().expect("a step is performed on an accepted order");
+        change(&mut state);
+        self.store(state).await
+    }
+
+    async fn store(&mut self, state: AppState) -> io::Result<()> {
+        let (dir, crash, written) = (self.dir.clone(), self.host.crash.clone(), state.clone());
+        blocking(move || {
+            crash.pass()?;
+            written.store(&dir.state())?;
+            crash.pass()
+        })
+        .await?;
+        let before = self.state.as_ref().map(|state| (state.generation, state.progress.phase()));
+        let now = (state.generation, state.progress.phase());
+        self.state = Some(state);
+        if before != Some(now) {
+            self.tell(now.1);
+        }
+        self.publish(None).await
+    }
+
+    fn tell(&self, phase: Phase) {
+        let state = self.state.as_ref().expect("it was just stored");
+        let (app, generation) = (&self.app, state.generation.0);
+        match (phase, &state.reason) {
+            (Phase::Reverting | Phase::Reverted | Phase::Failed, Some(reason)) => {
+                tracing::warn!(app = %app, generation, phase = phase.as_str(), reason, "phase changed");
+            }
+            _ => tracing::info!(app = %app, generation, phase = phase.as_str(), "phase changed"),
+        }
+    }
+
+    /// Puts up a report of how things stand; `healthy` where that is known here.
+    async fn publish(&self, healthy: Option<bool>) -> io::Result<()> {
+        let disk = self.observe().await?;
+        self.report(Some(&disk), healthy);
+        Ok(())
+    }
+
+    fn report(&self, disk: Option<&Disk>, healthy: Option<bool>) {
+        self.report_with(
+            disk,
+            healthy,
+            self.state.as_ref().map(|state| state.cost).unwrap_or_default(),
+            None,
+        );
+    }
+
+    fn report_with(&self, disk: Option<&Disk>, healthy: Option<bool>, cost: Cost, fetched: Option<u64>) {
+        let Some(state) = &self.state else { return };
+        self.host.board.publish(Report {
+            app: self.app.clone(),
+            generation: state.generation,
+            sequence: u64::from(state.starts) << 32,
+            phase: state.progress.phase(),
+            current: disk.and_then(|disk| disk.current.installed().cloned()),
+            previous: disk.and_then(|disk| disk.previous.installed().cloned()),
+            healthy,
+            reason: state.reason.clone(),
+            hook_output: state.hook_output.clone(),
+            fetched_bytes: fetched.unwrap_or(cost.plan_bytes),
+            fetch_total_bytes: cost.plan_bytes,
+            wire_bytes: cost.wire_bytes,
+            stage_time: Duration::from_micros(cost.stage_us),
+            switch_time: Duration::from_micros(cost.switch_us),
+        });
+    }
+
+    /// Removes what crashes and earlier orders left.
+    async fn clean(&self) -> io::Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let (dir, wanted, generation) = (self.dir.clone(), state.wanted.package(), state.generation);
+        blocking(move || retention::clean(&dir, wanted, generation)).await
+    }
+
+    /// Once nothing moves: looks after what runs, and removes what is too old.
+    async fn settle(&mut self) -> io::Result<()> {
+        let disk = self.observe().await?;
+        let (dir, wanted) = (self.dir.clone(), self.state.as_ref().and_then(|state| state.wanted.package()));
+        let is_under_way = self.state.as_ref().is_some_and(|state| {
+            matches!(
+                state.progress,
+                Progress::Switching { .. } | Progress::Validating { .. } | Progress::Reverting { .. }
+            )
+        });
+        if !is_under_way {
+            blocking(move || retention::collect(&dir, wanted)).await?;
+            let subject = match disk.current.installed() {
+                Some(current) => self.subject(&current.clone()).await.ok(),
+                None => None,
+            };
+            self.monitored.send_if_modified(|monitored| {
+                let is_new = *monitored != subject;
+                *monitored = subject;
+                is_new
+            });
+        }
+        self.report(Some(&disk), None);
+        Ok(())
+    }
+
+    /// Begins the marks of everything this application runs.
+    fn scope(&self) -> String {
+        format!("{}.", Digest::of(self.dir.base().as_os_str().as_encoded_bytes()).short())
+    }
+}
+
+async fn load(dir: AppDir) -> Result<Option<AppState>, OpenError> {
+    let loaded = tokio::task::spawn_blocking(move || AppState::load(&dir.state())).await;
+    Ok(loaded.map_err(io::Error::other)??)
+}
+
+/// Runs short work that touches the disk on a blocking thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}

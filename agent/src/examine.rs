@@ -1,0 +1,210 @@
+//! Compares a tree on disk with a manifest, byte by byte. Used on staging trees (what is still missing?), before a
+//! switch, and by `fsck`. Trusts nothing but what it has hashed itself.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use rustix::fs::FileType;
+use sluice_common::digest::Digest;
+use sluice_common::manifest::{Entry, EntryKind, Manifest};
+use sluice_common::path::RelPath;
+
+use crate::beneath::Beneath;
+
+/// Hashing threads: enough to keep a disk busy, few enough to leave a core to the applications.
+const WORKERS: usize = 2;
+
+/// What is wrong with one path of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// The path, relative to the tree.
+    pub(crate) path: PathBuf,
+    /// What is wrong with it.
+    pub(crate) fault: Fault,
+}
+
+/// What can be wrong with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing stands there.
+    Missing,
+    /// Something of another kind stands there.
+    Kind,
+    /// The permission bits differ.
+    Mode,
+    /// The bytes, or a link's text, differ.
+    Bytes,
+    /// The package has no such entry.
+    Extra,
+}
+
+impl Fault {
+    /// Returns the fault in words.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "is missing",
+            Self::Kind => "is of another kind",
+            Self::Mode => "has another mode",
+            Self::Bytes => "has other bytes",
+            Self::Extra => "is not in the package",
+        }
+    }
+}
+
+/// Compares the tree at `root` with `manifest` and returns every difference. Ends early, with the error kind
+/// `Interrupted`, once `stop` is set.
+pub(crate) fn examine(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io::Result<Vec<Finding>> {
+    let beneath = Beneath::open(root)?;
+    let next = AtomicUsize::new(0);
+    let findings = Mutex::new(Vec::new());
+    let work = || -> io::Result<()> {
+        while let Some(entry) = manifest.entries().get(next.fetch_add(1, Ordering::Relaxed)) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(io::Error::new(io::ErrorKind::Interrupted, "verification was interrupted"));
+            }
+            if let Some(fault) = fault(&beneath, entry)? {
+                let finding = Finding { path: entry.path.as_path().to_owned(), fault };
+                findings.lock().expect("no worker panics while it holds the lock").push(finding);
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let other: Vec<_> = (1..WORKERS).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        other.into_iter().try_for_each(|worker| worker.join().expect("a verifier does not panic")).and(own)
+    })?;
+    let mut findings = findings.into_inner().expect("no worker panics while it holds the lock");
+    let known: HashSet<&str> = manifest.entries().iter().map(|entry| entry.path.as_str()).collect();
+    extras(root, Path::new(""), &known, &mut findings)?;
+    findings.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(findings)
+}
+
+/// Compares one entry with what stands at its path.
+pub(crate) fn fault(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
+    let Some((kind, mode, size)) = beneath.stat(&entry.path)? else { return Ok(Some(Fault::Missing)) };
+    Ok(match (&entry.kind, kind) {
+        (EntryKind::Directory, FileType::Directory) => (mode != 0o755).then_some(Fault::Mode),
+        (EntryKind::Symlink { target }, FileType::Symlink) => {
+            (beneath.read_link(&entry.path)? != target.as_bytes()).then_some(Fault::Bytes)
+        }
+        (EntryKind::File(file), FileType::RegularFile) => {
+            if mode != file.mode() {
+                Some(Fault::Mode)
+            } else if size != file.size || !has_digest(beneath, &entry.path, &file.digest)? {
+                Some(Fault::Bytes)
+            } else {
+                None
+            }
+        }
+        (EntryKind::Directory | EntryKind::Symlink { .. } | EntryKind::File(_), _) => Some(Fault::Kind),
+    })
+}
+
+fn has_digest(beneath: &Beneath, path: &RelPath, digest: &Digest) -> io::Result<bool> {
+    match Digest::of_reader(beneath.read(path)?) {
+        Ok((found, _)) => Ok(found == *digest),
+        // A file the disk cannot read back is as good as one with other bytes: it is fetched anew.
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Finds entries that the manifest does not know; does not follow links.
+fn extras(root: &Path, below: &Path, known: &HashSet<&str>, findings: &mut Vec<Finding>) -> io::Result<()> {
+    for entry in fs_err::read_dir(root.join(below))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        if !path.to_str().is_some_and(|text| known.contains(text)) {
+            findings.push(Finding { path, fault: Fault::Extra });
+        } else if entry.file_type()?.is_dir() {
+            extras(root, &path, known, findings)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use sluice_common::tree::Tree;
+
+    use super::*;
+
+    fn tree() -> (tempfile::TempDir, Manifest) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for directory in ["d", "d/e", "empty"] {
+            fs_err::create_dir(root.join(directory)).unwrap();
+            fs_err::set_permissions(root.join(directory), PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        for file in ["a", "d/b", "d/e/c"] {
+            fs_err::write(root.join(file), file).unwrap();
+            fs_err::set_permissions(root.join(file), PermissionsExt::from_mode(0o644)).unwrap();
+        }
+        symlink("a", root.join("link")).unwrap();
+        let manifest = Tree::scan(root).unwrap().manifest().clone();
+        (dir, manifest)
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_found() {
+        type Damage = fn(&Path);
+        let cases: [(&str, Damage, &str, Fault); 11] = [
+            ("flipped byte", |r| fs_err::write(r.join("d/b"), "d/c").unwrap(), "d/b", Fault::Bytes),
+            ("longer", |r| fs_err::write(r.join("a"), "aa").unwrap(), "a", Fault::Bytes),
+            ("lost", |r| fs_err::remove_file(r.join("d/e/c")).unwrap(), "d/e/c", Fault::Missing),
+            ("extra", |r| fs_err::write(r.join("d/x"), "").unwrap(), "d/x", Fault::Extra),
+            ("extra link", |r| symlink("/etc", r.join("d/l")).unwrap(), "d/l", Fault::Extra),
+            (
+                "mode",
+                |r| fs_err::set_permissions(r.join("a"), PermissionsExt::from_mode(0o755)).unwrap(),
+                "a",
+                Fault::Mode,
+            ),
+            (
+                "setuid",
+                |r| fs_err::set_permissions(r.join("a"), PermissionsExt::from_mode(0o4644)).unwrap(),
+                "a",
+                Fault::Mode,
+            ),
+            (
+                "mode of a directory",
+                |r| fs_err::set_permissions(r.join("empty"), PermissionsExt::from_mode(0o777)).unwrap(),
+                "empty",
+                Fault::Mode,
+            ),
+            (
+                "link in a file's place",
+                |r| {
+                    fs_err::remove_file(r.join("a")).unwrap();
+                    symlink("d/b", r.join("a")).unwrap();
+                },
+                "a",
+                Fault::Kind,
+            ),
+            (
+                "other link",
+                |r| {
+                    fs_err::remove_file(r.join("link")).unwrap();
+                    symlink("d", r.join("link")).unwrap();
+                },
+                "link",
+                Fault::Bytes,
+            ),
+            ("lost directory", |r| fs_err::remove_dir(r.join("empty")).unwrap(), "empty", Fault::Missing),
+        ];
+        for (name, damage, path, fault) in cases {
+            let (dir, manifest) = tree();
+            assert_eq!(examine(dir.path(), &manifest, &AtomicBool::new(false)).unwrap(), []);
+            damage(dir.path());
+            let found = examine(dir.path(), &manifest, &AtomicBool::new(false)).unwrap();
+            assert_eq!(found, [Finding { path: path.into(), fault }], "{name}");
+        }
+    }
+}

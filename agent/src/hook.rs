@@ -1,0 +1,344 @@
+//! Runs hooks and command checks: no shell, a clean environment, bounded output, a time limit, and no survivors.
+//!
+//! A hook ends with everything it started. Its processes are found three ways, because each alone can be escaped: its
+//! cgroup (where one can be made), its process group, and a mark in the environment that children inherit. The mark
+//! also finds what an agent left behind that was killed while a hook ran. Nobody waits for a pipe that a survivor
+//! might hold: it is read until the hook's own process has ended and its survivors with it, and a moment longer.
+
+mod capture;
+mod cgroup;
+mod descendants;
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use sluice_common::caps;
+use sluice_common::spec;
+use sluice_common::units::format_duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use capture::Capture;
+use cgroup::Cgroup;
+
+pub(crate) use capture::shorten;
+pub(crate) use descendants::end_marked;
+
+/// Where programs without a `/` are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// How long output is still read after everything has ended.
+const DRAIN: Duration = Duration::from_millis(200);
+/// The variable that marks a hook's processes.
+const MARK: &str = "SLUICE_HOOK_ID";
+
+/// A command to run.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    /// Program and arguments; `${NAME}` is replaced from the environment.
+    pub(crate) command: Vec<String>,
+    /// The release: the working directory, and where programs with a `/` are taken from.
+    pub(crate) release: PathBuf,
+    /// The whole environment but PATH and LANG.
+    pub(crate) environment: BTreeMap<String, String>,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
+    /// Marks its processes.
+    pub(crate) id: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// How.
+    pub(crate) end: End,
+    /// Head and tail of what it printed.
+    pub(crate) output: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With status 0.
+    Succeeded,
+    /// Otherwise; in words.
+    Failed(String),
+    /// It was ended because the agent stops.
+    Interrupted,
+}
+
+impl Ended {
+    fn failed(reason: String) -> Self {
+        Self { end: End::Failed(reason), output: String::new() }
+    }
+}
+
+/// Makes a mark for a command of the application whose marks begin with `scope`.
+pub(crate) fn new_id(scope: &str) -> String {
+    format!("{scope}.{}", uuid::Uuid::new_v4().simple())
+}
+
+/// Runs a command to its end, and everything it started with it.
+pub(crate) async fn run(call: &Call, token: &CancellationToken) -> Ended {
+    let (mut command, pipe) = match prepare(call) {
+        Ok(prepared) => prepared,
+        Err(reason) => return Ended::failed(reason),
+    };
+    let cgroup = Cgroup::create(&call.id);
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return Ended::failed(format!("cannot run {}: {error}", call.command[0])),
+    };
+    // The pipe's writing end lives in the command; only the child may hold it.
+    drop(command);
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let (Some(cgroup), Some(pid)) = (&cgroup, group) {
+        cgroup.add(pid);
+    }
+    let mut running = Running { pipe: Some(pipe), capture: Capture::default() };
+    let end = running.until_end(&mut child, group, call.timeout, token).await;
+    let survivors = end_descendants(group, cgroup, &call.id).await;
+    running.drain().await;
+    let mut output = running.capture.into_text();
+    if survivors > 0 {
+        // What follows the hook's own output explains why the application is not there.
+        output.push_str(&format!(
+            "\n[sluice: {survivors} processes that this hook left running were ended; \
+             let a supervisor such as systemd run the application]\n"
+        ));
+        tracing::warn!(survivors, command = call.command[0], "hook left processes running; they were ended");
+    }
+    Ended { end, output }
+}
+
+fn prepare(call: &Call) -> Result<(Command, pipe::Receiver), String> {
+    let words = call.command.iter().map(|word| {
+        spec::expand(word, &call.environment).map_err(|name| {
+            format!(
+                "the command needs the variable {name}; set it in the hook's environment or in agent.toml"
+            )
+        })
+    });
+    let words: Vec<String> = words.collect::<Result<_, _>>()?;
+    let (program, arguments) = words.split_first().ok_or("the command is empty")?;
+    let program = if program.contains('/') && !program.starts_with('/') {
+        call.release.join(program.strip_prefix("./").unwrap_or(program))
+    } else {
+        PathBuf::from(program)
+    };
+    let output = || -> std::io::Result<(Stdio, Stdio, pipe::Receiver)> {
+        let (reader, writer) = std::io::pipe()?;
+        let reader = pipe::Receiver::from_owned_fd(reader.into())?;
+        Ok((writer.try_clone()?.into(), writer.into(), reader))
+    };
+    let (stdout, stderr, reader) = output().map_err(|error| format!("cannot make a pipe: {error}"))?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(&call.release)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .envs(&call.environment)
+        .env(MARK, &call.id)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .process_group(0)
+        .kill_on_drop(true);
+    Ok((command, reader))
+}
+
+/// The output of a running command.
+struct Running {
+    pipe: Option<pipe::Receiver>,
+    capture: Capture,
+}
+
+impl Running {
+    async fn until_end(
+        &mut self,
+        child: &mut Child,
+        group: Option<Pid>,
+        timeout: Duration,
+        token: &CancellationToken,
+    ) -> End {
+        let deadline = Instant::now() + timeout;
+        let end = loop {
+            tokio::select! {
+                status = child.wait() => return judge(status),
+                () = self.read() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    break End::Failed(format!("took longer than {}", format_duration(timeout)));
+                }
+                () = token.cancelled() => break End::Interrupted,
+            }
+        };
+        signal(group, Signal::TERM);
+        let killed_at = Instant::now() + caps::HOOK_GRACE;
+        loop {
+            tokio::select! {
+                _ = child.wait() => return end,
+                () = self.read() => {}
+                () = tokio::time::sleep_until(killed_at) => break,
+            }
+        }
+        signal(group, Signal::KILL);
+        // After KILL the wait is the kernel's business, and short.
+        let _ = child.wait().await;
+        end
+    }
+
+    /// Reads what is there; waits for ever once the pipe has ended.
+    async fn read(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
+        let mut buffer = [0; 16 * 1024];
+        match pipe.read(&mut buffer).await {
+            Ok(0) | Err(_) => self.pipe = None,
+            Ok(n) => self.capture.take(&buffer[..n]),
+        }
+    }
+
+    async fn drain(&mut self) {
+        let until = Instant::now() + DRAIN;
+        while self.pipe.is_some() && tokio::time::timeout_at(until, self.read()).await.is_ok() {}
+    }
+}
+
+fn judge(status: std::io::Result<ExitStatus>) -> End {
+    match status {
+        Ok(status) if status.success() => End::Succeeded,
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => End::Failed(format!("exited with status {code}")),
+            (None, Some(signal)) => End::Failed(format!("was ended by signal {signal}")),
+            (None, None) => End::Failed("ended without a status".into()),
+        },
+        Err(error) => End::Failed(format!("cannot be waited for: {error}")),
+    }
+}
+
+fn signal(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group {
+        // The group may be gone already.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+/// Ends what a command left running; returns how many processes that were.
+async fn end_descendants(group: Option<Pid>, cgroup: Option<Cgroup>, id: &str) -> usize {
+    let id = id.to_owned();
+    let ended = tokio::task::spawn_blocking(move || {
+        // Counted first, by the mark, which survives a change of group and session.
+        let survivors = descendants::count_marked(&id);
+        signal(group, Signal::KILL);
+        if let Some(cgroup) = cgroup {
+            cgroup.end();
+        }
+        end_marked(&id);
+        survivors
+    });
+    ended.await.unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(script: &str, timeout_ms: u64) -> (tempfile::TempDir, Call) {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::write(dir.path().join("hook.sh"), script).unwrap();
+        let call = Call {
+            command: ["/bin/sh", "hook.sh", "${PORT}"].map(str::to_owned).to_vec(),
+            release: dir.path().to_owned(),
+            environment: [("PORT".to_owned(), "8080".to_owned())].into(),
+            timeout: Duration::from_millis(timeout_ms),
+            id: new_id("test"),
+        };
+        (dir, call)
+    }
+
+    async fn run_script(script: &str, timeout_ms: u64) -> (Ended, Call) {
+        let (_dir, call) = call(script, timeout_ms);
+        let ended = run(&call, &CancellationToken::new()).await;
+        assert_eq!(descendants::count_marked(&call.id), 0, "survivors");
+        (ended, call)
+    }
+
+    #[tokio::test]
+    async fn a_hook_sees_its_own_environment_and_nothing_else() {
+        let (ended, call) =
+            run_script("env | cut -d= -f1 | sort | tr '\\n' ' '; echo arg $1; pwd", 60_000).await;
+        assert_eq!(ended.end, End::Succeeded);
+        let expected = format!("LANG PATH PORT PWD SLUICE_HOOK_ID arg 8080\n{}\n", call.release.display());
+        let shown: String = ended.output.replace("OLDPWD ", "").replace("SHLVL ", "").replace("_ ", "");
+        assert_eq!(shown, expected);
+    }
+
+    #[tokio::test]
+    async fn failures_are_told_apart() {
+        for (script, expected) in [("exit 3", "exited with status 3"), ("kill -9 $$", "ended by signal 9")] {
+            let (ended, _) = run_script(script, 60_000).await;
+            assert!(matches!(&ended.end, End::Failed(reason) if reason.contains(expected)), "{ended:?}");
+        }
+        let (_dir, mut missing) = call("", 1_000);
+        missing.command = vec!["bin/none".into()];
+        let ended = run(&missing, &CancellationToken::new()).await;
+        assert!(
+            matches!(&ended.end, End::Failed(reason) if reason.contains("cannot run bin/none")),
+            "{ended:?}"
+        );
+        missing.command = vec!["echo".into(), "${NONE}".into()];
+        let ended = run(&missing, &CancellationToken::new()).await;
+        assert!(matches!(&ended.end, End::Failed(reason) if reason.contains("NONE")), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_hangs_is_ended_with_its_children() {
+        let (ended, _) = run_script("echo begun; sleep 1000 & sleep 1000", 300).await;
+        assert_eq!(ended.end, End::Failed("took longer than 300ms".into()));
+        assert!(ended.output.starts_with("begun\n"), "{}", ended.output);
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_holds_the_output_is_neither_waited_for_nor_left() {
+        let script = "setsid sh -c 'sleep 1000' & echo started";
+        let (ended, _) = run_script(script, 60_000).await;
+        assert_eq!(ended.end, End::Succeeded);
+        assert!(
+            ended.output.starts_with("started\n") && ended.output.contains("were ended"),
+            "{}",
+            ended.output
+        );
+    }
+
+    #[tokio::test]
+    async fn output_is_kept_by_head_and_tail() {
+        let (ended, _) =
+            run_script("echo first; head -c 20000000 /dev/zero | tr '\\0' x; echo; echo last", 60_000).await;
+        assert_eq!(ended.end, End::Succeeded);
+        assert!(ended.output.len() <= caps::HOOK_OUTPUT_BYTES_MAX + 200, "{}", ended.output.len());
+        assert!(ended.output.starts_with("first\n") && ended.output.ends_with("last\n"));
+        assert!(ended.output.contains("bytes left out"));
+    }
+
+    #[tokio::test]
+    async fn a_stopping_agent_ends_its_hooks() {
+        let (_dir, call) = call("sleep 1000", 60_000);
+        let token = CancellationToken::new();
+        let stop = async {
+            while descendants::count_marked(&call.id) == 0 {
+                tokio::task::yield_now().await;
+            }
+            token.cancel();
+        };
+        let (ended, ()) = tokio::join!(run(&call, &token), stop);
+        assert_eq!(ended.end, End::Interrupted);
+        assert_eq!(descendants::count_marked(&call.id), 0);
+    }
+}

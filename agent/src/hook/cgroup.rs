@@ -1,0 +1,50 @@
+//! A cgroup of a hook's own, where the host has cgroup v2 and lets the agent make one (`Delegate=yes` in its unit).
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Pid;
+use sluice_common::caps;
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// Rounds of waiting until the kernel lets the cgroup be removed.
+const ROUNDS_MAX: u32 = 100;
+
+/// A cgroup that is ended and removed with everything in it.
+pub(super) struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes a cgroup below the agent's own; nothing where that cannot be.
+    pub(super) fn create(id: &str) -> Option<Self> {
+        let root = Path::new(ROOT);
+        if !root.join("cgroup.controllers").exists() {
+            return None;
+        }
+        let own = fs_err::read_to_string("/proc/self/cgroup").ok()?;
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+        let path = root.join(own).join(format!("sluice-hook-{id}"));
+        fs_err::create_dir(&path).ok()?;
+        // Only where the pids controller is delegated too; the hook runs without the limit otherwise.
+        let _ = fs_err::write(path.join("pids.max"), caps::HOOK_TASKS_MAX.to_string());
+        Some(Self { path })
+    }
+
+    /// Moves a process into the cgroup. What it started before that is found by its mark.
+    pub(super) fn add(&self, pid: Pid) {
+        let _ = fs_err::write(self.path.join("cgroup.procs"), pid.as_raw_nonzero().to_string());
+    }
+
+    /// Ends everything in the cgroup and removes it; blocks for a moment.
+    pub(super) fn end(self) {
+        let _ = fs_err::write(self.path.join("cgroup.kill"), "1");
+        for _ in 0..ROUNDS_MAX {
+            if fs_err::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        tracing::warn!(path = %self.path.display(), "cgroup of a hook cannot be removed");
+    }
+}

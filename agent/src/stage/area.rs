@@ -1,0 +1,276 @@
+//! The staging directory of one package, and the steps that make a release of it.
+//!
+//! ```text
+//! staging/<digest12>/   0700
+//!   manifest            canonical bytes, once they are known
+//!   plan, base          the encoded plan and the digest of the package it leans on (or `none`)
+//!   frames/<hex>.part   a frame as far as it has come
+//!   incoming/           files on their way to their place
+//!   tree/               what becomes releases/<digest12>
+//! ```
+//! Nothing here is trusted after a restart: the manifest is checked by its digest, the tree by hashing, frames and
+//! parts by theirs. A plan that lies leads to frames that do not fit, and is asked for anew.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use fs_err as fs;
+use rustix::fs::{CWD, RenameFlags};
+use sluice_common::digest::Digest;
+use sluice_common::durable;
+use sluice_common::order::Installed;
+
+use super::target::{Known, Target};
+use crate::beneath::failed;
+use crate::crash::CrashPoints;
+use crate::examine::examine;
+use crate::layout::{AppDir, LinkName};
+use crate::observe;
+
+/// The staging directory of one package.
+#[derive(Debug, Clone)]
+pub(crate) struct Area {
+    dir: AppDir,
+    package: Digest,
+    path: PathBuf,
+    crash: CrashPoints,
+}
+
+/// How publishing ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// The release stands, verified and synced.
+    Done,
+    /// So many files were not what they must be and have been removed; they are to be had anew.
+    NotWhole(usize),
+}
+
+/// Says why publishing failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PublishError {
+    /// Verification could not read the tree, or was interrupted.
+    #[error("cannot verify what was staged")]
+    Verify(#[source] io::Error),
+    /// Syncing or moving failed. The staged tree is not to be used: the kernel may have dropped its pages.
+    #[error("cannot make the staged release durable")]
+    Sync(#[source] io::Error),
+}
+
+impl Area {
+    /// Opens the staging directory of `package`, making it where there is none. A release that stands without a valid
+    /// marker is taken back into it, unless `current` or `previous` lead to it.
+    pub(crate) fn open(dir: &AppDir, package: Digest, crash: CrashPoints) -> io::Result<Self> {
+        let path = dir.staging(&package);
+        let area = Self { dir: dir.clone(), package, path, crash };
+        make_directory(dir.base(), 0o755)?;
+        make_directory(&dir.releases(), 0o755)?;
+        for private in [dir.staging_root(), area.path.clone(), area.frames(), area.incoming()] {
+            make_directory(&private, 0o700)?;
+        }
+        area.take_back()?;
+        make_directory(&area.tree(), 0o755)?;
+        area.clear_incoming()?;
+        Ok(area)
+    }
+
+    /// Returns the tree that becomes the release.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.path.join("tree")
+    }
+
+    /// Returns the application's directory.
+    pub(crate) fn dir(&self) -> &AppDir {
+        &self.dir
+    }
+
+    /// Returns where the file of a content stands before it is put in its place.
+    pub(crate) fn incoming_file(&self, content: &Digest, suffix: &str) -> PathBuf {
+        self.incoming().join(format!("{}{suffix}", content.to_hex()))
+    }
+
+    /// Returns where a frame is gathered.
+    pub(crate) fn frame(&self, frame: &Digest) -> PathBuf {
+        self.frames().join(format!("{}.part", frame.to_hex()))
+    }
+
+    /// Returns how many bytes of a frame have come.
+    pub(crate) fn frame_len(&self, frame: &Digest) -> u64 {
+        fs::symlink_metadata(self.frame(frame)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Keeps what a content source answered.
+    pub(crate) fn store_plan(&self, manifest: &[u8], base: Option<Digest>, plan: &[u8]) -> io::Result<()> {
+        let base = base.map_or_else(|| "none".to_owned(), |base| base.to_string());
+        durable::write_private(&self.path.join("base"), base.as_bytes())?;
+        durable::write_private(&self.path.join("plan"), plan)?;
+        durable::write_private(&self.path.join("manifest"), manifest)
+    }
+
+    /// Forgets the plan; the next one may lean on another base. Frames of it are of no use any more.
+    pub(crate) fn discard_plan(&self) -> io::Result<()> {
+        remove_if_there(&self.path.join("plan"))?;
+        fs::remove_dir_all(self.frames())?;
+        make_directory(&self.frames(), 0o700)
+    }
+
+    /// Returns what is known of the package already, from this directory or from an earlier installation.
+    pub(crate) fn load(&self) -> io::Result<Option<Known>> {
+        let manifest = match read_if_there(&self.path.join("manifest"))? {
+            Some(bytes) => Some(bytes),
+            None => read_if_there(&self.dir.manifest(&self.package))?,
+        };
+        let Some(target) = manifest.and_then(|bytes| Target::decode(self.package, bytes)) else {
+            return Ok(None);
+        };
+        let base = match read_if_there(&self.path.join("base"))? {
+            Some(text) if text == b"none" => None,
+            Some(text) => match String::from_utf8_lossy(&text).parse() {
+                Ok(base) => Some(base),
+                Err(_) => return Ok(Some(Known::without_plan(target))),
+            },
+            None => return Ok(Some(Known::without_plan(target))),
+        };
+        let plan = read_if_there(&self.path.join("plan"))?;
+        Ok(Some(Known::new(&self.dir, target, base, plan)))
+    }
+
+    /// Verifies the tree against its manifest, syncs it and gives it its name; the marker comes last.
+    pub(crate) fn publish(
+        &self,
+        target: &Target,
+        installed: &Installed,
+        stop: &AtomicBool,
+    ) -> Result<Published, PublishError> {
+        let findings = examine(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
+        if !findings.is_empty() {
+            for finding in &findings {
+                tracing::warn!(path = %finding.path.display(), fault = finding.fault.as_str(),
+                    "staged file is not what it must be and is had anew");
+                discard(&self.tree().join(&finding.path)).map_err(PublishError::Verify)?;
+            }
+            return Ok(Published::NotWhole(findings.len()));
+        }
+        self.make_release(target, installed).map_err(PublishError::Sync)?;
+        Ok(Published::Done)
+    }
+
+    fn make_release(&self, target: &Target, installed: &Installed) -> io::Result<()> {
+        let release = self.dir.release(&self.package);
+        self.crash.pass()?;
+        durable::write_public(&self.dir.manifest(&self.package), &target.bytes)?;
+        self.crash.pass()?;
+        durable::sync_filesystem(&self.tree())?;
+        self.crash.pass()?;
+        if fs::symlink_metadata(&release).is_ok() {
+            // `current` or `previous` lead to a release that lost its marker: they see the old tree or the new one.
+            rustix::fs::renameat_with(CWD, self.tree(), CWD, &release, RenameFlags::EXCHANGE)
+                .map_err(|errno| failed("exchange", &release, errno))?;
+        } else {
+            fs::rename(self.tree(), &release)?;
+        }
+        durable::sync_dir(&self.dir.releases())?;
+        durable::sync_dir(&self.path)?;
+        self.crash.pass()?;
+        observe::write_marker(&self.dir, installed)?;
+        self.crash.pass()
+    }
+
+    /// Removes the staging directory.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        discard(&self.path)
+    }
+
+    /// Takes a release without a valid marker back, so that what is right of it need not be had anew.
+    fn take_back(&self) -> io::Result<()> {
+        let release = self.dir.release(&self.package);
+        if fs::symlink_metadata(&release).is_err() || observe::marker(&self.dir, &self.package)?.is_some() {
+            return Ok(());
+        }
+        let name = AppDir::link_target(&self.package);
+        let is_linked = [LinkName::Current, LinkName::Previous]
+            .iter()
+            .any(|link| fs::read_link(self.dir.link(*link)).is_ok_and(|target| target == name));
+        if is_linked {
+            return Ok(());
+        }
+        if fs::symlink_metadata(self.tree()).is_ok() {
+            return discard(&release);
+        }
+        self.crash.pass()?;
+        fs::rename(&release, self.tree())
+    }
+
+    /// Removes files that a crash left on their way; partial contents stay, their parts are checked.
+    fn clear_incoming(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.incoming())? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "partial") {
+                discard(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frames(&self) -> PathBuf {
+        self.path.join("frames")
+    }
+
+    fn incoming(&self) -> PathBuf {
+        self.path.join("incoming")
+    }
+}
+
+/// Removes the marker of a release, durably: from then on it is not used.
+pub(crate) fn unmark(dir: &AppDir, package: &Digest) -> io::Result<()> {
+    remove_if_there(&dir.marker(package))?;
+    durable::sync_dir(&dir.releases())
+}
+
+/// Removes whatever stands at `path`, not following links; nothing standing there is as good.
+pub(crate) fn discard(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if is_absent(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a directory with exactly this mode, or gives it to the one that stands.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let metadata = fs::symlink_metadata(path)?;
+            if !metadata.is_dir() {
+                return Err(error);
+            }
+            if metadata.permissions().mode() & 0o7777 == mode {
+                return Ok(());
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    fs::set_permissions(path, PermissionsExt::from_mode(mode))
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !is_absent(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

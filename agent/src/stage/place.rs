@@ -1,0 +1,297 @@
+//! Puts contents in their places in the staging tree: from installed releases, or from frames as they are decoded.
+//!
+//! A content is written under a temporary name in `incoming/`, checked by its digest, and only then renamed into the
+//! tree; so a file that stands in the tree was right when it was put there.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sluice_common::digest::Digest;
+use sluice_common::manifest::EntryKind;
+use sluice_common::transfer::{Extent, Part, PartSink, TransferPlan};
+
+use super::area::{Area, discard};
+use super::target::Target;
+use crate::beneath::Beneath;
+use crate::examine::{Fault, Finding};
+
+/// Puts contents in their places.
+pub(crate) struct Placer {
+    area: Area,
+    tree: Beneath,
+    target: Arc<Target>,
+    /// Files that are not in the tree yet, by number of entry.
+    missing: HashSet<usize>,
+    /// Parts of contents that come in several frames.
+    parts: HashMap<u32, Vec<PartState>>,
+    open: Option<File>,
+}
+
+struct PartState {
+    extent: Extent,
+    digest: Digest,
+    is_done: bool,
+}
+
+impl Placer {
+    /// Prepares the tree: removes what `findings` say is wrong, makes directories and links, and takes the rest of
+    /// the findings to be missing.
+    pub(crate) fn prepare(area: &Area, target: Arc<Target>, findings: &[Finding]) -> io::Result<Self> {
+        let root = area.tree();
+        let tree = Beneath::open(&root)?;
+        let mut missing = HashSet::new();
+        for finding in findings {
+            let is_directory_mode = finding.fault == Fault::Mode
+                && std::fs::symlink_metadata(root.join(&finding.path)).is_ok_and(|m| m.is_dir());
+            if finding.fault != Fault::Missing && !is_directory_mode {
+                discard(&root.join(&finding.path))?;
+            }
+        }
+        let wrong: HashSet<&Path> = findings.iter().map(|finding| finding.path.as_path()).collect();
+        for (number, entry) in target.manifest.entries().iter().enumerate() {
+            if !wrong.contains(entry.path.as_path()) {
+                continue;
+            }
+            match &entry.kind {
+                EntryKind::Directory => tree.directory(&entry.path)?,
+                EntryKind::Symlink { target } => tree.symlink(target, &entry.path)?,
+                EntryKind::File(_) => {
+                    missing.insert(number);
+                }
+            }
+        }
+        Ok(Self { area: area.clone(), tree, target, missing, parts: HashMap::new(), open: None })
+    }
+
+    /// Returns the package.
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// Says whether every file stands in the tree.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Says whether a content still lacks a place.
+    pub(crate) fn lacks(&self, content: &Digest) -> bool {
+        self.target.places(content).iter().any(|place| self.missing.contains(place))
+    }
+
+    /// Returns the contents that still lack a place, by number.
+    pub(crate) fn lacking(&self) -> Vec<u32> {
+        (0_u32..)
+            .zip(&self.target.contents)
+            .filter(|(_, content)| self.lacks(&content.digest))
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Returns the bytes of the contents that still lack a place.
+    pub(crate) fn lacking_bytes(&self) -> u64 {
+        self.lacking().iter().map(|number| self.target.contents[*number as usize].size).sum()
+    }
+
+    /// Returns the permission bits of the first place that a content lacks.
+    pub(crate) fn first_mode(&self, content: &Digest) -> Option<u32> {
+        let place = self.target.places(content).iter().find(|place| self.missing.contains(place))?;
+        self.target.file(*place).map(|(_, file)| file.mode())
+    }
+
+    /// Puts contents in place that need no source: empty ones, and those that stand elsewhere in the tree.
+    pub(crate) fn place_local(&mut self) -> io::Result<()> {
+        for number in self.lacking() {
+            let content = self.target.contents[number as usize];
+            let incoming = self.area.incoming_file(&content.digest, "");
+            let twin = self.target.places(&content.digest).iter().find(|place| !self.missing.contains(place));
+            if let Some((path, _)) = twin.and_then(|twin| self.target.file(*twin)) {
+                copy(self.tree.read(path)?, &incoming)?;
+            } else if content.size == 0 {
+                create(&incoming)?;
+            } else {
+                continue;
+            }
+            self.settle(&content.digest, &incoming)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the file at `incoming`, which holds the content, to every place that lacks it.
+    pub(crate) fn settle(&mut self, content: &Digest, incoming: &Path) -> io::Result<()> {
+        let lacking: Vec<usize> = self
+            .target
+            .places(content)
+            .iter()
+            .copied()
+            .filter(|place| self.missing.contains(place))
+            .collect();
+        let spare = self.area.incoming_file(content, ".link");
+        if let Some((_, file)) = lacking.first().and_then(|place| self.target.file(*place)) {
+            set_mode(incoming, file.mode(), &spare)?;
+        }
+        for (turn, place) in lacking.iter().enumerate() {
+            let (path, file) = self.target.file(*place).expect("places are numbers of file entries");
+            // All places but the last take a link or copy; the last one takes the file itself.
+            if turn + 1 < lacking.len() {
+                let metadata = fs_err::symlink_metadata(incoming)?;
+                let may_link = metadata.permissions().mode() & 0o7777 == file.mode();
+                discard(&spare)?;
+                if !may_link || fs_err::hard_link(incoming, &spare).is_err() {
+                    copy(fs_err::File::open(incoming)?.into(), &spare)?;
+                    fs_err::set_permissions(&spare, PermissionsExt::from_mode(file.mode()))?;
+                }
+                self.tree.adopt(&spare, path)?;
+            } else {
+                set_mode(incoming, file.mode(), &spare)?;
+                self.tree.adopt(incoming, path)?;
+            }
+            self.missing.remove(place);
+        }
+        Ok(())
+    }
+
+    /// Learns which contents come in several frames, and which of their parts are on disk already, by hashing them.
+    pub(crate) fn survey_parts(&mut self, plan: &TransferPlan) -> io::Result<()> {
+        self.parts.clear();
+        for part in plan.frames.iter().flat_map(|frame| &frame.parts) {
+            let content = self.target.contents[part.extent.content as usize];
+            if part.extent.len < content.size && self.lacks(&content.digest) {
+                let is_done = self.holds_part(part)?;
+                let state = PartState { extent: part.extent, digest: part.digest, is_done };
+                self.parts.entry(part.extent.content).or_default().push(state);
+            }
+        }
+        let whole: Vec<u32> = self
+            .parts
+            .iter()
+            .filter(|(_, parts)| parts.iter().all(|part| part.is_done))
+            .map(|(number, _)| *number)
+            .collect();
+        whole.into_iter().try_for_each(|number| self.finish_partial(number))
+    }
+
+    /// Says whether a part is of no further use: its content is in place, or the part is on disk.
+    pub(crate) fn has_part(&self, part: &Part) -> bool {
+        !self.lacks(&self.target.contents[part.extent.content as usize].digest)
+            || self
+                .parts
+                .get(&part.extent.content)
+                .is_some_and(|parts| parts.iter().any(|state| state.extent == part.extent && state.is_done))
+    }
+
+    fn partial(&self, content: u32) -> PathBuf {
+        self.area.incoming_file(&self.target.contents[content as usize].digest, ".partial")
+    }
+
+    fn holds_part(&self, part: &Part) -> io::Result<bool> {
+        let Ok(mut file) = fs_err::File::open(self.partial(part.extent.content)) else { return Ok(false) };
+        file.seek(SeekFrom::Start(part.extent.offset))?;
+        let (digest, len) = Digest::of_reader(io::Read::take(file, part.extent.len))?;
+        Ok(len == part.extent.len && digest == part.digest)
+    }
+
+    /// Puts a content in place whose parts are all there; one that is wrong as a whole is dropped with its parts.
+    fn finish_partial(&mut self, number: u32) -> io::Result<()> {
+        let content = self.target.contents[number as usize];
+        let partial = self.partial(number);
+        let (digest, _) = Digest::of_reader(fs_err::File::open(&partial)?)?;
+        if digest == content.digest {
+            return self.settle(&content.digest, &partial);
+        }
+        discard(&partial)?;
+        for part in self.parts.entry(number).or_default() {
+            part.is_done = false;
+        }
+        Ok(())
+    }
+}
+
+impl PartSink for Placer {
+    fn begin(&mut self, part: &Part) -> io::Result<()> {
+        let content = self.target.contents[part.extent.content as usize];
+        self.open = if self.has_part(part) {
+            None
+        } else if part.extent.len == content.size {
+            Some(create(&self.area.incoming_file(&content.digest, ""))?)
+        } else {
+            let path = self.partial(part.extent.content);
+            let mut options = fs_err::OpenOptions::new();
+            options.write(true).create(true).truncate(false);
+            options.options_mut().mode(0o600).custom_flags(NOFOLLOW);
+            let mut file: File = options.open(path)?.into();
+            file.seek(SeekFrom::Start(part.extent.offset))?;
+            Some(file)
+        };
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.open {
+            Some(file) => file.write_all(bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn commit(&mut self, part: &Part) -> io::Result<()> {
+        if self.open.take().is_none() {
+            return Ok(());
+        }
+        let number = part.extent.content;
+        let content = self.target.contents[number as usize];
+        if part.extent.len == content.size {
+            return self.settle(&content.digest, &self.area.incoming_file(&content.digest, ""));
+        }
+        let parts = self.parts.entry(number).or_default();
+        for state in parts.iter_mut() {
+            state.is_done |= state.extent == part.extent && state.digest == part.digest;
+        }
+        if parts.iter().all(|state| state.is_done) {
+            self.finish_partial(number)?;
+        }
+        Ok(())
+    }
+}
+
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
+/// Creates a new file, in place of whatever an interrupted attempt left.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    discard(path)?;
+    let mut options = fs_err::OpenOptions::new();
+    options.write(true).create_new(true);
+    options.options_mut().mode(0o600).custom_flags(NOFOLLOW);
+    options.open(path).map(Into::into)
+}
+
+/// Copies a file's bytes into a new file.
+pub(crate) fn copy(from: File, to: &Path) -> io::Result<()> {
+    let mut out = create(to)?;
+    let mut buffer = vec![0; 128 * 1024];
+    let mut at = 0;
+    loop {
+        let n = from.read_at(&mut buffer, at)?;
+        if n == 0 {
+            return Ok(());
+        }
+        out.write_all(&buffer[..n])?;
+        at += n as u64;
+    }
+}
+
+/// Gives the file its mode. One that shares its inode with an installed release is copied first: an installed file is
+/// never changed in place.
+fn set_mode(path: &Path, mode: u32, spare: &Path) -> io::Result<()> {
+    let metadata = fs_err::symlink_metadata(path)?;
+    if metadata.permissions().mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    if metadata.nlink() > 1 {
+        copy(fs_err::File::open(path)?.into(), spare)?;
+        fs_err::rename(spare, path)?;
+    }
+    fs_err::set_permissions(path, PermissionsExt::from_mode(mode))
+}

@@ -1,0 +1,278 @@
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use sluice_common::path::RelPath;
+
+use super::testing::{MemorySource, noise, package};
+use super::*;
+
+struct World {
+    _root: tempfile::TempDir,
+    dir: AppDir,
+    source: MemorySource,
+    attempts: Attempts,
+    progress: Progress,
+}
+
+fn world() -> World {
+    let root = tempfile::tempdir().unwrap();
+    let dir = AppDir::new(root.path(), &"shop".parse().unwrap());
+    World {
+        _root: root,
+        dir,
+        source: MemorySource::default(),
+        attempts: Attempts::default(),
+        progress: Progress::default(),
+    }
+}
+
+impl World {
+    fn release(&self, package: Digest) -> Installed {
+        Installed { package, version: "1".parse().unwrap() }
+    }
+
+    async fn stage_with(&mut self, package: Digest, crash: CrashPoints) -> Result<(), StageError> {
+        let job = Job { dir: self.dir.clone(), release: self.release(package), crash };
+        let token = CancellationToken::new();
+        stage(&job, &mut self.source.clone(), &mut self.attempts, &self.progress, &token).await
+    }
+
+    async fn stage(&mut self, package: Digest) -> Result<(), StageError> {
+        self.stage_with(package, CrashPoints::default()).await
+    }
+
+    /// Stages, trying again as the engine does.
+    async fn persist(&mut self, package: Digest) -> u32 {
+        for tries in 0.. {
+            match self.stage(package).await {
+                Ok(()) => return tries,
+                Err(StageError::Retry { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        unreachable!()
+    }
+
+    fn assert_staged(&self, package: Digest, original: &Path) {
+        assert!(observe::marker(&self.dir, &package).unwrap().is_some(), "no marker");
+        let manifest = observe::manifest(&self.dir, &package).unwrap();
+        let release = self.dir.release(&package);
+        assert_eq!(examine(&release, &manifest, &AtomicBool::new(false)).unwrap(), []);
+        assert_eq!(examine(original, &manifest, &AtomicBool::new(false)).unwrap(), []);
+        assert!(!self.dir.staging(&package).exists(), "staging is left");
+    }
+
+    fn inode(&self, package: &Digest, path: &str) -> u64 {
+        let path: RelPath = path.parse().unwrap();
+        fs_err::metadata(path.below(&self.dir.release(package))).unwrap().ino()
+    }
+}
+
+fn first() -> tempfile::TempDir {
+    package(&[
+        ("bin/run!", &noise(1, 40_000)),
+        ("lib/a", &noise(2, 300_000)),
+        ("lib/b", &noise(3, 200_000)),
+        ("lib/twin", &noise(3, 200_000)),
+        ("lib/twin-to-run!", &noise(3, 200_000)),
+        ("empty-file", b""),
+        ("empty-dir/", b""),
+        ("lib/link@", b"../bin/run"),
+    ])
+}
+
+fn second() -> tempfile::TempDir {
+    let mut changed = noise(2, 300_000);
+    changed[5] ^= 1;
+    package(&[
+        ("bin/run!", &noise(1, 40_000)),
+        ("lib/a", &changed),
+        ("lib/renamed", &noise(3, 200_000)),
+        ("lib/fresh", &noise(9, 50_000)),
+    ])
+}
+
+#[tokio::test]
+async fn a_cold_install_is_byte_identical() {
+    let (mut world, tree) = (world(), first());
+    let package = world.source.add(tree.path());
+    world.stage(package).await.unwrap();
+    world.assert_staged(package, tree.path());
+    let (fetched, total) = world.progress.read();
+    assert_eq!((fetched, world.source.seen().sent as u64), (total, total));
+}
+
+#[tokio::test]
+async fn an_update_takes_from_the_installed_release_what_it_holds() {
+    let (mut world, old, new) = (world(), first(), second());
+    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+    world.stage(one).await.unwrap();
+    let before = world.source.seen().sent;
+    world.stage(two).await.unwrap();
+    world.assert_staged(two, new.path());
+    world.assert_staged(one, old.path());
+    assert!(world.source.seen().sent - before < 51_500, "{} bytes", world.source.seen().sent - before);
+    assert_eq!(world.source.seen().bases, [vec![], vec![one]]);
+    // Without reflinks (most test machines) unchanged files share their inode, renamed ones too.
+    let shares = world.inode(&one, "bin/run") == world.inode(&two, "bin/run");
+    assert_eq!(world.inode(&one, "lib/b") == world.inode(&two, "lib/renamed"), shares);
+}
+
+#[tokio::test]
+async fn staging_resumes_at_the_byte_where_the_stream_was_cut() {
+    let (mut world, tree) = (world(), first());
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.cuts = vec![1, 100_000, 30_000, 7_000]);
+    assert_eq!(world.persist(package).await, 4);
+    world.assert_staged(package, tree.path());
+    let seen = world.source.seen();
+    let offsets: Vec<u64> = seen.fetches.iter().map(|frames| frames[0].offset).collect();
+    assert_eq!(offsets, [0, 1, 100_001, 130_001, 137_001]);
+    assert_eq!(seen.sent as u64, world.progress.read().1, "no byte came twice");
+    assert_eq!(seen.bases.len(), 1, "the plan was asked for once");
+}
+
+#[tokio::test]
+async fn a_content_larger_than_a_frame_survives_interruption_between_its_frames() {
+    let (mut world, tree) = (world(), package(&[("huge", &noise(4, 40 << 20)), ("small", b"s")]));
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.cuts = vec![20 << 20, 15 << 20]);
+    assert_eq!(world.persist(package).await, 2);
+    world.assert_staged(package, tree.path());
+    let seen = world.source.seen();
+    assert!(
+        seen.fetches[1].len() < seen.fetches[0].len(),
+        "frames that were decoded are not asked for again"
+    );
+    assert_eq!(seen.sent as u64, world.progress.read().1, "no byte came twice");
+}
+
+#[tokio::test]
+async fn a_flipped_byte_is_refused_and_fetched_anew() {
+    let (mut world, tree) = (world(), first());
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.flips = 3);
+    assert_eq!(world.persist(package).await, 3);
+    world.assert_staged(package, tree.path());
+}
+
+#[tokio::test]
+async fn a_source_that_never_serves_a_whole_frame_is_given_up() {
+    let (mut world, tree) = (world(), first());
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.rotten = true);
+    let mut tries = 0;
+    let reason = loop {
+        tries += 1;
+        match world.stage(package).await {
+            Err(StageError::Retry { .. }) => {}
+            Err(StageError::Failed { reason }) => break reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(tries == DAMAGED_MAX && reason.contains("came damaged"), "{tries}: {reason}");
+    assert!(!world.dir.release(&package).exists() && !world.dir.staging(&package).exists());
+}
+
+#[tokio::test]
+async fn a_refusing_source_fails_and_one_that_is_away_is_waited_for() {
+    let (mut world, tree) = (world(), first());
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.away = true);
+    for _ in 0..50 {
+        assert!(matches!(world.stage(package).await, Err(StageError::Retry { .. })));
+    }
+    world.source.set(|faults| (faults.away, faults.refuses) = (false, true));
+    for _ in 1..REFUSED_MAX {
+        assert!(matches!(world.stage(package).await, Err(StageError::Retry { .. })));
+    }
+    assert!(matches!(world.stage(package).await, Err(StageError::Failed { .. })));
+}
+
+#[tokio::test]
+async fn a_damaged_file_of_the_base_is_skipped_and_its_content_fetched() {
+    let (mut world, old, new) = (world(), first(), second());
+    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+    world.stage(one).await.unwrap();
+    let release = world.dir.release(&one);
+    for name in ["lib/b", "lib/twin", "lib/twin-to-run"] {
+        fs_err::write(release.join(name), noise(78, 200_000)).unwrap();
+    }
+    world.persist(two).await;
+    world.assert_staged(two, new.path());
+    assert_eq!(world.source.seen().bases, [vec![], vec![one], vec![]], "the base is not offered again");
+}
+
+#[tokio::test]
+async fn a_base_that_a_frame_leans_on_may_be_damaged() {
+    let (mut world, old, new) = (world(), first(), second());
+    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+    world.stage(one).await.unwrap();
+    fs_err::write(world.dir.release(&one).join("lib/a"), noise(77, 300_000)).unwrap();
+    world.persist(two).await;
+    world.assert_staged(two, new.path());
+}
+
+#[tokio::test]
+async fn what_a_crash_left_in_staging_is_hashed_and_never_trusted() {
+    let (mut world, tree) = (world(), first());
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.cuts = vec![usize::MAX]);
+    // Everything is staged, but the crash comes before the tree gets its name.
+    assert!(world.stage_with(package, CrashPoints::after(1)).await.is_err());
+    let staging = world.dir.staging(&package);
+    // A failed staging is removed; rebuild what a crash would have left.
+    assert!(!staging.exists());
+    let area = Area::open(&world.dir, package, CrashPoints::default()).unwrap();
+    fs_err::create_dir(area.tree().join("lib")).unwrap();
+    fs_err::write(area.tree().join("lib/a"), b"wrong").unwrap();
+    fs_err::write(area.tree().join("stray"), b"stray").unwrap();
+    std::os::unix::fs::symlink("/etc", area.tree().join("bin")).unwrap();
+    fs_err::write(area.incoming_file(&Digest::of(b"x"), ""), b"half").unwrap();
+    world.persist(package).await;
+    world.assert_staged(package, tree.path());
+}
+
+#[tokio::test]
+async fn a_release_that_lost_its_marker_is_repaired_from_what_is_right_of_it() {
+    for is_current in [false, true] {
+        let (mut world, tree) = (world(), first());
+        let package = world.source.add(tree.path());
+        world.stage(package).await.unwrap();
+        let release = world.dir.release(&package);
+        let current = world.dir.link(crate::layout::LinkName::Current);
+        if is_current {
+            std::os::unix::fs::symlink(AppDir::link_target(&package), &current).unwrap();
+        }
+        let sent = world.source.seen().sent;
+        unmark(&world.dir, &package).unwrap();
+        fs_err::remove_file(release.join("bin/run")).unwrap();
+        fs_err::write(release.join("bin/run"), noise(5, 40_000)).unwrap();
+        world.persist(package).await;
+        world.assert_staged(package, tree.path());
+        assert!(world.source.seen().sent > sent);
+        assert!(!is_current || current.join("bin/run").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_manifest_or_plan_on_disk_is_asked_for_anew() {
+    let (mut world, tree) = (world(), first());
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.cuts = vec![50_000]);
+    assert!(world.stage(package).await.is_err());
+    for name in ["manifest", "plan", "base"] {
+        fs_err::write(world.dir.staging(&package).join(name), b"garbage").unwrap();
+        world.source.set(|faults| faults.cuts = vec![1_000]);
+        assert!(world.stage(package).await.is_err(), "{name}");
+    }
+    world.persist(package).await;
+    world.assert_staged(package, tree.path());
+}
+
+#[test]
+fn retries_grow_and_are_spread() {
+    for (failures, random, expected) in [(0, 1.0, 500), (0, 0.0, 250), (3, 1.0, 4_000), (99, 1.0, 30_000)] {
+        assert_eq!(retry_delay(failures, random), Duration::from_millis(expected));
+    }
+}
