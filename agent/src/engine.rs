@@ -178,12 +178,11 @@ impl<O: Origin> Engine<O> {
         self.settle().await
     }
 
-    /// Returns what the same rollout has spent on the same package already: the order to switch follows the one to stage.
+    /// Returns what the same rollout has spent here already: the order to switch follows the one to stage, and the one to
+    /// go back follows both.
     fn cost_so_far(&self, new: &AppState) -> Cost {
         match &self.state {
-            Some(old) if old.rollout == new.rollout && old.wanted.package() == new.wanted.package() => {
-                Cost { switch_us: 0, ..old.cost }
-            }
+            Some(old) if old.rollout == new.rollout => old.cost,
             _ => Cost::default(),
         }
     }

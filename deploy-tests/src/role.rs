@@ -1,7 +1,7 @@
 //! Roles: the executable starts itself again as a shipped program.
 //!
-//! `sluice-demo role coordinator …` behaves as `sluice-coordinator …` does, through the same entry point. A role
-//! ends when its standard input closes, so that nothing outlives the process that started it, however that ends.
+//! `sluice-demo role coordinator …` behaves as `sluice-coordinator …` does, through the same entry point. A role that
+//! stays ends when its standard input closes, so that nothing outlives the process that started it, however that ends.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -37,6 +37,16 @@ impl Role {
         }
     }
 
+    /// Says whether the role, started with this verb, runs until it is ended.
+    fn stays(self, verb: Option<&OsString>) -> bool {
+        match self {
+            Self::Coordinator => verb.is_some_and(|verb| verb == "serve"),
+            Self::Agent => verb.is_some_and(|verb| verb == "run"),
+            Self::Operator => false,
+            Self::Web => true,
+        }
+    }
+
     /// Returns a command that starts `executable` in this role.
     pub fn command(self, executable: &Path) -> Command {
         let mut command = Command::new(executable);
@@ -55,7 +65,7 @@ pub fn take() -> Option<ExitCode> {
     let name = args.next()?;
     let role = Role::ALL.into_iter().find(|role| name == role.as_str())?;
     let args: Vec<OsString> = std::iter::once(OsString::from(role.as_str())).chain(args).collect();
-    if role != Role::Operator {
+    if role.stays(args.get(1)) {
         end_with_standard_input();
     }
     Some(match role {

@@ -110,20 +110,12 @@ impl Paper {
             });
         }
         Some(Report {
-            app: order.app.clone(),
-            generation: host.generation,
             sequence: host.sequence,
-            phase: host.phase?,
             current: host.current.clone(),
-            previous: None,
             healthy: Some(true),
             reason: host.reason.clone(),
             hook_output: host.reason.clone(),
-            fetched_bytes: 0,
-            fetch_total_bytes: 0,
-            wire_bytes: 0,
-            stage_time: Duration::ZERO,
-            switch_time: Duration::ZERO,
+            ..a_report(host.generation.0, host.phase?)
         })
     }
 }
@@ -215,6 +207,25 @@ async fn obedience(paper: Arc<Paper>, handle: Handle) {
             }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn a_report(generation: u64, phase: Phase) -> Report {
+    Report {
+        app: app(),
+        generation: Generation(generation),
+        sequence: 0,
+        phase,
+        current: None,
+        previous: None,
+        healthy: None,
+        reason: None,
+        hook_output: None,
+        fetched_bytes: 0,
+        fetch_total_bytes: 0,
+        wire_bytes: 0,
+        stage_time: Duration::ZERO,
+        switch_time: Duration::ZERO,
     }
 }
 
@@ -384,22 +395,7 @@ async fn a_host_may_fetch_what_its_newest_orders_name() {
 async fn reports_are_believed_in_order_but_for_the_first_of_a_session() {
     let world = World::new(1).await;
     let host: HostName = "h9".parse().unwrap();
-    let report = |generation, sequence, phase| Report {
-        app: app(),
-        generation: Generation(generation),
-        sequence,
-        phase,
-        current: None,
-        previous: None,
-        healthy: None,
-        reason: None,
-        hook_output: None,
-        fetched_bytes: 0,
-        fetch_total_bytes: 0,
-        wire_bytes: 0,
-        stage_time: Duration::ZERO,
-        switch_time: Duration::ZERO,
-    };
+    let report = |generation, sequence, phase| Report { sequence, ..a_report(generation, phase) };
     let tell = async |report: Report| {
         world.handle.record_report(&host, report).await.unwrap();
         world.handle.latest_reports(Some(&host)).await.unwrap()[0].1.clone()
@@ -412,6 +408,41 @@ async fn reports_are_believed_in_order_but_for_the_first_of_a_session() {
     world.handle.host_changed(&host);
     assert_eq!(tell(report(5, 1, Phase::Failed)).await.phase, Phase::Failed);
     assert_eq!(tell(report(5, 1, Phase::Active)).await.phase, Phase::Failed);
+}
+
+#[tokio::test]
+async fn history_has_one_line_a_switch_and_none_for_what_is_not_known() {
+    let world = World::new(1).await;
+    let host: HostName = "h9".parse().unwrap();
+    let installed = |version: &str| Installed {
+        package: Digest::of(version.as_bytes()),
+        version: version.parse().unwrap(),
+    };
+    let steps = [
+        (1, Phase::Active, Some("1")),
+        (2, Phase::Staged, Some("1")),
+        (3, Phase::Validating, Some("2")),
+        (3, Phase::Active, Some("2")),
+        (4, Phase::Failed, None),
+        (5, Phase::Staged, Some("2")),
+        (6, Phase::Validating, Some("3")),
+        (6, Phase::Reverted, Some("2")),
+        (7, Phase::Active, None),
+    ];
+    for (sequence, (generation, phase, current)) in steps.into_iter().enumerate() {
+        let report = Report {
+            current: current.map(installed),
+            sequence: sequence as u64,
+            ..a_report(generation, phase)
+        };
+        world.handle.record_report(&host, report).await.unwrap();
+    }
+    let lines = world.handle.history(&app(), Some(&host), 10).await.unwrap();
+    let version =
+        |installed: &Option<Installed>| installed.as_ref().map_or("-".to_owned(), |i| i.version.to_string());
+    let lines: Vec<String> =
+        lines.iter().rev().map(|l| format!("{}>{}", version(&l.from), version(&l.to))).collect();
+    assert_eq!(lines, ["->1", "1>2", "2>3", "3>2", "2>-"]);
 }
 
 #[tokio::test]

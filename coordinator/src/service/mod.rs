@@ -116,7 +116,8 @@ fn init_logging(flags: &LogFlags) -> anyhow::Result<()> {
     };
     let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second run in one process keeps the first one's log.
-    let _ = if flags.log_json { format.json().try_init() } else { format.try_init() };
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let _ = if flags.log_json { format.json().try_init() } else { format.with_ansi(is_terminal).try_init() };
     broken.map_or(Ok(()), Err)
 }
 

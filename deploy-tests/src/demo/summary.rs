@@ -117,7 +117,7 @@ pub(super) fn rollouts_table(summaries: &[RolloutSummary], with_requests: bool) 
 
 /// Returns the table of end states.
 pub(super) fn hosts_table(hosts: &[v1::Host]) -> Table {
-    let mut table = new_table(&["host", "site", "application", "runs", "package", "phase", "health"]);
+    let mut table = new_table(&["host", "site", "application", "runs", "package", "last order", "health"]);
     for host in hosts {
         for report in &host.reports {
             let (version, package) = match &report.current {

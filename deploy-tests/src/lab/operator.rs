@@ -100,12 +100,13 @@ impl Operator {
         })
     }
 
-    /// Returns the newest rollout of an application.
+    /// Returns the newest rollout of an application, with its hosts' reports.
     pub fn newest_rollout(&self, app: &str) -> Result<Option<v1::Rollout>> {
-        self.ask(async |channel| {
+        let newest = self.ask(async |channel| {
             let request = v1::ListRolloutsRequest { app: app.to_owned(), limit: 1 };
             Ok(RolloutsClient::new(channel).list(request).await?.into_inner().rollouts.pop())
-        })
+        })?;
+        newest.map(|rollout| self.rollout(&rollout.id)).transpose()
     }
 
     /// Asks the coordinator over a channel with this operator's identity.

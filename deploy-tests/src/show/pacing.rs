@@ -103,7 +103,7 @@ fn memory(board: &mut Board) -> Result<()> {
     let idle = lab.hosts()[0].memory()?;
     let figure = format!("{:.1} MiB", idle.resident as f64 / MEBIBYTE);
     board.line("idle agent, resident", &figure, "< 15 MiB", idle.resident < 15 << 20);
-    let packages = ["numpy==2.2.6", "scipy==1.15.3", "pandas==2.2.3"];
+    let packages = ["numpy==2.4.6", "scipy==1.17.1", "pandas==3.1.1"];
     match real_input::wheels("python", &packages)? {
         Some(tree) => at_full_speed(&lab, &tree)?,
         None => board.skip("agent at full speed, resident", "no python3 -m pip, or no package registry"),

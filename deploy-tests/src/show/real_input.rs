@@ -16,14 +16,14 @@ use crate::lab::{Operator, compare};
 
 /// Two consecutive releases of three packages: about 220 MB in 3,900 files.
 pub(super) fn python(board: &mut Board, _: &Options) -> Result<()> {
-    let old = ["numpy==2.2.5", "scipy==1.15.2", "pandas==2.2.2"];
-    let new = ["numpy==2.2.6", "scipy==1.15.3", "pandas==2.2.3"];
+    let old = ["numpy==2.4.5", "scipy==1.17.0", "pandas==3.1.0"];
+    let new = ["numpy==2.4.6", "scipy==1.17.1", "pandas==3.1.1"];
     pair(board, "python", &old, &new)
 }
 
 /// Two consecutive releases of one static binary.
 pub(super) fn ruff(board: &mut Board, _: &Options) -> Result<()> {
-    pair(board, "ruff", &["ruff==0.11.10"], &["ruff==0.11.11"])
+    pair(board, "ruff", &["ruff==0.17.3"], &["ruff==0.17.4"])
 }
 
 /// Unpacks public wheels into one tree; kept between runs, since it never changes. Nothing where there is no pip or

@@ -61,9 +61,9 @@ impl Bench {
     }
 
     fn roll_out(&self, version: &str, more: &[&str]) -> (i32, String, String) {
-        let args =
-            ["rollout", "start", "shop", version, "--canary", "1", "--batch", "50%", "--bake", "100ms"];
-        self.sluice(&[&args[..], more].concat())
+        let args = ["rollout", "start", "shop", version, "--canary", "1", "--batch", "50%"];
+        let bake: &[&str] = if more.contains(&"--bake") { &[] } else { &["--bake", "100ms"] };
+        self.sluice(&[&args[..], bake, more].concat())
     }
 
     fn assert_everywhere(&self, tree: &Path) {
@@ -104,7 +104,7 @@ fn a_good_release_reaches_every_host_and_a_bad_one_goes_back_by_itself() {
 }
 
 #[test]
-fn a_succeeded_rollout_can_be_rolled_back_and_a_first_one_to_nothing() {
+fn a_succeeded_rollout_can_be_rolled_back() {
     let mut bench = Bench::start(&["h1", "h2"]);
     let first = bench.release("1", "ok");
     bench.roll_out("1", &[]);

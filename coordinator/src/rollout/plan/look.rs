@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sluice_common::caps;
-use sluice_common::order::{Installed, Phase};
+use sluice_common::digest::Digest;
+use sluice_common::order::{Generation, Installed, Phase};
 
 use super::super::model::{Failure, Issued, Member, Rollout, Target};
 use super::super::view::{FleetView, HostView, Observed, after, elapsed};
@@ -53,8 +54,7 @@ pub(super) struct Look<'a> {
     pub(super) position: Position<'a>,
 }
 
-static NEVER_HEARD: HostView =
-    HostView { contact: None, observed: None, generation: sluice_common::order::Generation(0) };
+static NEVER_HEARD: HostView = HostView { contact: None, observed: None, generation: Generation(0) };
 
 /// Looks at every member, in order.
 pub(super) fn look<'a>(rollout: &'a Rollout, fleet: &'a FleetView, now: Timestamp) -> Vec<Look<'a>> {
@@ -71,7 +71,7 @@ pub(super) fn look<'a>(rollout: &'a Rollout, fleet: &'a FleetView, now: Timestam
     rollout.members.iter().map(look).collect()
 }
 
-fn runs(observed: &Observed, wanted: Option<&sluice_common::digest::Digest>) -> bool {
+fn runs(observed: &Observed, wanted: Option<&Digest>) -> bool {
     observed.current.as_ref().map(|current| &current.package) == wanted
 }
 
@@ -116,13 +116,14 @@ fn switching<'a>(answer: Option<&Observed>, member: &Member) -> Position<'a> {
     }
 }
 
-fn returning<'a>(answer: Option<&Observed>, to: Option<&sluice_common::digest::Digest>) -> Position<'a> {
-    match answer {
-        Some(answer) if answer.phase.is_terminal() && runs(answer, to) => Position::Returned,
-        Some(answer) if answer.phase.is_terminal() => Position::ReturnFailed,
-        Some(answer) => Position::Returning { phase: Some(answer.phase) },
-        None => Position::Returning { phase: None },
-    }
+fn returning<'a>(answer: Option<&Observed>, to: Option<&Digest>) -> Position<'a> {
+    let phase = answer.map(|answer| answer.phase);
+    let Some(answer) = answer.filter(|answer| answer.phase.is_terminal()) else {
+        return Position::Returning { phase };
+    };
+    // A host that refuses an order may not know what it runs: its silence is no proof that nothing runs.
+    let is_told = answer.phase == Phase::Active || to.is_some();
+    if is_told && runs(answer, to) { Position::Returned } else { Position::ReturnFailed }
 }
 
 impl Look<'_> {
@@ -226,7 +227,7 @@ impl Look<'_> {
     }
 
     /// Returns the generation of the next order for this host: above all that anybody gave or the host accepted.
-    pub(super) fn next_generation(&self) -> sluice_common::order::Generation {
+    pub(super) fn next_generation(&self) -> Generation {
         let own = self.member.order.as_ref().map(|order| order.generation);
         let accepted = self.view.observed.as_ref().map(|observed| observed.generation);
         own.max(accepted).max(Some(self.view.generation)).unwrap_or_default().next()

@@ -322,6 +322,20 @@ fn on_failure_pause_leaves_everything_until_an_operator_decides() {
 }
 
 #[test]
+fn failures_accepted_by_resuming_count_no_more() {
+    let tolerant = Spec { on_failure: OnFailure::Pause, max_failures: Share::Count(1), ..at_once(6) };
+    let mut world = staged(6, tolerant);
+    world.go();
+    world.answer(&["h1", "h2"], Phase::Reverted);
+    assert_eq!(world.go(), "fail h1, fail h2, pause");
+    world.command(Command::Resume);
+    world.answer(&["h3"], Phase::Reverted);
+    assert_eq!(world.go(), "fail h3", "one more is tolerated again");
+    world.answer(&["h4"], Phase::Reverted);
+    assert_eq!(world.go(), "fail h4, pause");
+}
+
+#[test]
 fn while_paused_nothing_is_ordered_and_standing_orders_stand() {
     let mut world = staged(3, spec());
     world.go();
@@ -408,6 +422,10 @@ fn where_nothing_ran_before_a_rollback_removes() {
     assert_eq!(world.go(), "open 0, activate h1");
     world.answer(&["h1"], Phase::Reverted);
     assert_eq!(world.go(), "fail h1, roll back, remove h1");
+    let mut refusing =
+        World { rollout: world.rollout.clone(), fleet: world.fleet.clone(), ..World::new(1, at_once(1)) };
+    refusing.answer(&["h1"], Phase::Failed);
+    assert_eq!(refusing.go(), "finish failed", "it does not know what it runs");
     world.answer(&["h1"], Phase::Active);
     assert_eq!(world.go(), "finish rolled-back");
 }

@@ -88,20 +88,35 @@ pub(crate) async fn history(
     rows.iter().map(from_row).collect()
 }
 
+/// Returns what the newest line says that a host runs.
+pub(super) async fn last(
+    tx: &mut Transaction,
+    host: &HostName,
+    app: &AppName,
+) -> Result<Option<Installed>, store::Error> {
+    let row = sqlx::query("SELECT * FROM history WHERE host = $1 AND app = $2 ORDER BY number DESC LIMIT 1")
+        .bind(host.as_str())
+        .bind(app.as_str())
+        .fetch_optional(&mut **tx)
+        .await?;
+    row.map_or(Ok(None), |row| installed(&row, "to_package", "to_version"))
+}
+
+fn installed(row: &AnyRow, package: &str, version: &str) -> Result<Option<Installed>, store::Error> {
+    let (package, version): (Option<&str>, Option<&str>) = (row.try_get(package)?, row.try_get(version)?);
+    let Some((package, version)) = package.zip(version) else { return Ok(None) };
+    let package = store::parse("history.package", package)?;
+    Ok(Some(Installed { package, version: store::parse("history.version", version)? }))
+}
+
 fn from_row(row: &AnyRow) -> Result<Line, store::Error> {
-    let installed = |package: &str, version: &str| -> Result<Option<Installed>, store::Error> {
-        let (package, version): (Option<&str>, Option<&str>) = (row.try_get(package)?, row.try_get(version)?);
-        let Some((package, version)) = package.zip(version) else { return Ok(None) };
-        let package = store::parse("history.package", package)?;
-        Ok(Some(Installed { package, version: store::parse("history.version", version)? }))
-    };
     let rollout: Option<&str> = row.try_get("rollout")?;
     Ok(Line {
         at: store::from_millis("history.at_ms", row.try_get("at_ms")?)?,
         host: store::parse("history.host", row.try_get("host")?)?,
         app: store::parse("history.app", row.try_get("app")?)?,
-        from: installed("from_package", "from_version")?,
-        to: installed("to_package", "to_version")?,
+        from: installed(row, "from_package", "from_version")?,
+        to: installed(row, "to_package", "to_version")?,
         rollout: rollout.map(|id| store::parse("history.rollout", id)).transpose()?,
         generation: Generation(store::unsigned("history.generation", row.try_get("generation")?)?),
         reason: row.try_get("reason")?,

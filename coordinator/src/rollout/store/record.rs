@@ -63,9 +63,14 @@ pub(crate) async fn record(
     let since = same.map_or(now, |(_, since)| *since);
     let recorded = if same.is_some() { Recorded::Progress } else { Recorded::News };
     write(tx, host, report, since, now, order.as_ref()).await?;
-    let from = before.and_then(|(old, _)| old.current);
-    if from.as_ref().map(|from| from.package) != report.current.as_ref().map(|to| to.package) {
-        history::append(tx, line(host, report, from, order, now)).await?;
+    let old = before.and_then(|(old, _)| old.current);
+    let package = |installed: &Option<Installed>| installed.as_ref().map(|installed| installed.package);
+    // A failed order has switched nothing, and its report may not know what runs.
+    if report.phase != Phase::Failed && package(&old) != package(&report.current) {
+        let from = history::last(tx, host, &report.app).await?;
+        if package(&from) != package(&report.current) {
+            history::append(tx, line(host, report, from, order, now)).await?;
+        }
     }
     Ok(recorded)
 }
