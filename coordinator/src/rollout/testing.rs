@@ -60,7 +60,7 @@ pub(crate) struct World {
     pub(crate) rollout: Rollout,
     pub(crate) fleet: FleetView,
     pub(crate) now: Timestamp,
-    lost: Vec<String>,
+    pub(crate) lost: Vec<String>,
 }
 
 impl World {

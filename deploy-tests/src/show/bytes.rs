@@ -127,9 +127,13 @@ fn frame_in_the_depot(board: &mut Board) -> Result<()> {
 fn pack_in_the_depot(board: &mut Board) -> Result<()> {
     let mut bench = Bench::start(&[("h1", None)])?;
     let tree = bench.release("1", 30)?;
+    // What the coordinator still has in memory is not read from disk.
+    bench.lab.kill_coordinator()?;
     for pack in large_files(&bench.lab.coordinator_dir().join("depot/packs"), 1_000_000)? {
         flip(&pack)?;
     }
+    bench.lab.start_coordinator()?;
+    bench.lab.wait_connected()?;
     let id = start_app(&bench.lab, APP, "1", &[])?;
     let log = bench.lab.dir().join("coordinator.log");
     wait_for("the coordinator to find the damage", PATIENCE, || {

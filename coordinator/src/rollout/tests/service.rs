@@ -6,7 +6,7 @@ use sluice_proto::v1;
 use sluice_proto::v1::rollouts_server::Rollouts;
 use tonic::{Code, Request, Status};
 
-use super::{BAD, World};
+use super::world::{BAD, World};
 use crate::access::Caller;
 use crate::rollout::{Handle, RolloutsService};
 
