@@ -198,32 +198,41 @@ impl<'a> Demo<'a> {
     }
 
     fn roll_out(&self, release: &DemoRelease) -> Result<RolloutSummary> {
-        say(self.args, &format!("\n{} {}: {}", release.app, release.version, release.story));
-        self.lab.release(&release.app, &release.version, &release.tree)?;
-        let before = self.load.as_ref().map(Load::count).unwrap_or_default();
-        let arguments = RolloutOptions::of(release).arguments(release);
-        let code = if self.args.json || !std::io::stderr().is_terminal() {
-            self.lab.operator().try_run(&arguments).map(|output| (output.code, output.stderr))?
-        } else {
-            (self.lab.operator().watch(&arguments)?, String::new())
-        };
-        let rollout =
-            self.lab.operator().newest_rollout(&release.app)?.context("the coordinator knows no rollout")?;
-        ensure!(
-            (code.0 == 0) == release.succeeds && rollout.version == release.version,
-            "{} {} ended with exit code {}: {}\n{}",
-            release.app,
-            release.version,
-            code.0,
-            rollout.reason,
-            code.1
-        );
-        let after = self.load.as_ref().map(Load::count).unwrap_or_default();
+        let DemoRelease { app, version, tree, story, succeeds } = release;
+        say(self.args, &format!("\n{app} {version}: {story}"));
+        self.lab.release(app, version, tree)?;
+        let before = self.requests();
+        let (code, messages) = self.start_and_watch(release)?;
+        let after = self.requests();
+        let rollout = self.lab.operator().newest_rollout(app)?.context("the coordinator knows no rollout")?;
+        let as_meant = (code == 0) == *succeeds && rollout.version == *version;
+        ensure!(as_meant, "{app} {version} ended with exit code {code}: {}\n{messages}", rollout.reason);
         let count =
             Count { requests: after.requests - before.requests, failed: after.failed - before.failed };
-        let summary = RolloutSummary::new(&rollout, &release.tree, count)?;
-        say(self.args, &summary.sentence());
+        let summary = RolloutSummary::new(&rollout, tree, count)?;
+        if !self.is_watched() {
+            say(self.args, &summary.sentence());
+        }
         Ok(summary)
+    }
+
+    /// Runs the command line's own rollout to its end; returns its exit code, and its messages where nobody saw them.
+    fn start_and_watch(&self, release: &DemoRelease) -> Result<(i32, String)> {
+        let arguments = RolloutOptions::of(release).arguments(release);
+        if self.is_watched() {
+            return Ok((self.lab.operator().watch(&arguments)?, String::new()));
+        }
+        let output = self.lab.operator().try_run(&arguments)?;
+        Ok((output.code, output.stderr))
+    }
+
+    /// Says whether a person watches: the command line then shows its own live view.
+    fn is_watched(&self) -> bool {
+        !self.args.json && std::io::stderr().is_terminal()
+    }
+
+    fn requests(&self) -> Count {
+        self.load.as_ref().map(Load::count).unwrap_or_default()
     }
 
     fn report(&self, summaries: &[RolloutSummary], begun: Instant) -> Result<()> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 use sluice_common::digest::Digest;
@@ -142,7 +142,7 @@ pub(super) fn hosts_table(hosts: &[v1::Host]) -> Table {
 
 fn new_table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(head.iter().copied());
+    table.load_style(NOTHING).set_header(head.iter().map(|title| title.to_uppercase()));
     table
 }
 

@@ -67,7 +67,8 @@ impl LabHost {
         Ok(())
     }
 
-    pub(super) fn start(&mut self, executable: &Path) -> Result<()> {
+    /// Starts the agent.
+    pub fn start(&mut self, executable: &Path) -> Result<()> {
         let mut command = self.command(executable, "run");
         if let Some(limit) = &self.options.limit {
             command.args(["--limit", limit]);

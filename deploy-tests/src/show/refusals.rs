@@ -8,13 +8,9 @@ use anyhow::{Context, Result, ensure};
 use sluice_common::codec::{put_bytes, put_varint};
 use sluice_common::digest::Digest;
 use sluice_common::transfer::encode_manifest;
-use sluice_proto::transport::client::Dial;
-use sluice_proto::transport::credentials::Credentials;
-use sluice_proto::transport::tls;
 use sluice_proto::v1;
 use sluice_proto::v1::packages_client::PackagesClient;
 use sluice_proto::v1::push_request::Message as Push;
-use sluice_proto::v1::session_client::SessionClient;
 
 use super::Options;
 use super::board::Board;
@@ -131,30 +127,35 @@ fn tokens(board: &mut Board, lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// An agent of another coordinator comes with its own certificate.
+/// An agent that another authority enrolled comes with its own certificate; it trusts this coordinator.
 fn foreign_certificate(board: &mut Board, lab: &Lab, scratch: &Path) -> Result<()> {
     let mut other = Lab::start(&demo_executable()?, &scratch.join("other-lab"))?;
-    let stranger = other.enrol_host("h1", "berlin", AgentOptions::default())?;
-    let foreign = fs_err::read_to_string(stranger.dir().join("data/identity/identity.pem"))?;
+    let dial = AgentOptions { dial: Some(other.address()), ..AgentOptions::default() };
+    let mut stranger = other.enrol_host("stranger", "berlin", dial)?;
+    let identity = stranger.dir().join("data/identity/identity.pem");
+    let foreign = fs_err::read_to_string(&identity)?;
     let ours = fs_err::read_to_string(lab.hosts()[0].dir().join("data/identity/identity.pem"))?;
     let authority =
         |pem: &str| pem.rfind("-----BEGIN CERTIFICATE").context("no authority in the identity file");
-    let mixed = format!("{}{}", &foreign[..authority(&foreign)?], &ours[authority(&ours)?..]);
-    let address = lab.address().parse()?;
-    let tls = tls::client(&Credentials::from_pem(mixed)?)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = runtime.block_on(async {
-        let channel = Dial::new(address, tls).connect().await?;
-        let request = v1::RenewRequest { csr_pem: String::new() };
-        anyhow::Ok(SessionClient::new(channel).renew(request).await?)
-    });
-    let error = answer.err().map(|error| format!("{error:#} {error:?}")).unwrap_or_default();
-    refused(board, "agent with a foreign certificate", &error, "rror");
-    wait_for("the coordinator to log the refusal", PATIENCE, || {
-        let log = fs_err::read_to_string(lab.dir().join("coordinator.log"))?;
-        Ok(log.to_lowercase().contains("handshake").then_some(()))
+    fs_err::write(&identity, format!("{}{}", &foreign[..authority(&foreign)?], &ours[authority(&ours)?..]))?;
+    let config = stranger.dir().join("agent.toml");
+    fs_err::write(&config, fs_err::read_to_string(&config)?.replace(&other.address(), &lab.address()))?;
+    stranger.start(lab.executable())?;
+    let coordinator_log = lab.dir().join("coordinator.log");
+    let refusal = wait_for("the coordinator to log the refusal", PATIENCE, || {
+        let log = fs_err::read_to_string(&coordinator_log)?;
+        Ok(log.lines().find(|line| line.contains("WARN") && line.contains("handshake")).map(str::to_owned))
     })?;
-    board.line("  and the coordinator's log says so", "logged", "logged", true);
+    refused(board, "agent with a foreign certificate, in the coordinator's log", &refusal, "ertificate");
+    let agent_log = stranger.log();
+    let complaint = wait_for("the agent to log the refusal", PATIENCE, || {
+        let log = fs_err::read_to_string(&agent_log)?;
+        Ok(log.lines().find(|line| line.contains("WARN")).map(str::to_owned))
+    })?;
+    refused(board, "  and in the agent's", &complaint, "WARN");
+    let known = lab.operator().hosts()?.iter().any(|host| host.name == "stranger");
+    board.line("  hosts registered by it", if known { "1" } else { "0" }, "0", !known);
+    stranger.stop()?;
     other.stop()
 }
 
