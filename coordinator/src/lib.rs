@@ -11,12 +11,14 @@
 //! | [`depot`] | packages as chunks in packs, transfer plans with their frames, signed releases |
 //! | [`rollout`] | the rollout brain: planner, driver, orders and reports |
 //! | [`service`] | start, wiring and stop of the service |
+//! | [`clock`] | the one clock by which times are compared |
 //! | [`cli`] | the command line, which speaks gRPC and knows none of the others |
 
 pub mod access;
 pub mod audit;
 pub mod authority;
 pub mod cli;
+pub mod clock;
 pub mod depot;
 pub mod fleet;
 pub mod listener;

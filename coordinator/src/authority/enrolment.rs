@@ -21,6 +21,7 @@ use crate::access::Refusals;
 use crate::audit::{self, Entry};
 use crate::fleet::{self, Fleet};
 use crate::listener::Peer;
+use crate::rollout;
 use crate::store::{self, Actor, Transaction};
 
 /// Enrolments of one address a second, and at once: a rack behind one NAT, and no more than the store bears.
@@ -126,6 +127,8 @@ impl EnrollmentService {
                 let host = host_name(&name, bound)?;
                 let labels = merged(labels, granted)?;
                 register_host(&mut tx, &host, &site, &labels, now).await?;
+                // A machine that takes over a revoked name has nothing of what its forerunner reported.
+                rollout::store::forget_reports(&mut tx, &host).await?;
                 (Principal::Host(host), None, "host.enroll", json!({"site": site, "labels": labels}))
             }
             Subject::Operator { name, role } => {

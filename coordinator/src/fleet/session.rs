@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use sluice_common::caps;
 use sluice_common::name::HostName;
 use sluice_common::order::Report;
@@ -29,6 +28,7 @@ use super::registry::SessionTicket;
 use super::{Fleet, RolloutSink};
 use crate::access::Caller;
 use crate::authority::Authority;
+use crate::clock::Clock;
 
 /// Messages that wait for a slow agent; more than one host ever has applications with orders is not needed.
 const OUTBOUND: usize = 64;
@@ -119,7 +119,7 @@ impl From<Invalid> for End {
 
 impl Session {
     async fn run(mut self) {
-        let Some(ticket) = self.fleet.attach(&self.host, Timestamp::now()) else {
+        let Some(ticket) = self.fleet.attach(&self.host, Clock::of_process().now()) else {
             let status = Status::unauthenticated("this host is not registered; enrol it again");
             return drop(self.outbound.try_send(Err(status)));
         };
@@ -198,7 +198,7 @@ impl Session {
     }
 
     async fn receive(&mut self, message: v1::AgentMessage) -> Result<(), End> {
-        self.fleet.heard(&self.host, Timestamp::now());
+        self.fleet.heard(&self.host, Clock::of_process().now());
         match required("message", message.message)? {
             FromAgent::Hello(_) => Err(Invalid::new("hello", "comes once").into()),
             FromAgent::Heartbeat(v1::Heartbeat { sequence }) => {

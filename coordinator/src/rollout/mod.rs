@@ -27,7 +27,6 @@
 pub mod action;
 pub mod batches;
 pub mod blocker;
-pub mod clock;
 pub mod command;
 mod driver;
 pub mod handle;
@@ -56,7 +55,6 @@ mod tests;
 pub use action::Action;
 pub use batches::{Candidate, lower};
 pub use blocker::Blocker;
-pub use clock::Clock;
 pub use command::{Command, Refusal, decide};
 pub use handle::{Busy, CommandError, Handle, StartError};
 pub use hosts::{Enrolled, Hosts, SelectError};

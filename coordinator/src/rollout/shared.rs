@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sluice_common::name::{AppName, HostName, RolloutId};
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::clock::Clock;
 use super::hosts::Hosts;
 use super::recorder::Record;
 use super::view::FleetView;
+use crate::clock::Clock;
 use crate::store::Store;
 
 /// Everything that outlives a single task.

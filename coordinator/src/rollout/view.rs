@@ -1,7 +1,6 @@
 //! The fleet as the coordinator knows it at one moment, for one application: the planner's only eyes.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use sluice_common::caps;
@@ -107,16 +106,6 @@ impl Observed {
     pub fn is_unhealthy(&self) -> bool {
         self.healthy == Some(false)
     }
-}
-
-/// Returns the time from `then` to `now`; zero where the clock went back.
-pub(super) fn elapsed(then: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(then)).unwrap_or_default()
-}
-
-/// Returns the moment that is `time` after `then`; the end of time where that is beyond it.
-pub(super) fn after(then: Timestamp, time: Duration) -> Timestamp {
-    then.checked_add(time).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

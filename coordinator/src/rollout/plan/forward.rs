@@ -9,9 +9,10 @@ use super::super::blocker::Blocker;
 use super::super::model::{Failure, Gate, Rollout, Target};
 use super::super::spec::OnFailure;
 use super::super::state::State;
-use super::super::view::{FleetView, after, elapsed};
+use super::super::view::FleetView;
 use super::look::{Look, Position, look};
 use super::{Draft, Plan};
+use crate::clock::{after, elapsed};
 
 /// Hosts named in one [`Blocker::Unavailable`].
 const OUT_NAMED_MAX: usize = 3;

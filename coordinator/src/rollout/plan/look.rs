@@ -8,7 +8,8 @@ use sluice_common::digest::Digest;
 use sluice_common::order::{Generation, Installed, Phase};
 
 use super::super::model::{Failure, Issued, Member, Rollout, Target};
-use super::super::view::{FleetView, HostView, Observed, after, elapsed};
+use super::super::view::{FleetView, HostView, Observed};
+use crate::clock::{after, elapsed};
 
 /// How long ill health has to last on a host that runs the release before the host counts as failed: three
 /// heartbeats, so that one lost probe stops nothing.

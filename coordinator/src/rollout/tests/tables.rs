@@ -6,8 +6,9 @@ use sluice_common::order::{Generation, Installed, Phase, Report};
 
 use super::world::{World, a_report, app, spec};
 use crate::audit;
+use crate::clock::Clock;
 use crate::fleet::RolloutSink;
-use crate::rollout::{Action, Candidate, Clock, Rollout, Target, store};
+use crate::rollout::{Action, Candidate, Rollout, Target, store};
 use crate::store::Actor;
 
 #[tokio::test]

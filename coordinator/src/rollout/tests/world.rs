@@ -14,11 +14,11 @@ use sluice_common::units::Share;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clock::Clock;
 use crate::depot::releases;
 use crate::fleet::RolloutSink;
 use crate::rollout::{
-    Clock, Command, CommandError, Contact, Enrolled, Handle, Hosts, Service, Snapshot, Spec, StartError,
-    Strategy,
+    Command, CommandError, Contact, Enrolled, Handle, Hosts, Service, Snapshot, Spec, StartError, Strategy,
 };
 use crate::store::{Actor, Schema, Store};
 

@@ -3,11 +3,10 @@
 //! Deadlines and bakes must not jump when somebody sets the clock. Whole milliseconds, as the database keeps them.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
-
-use super::view::after;
 
 /// Tells the time. Cheap to copy; copies agree.
 #[derive(Debug, Clone, Copy)]
@@ -31,14 +30,22 @@ impl Clock {
 
     /// Returns the monotonic moment of a time; now, if it has passed.
     pub fn instant(self, at: Timestamp) -> Instant {
-        Instant::now() + super::view::elapsed(self.now(), at)
+        Instant::now() + elapsed(self.now(), at)
     }
+}
+
+/// Returns the time from `then` to `now`; zero where the clock went back.
+pub(crate) fn elapsed(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+/// Returns the moment that is `time` after `then`; the end of time where that is beyond it.
+pub(crate) fn after(then: Timestamp, time: Duration) -> Timestamp {
+    then.checked_add(time).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
