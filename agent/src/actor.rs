@@ -31,7 +31,7 @@ pub(crate) async fn run<O: Origin>(
     mut inbox: mpsc::Receiver<Order>,
     token: CancellationToken,
 ) {
-    let _lock = match take_lock(data, &app) {
+    let _lock = match take_lock(data, &app).await {
         Ok(lock) => lock,
         Err(error) => {
             return tracing::error!(app = %app, error = chain(&error), "application is not looked after");
@@ -56,8 +56,9 @@ pub(crate) async fn run<O: Origin>(
     tokio::join!(act, monitor.run(stop.clone()));
 }
 
-fn take_lock(data: &Path, app: &AppName) -> std::io::Result<Lock> {
-    lock::take(&crate::layout::app_lock(data, app))
+async fn take_lock(data: &Path, app: &AppName) -> std::io::Result<Lock> {
+    let path = crate::layout::app_lock(data, app);
+    tokio::task::spawn_blocking(move || lock::take(&path)).await.map_err(std::io::Error::other)?
 }
 
 /// Answers every order with a failure, until an operator has mended the state.
@@ -116,9 +117,11 @@ impl<O: Origin> Actor<O> {
     }
 
     async fn turn(&mut self) -> std::io::Result<()> {
-        if let Some(order) = self.pending.take_if(|order| may_take(self.engine.state(), order)) {
-            // An order that cannot be written down is repeated by the coordinator.
-            self.engine.take(order).await?;
+        if let Some(order) = self.pending.take_if(|order| may_take(self.engine.state(), order))
+            && let Err(error) = self.engine.take(order.clone()).await
+        {
+            self.put_off(order);
+            return Err(error);
         }
         match self.engine.next().await? {
             Step::Rest(rest) => {

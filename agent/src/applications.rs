@@ -96,3 +96,124 @@ impl<O: Origin> Applications<O> {
         self.tasks.spawn(async move { actor::run(app, host, &data, inbox, token).await });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sluice_common::order::{Desired, Phase, Report, Stage};
+
+    use super::*;
+    use crate::crash::CrashPoints;
+    use crate::engine::tests::{LOGGING, World};
+    use crate::stage::testing::MemorySource;
+
+    struct Running {
+        world: World,
+        orders: mpsc::Sender<Order>,
+        token: CancellationToken,
+        task: tokio::task::JoinHandle<std::io::Result<()>>,
+    }
+
+    impl Running {
+        fn start(world: World) -> Self {
+            let host: Arc<Host<MemorySource>> = world.host(CrashPoints::default());
+            let data = world.data();
+            fs_err::create_dir_all(data.join("locks")).unwrap();
+            let token = CancellationToken::new();
+            let (orders, receiver) = mpsc::channel(8);
+            #[expect(clippy::disallowed_methods, reason = "joined by stop")]
+            let task = tokio::spawn(Applications::new(host, data, token.clone()).run(receiver));
+            Self { world, orders, token, task }
+        }
+
+        async fn stop(self) -> World {
+            self.token.cancel();
+            self.task.await.unwrap().unwrap();
+            self.world
+        }
+
+        async fn until(&self, what: impl Fn(&Report) -> bool) -> Report {
+            let mut board = self.world.board.watch();
+            let wait = board.wait_for(|reports| reports.get(&World::app()).is_some_and(&what));
+            match tokio::time::timeout(Duration::from_secs(60), wait).await {
+                Ok(waited) => waited.unwrap()[&World::app()].clone(),
+                Err(_) => panic!("never came; there is {:?}", self.world.board.watch().borrow()),
+            }
+        }
+    }
+
+    const BAKING: &str = "[gate]\nbake = \"1h\"\n[[health]]\ntype = \"command\"\ncommand = [\"/bin/true\"]\ninterval = \"20ms\"\n";
+
+    #[tokio::test]
+    async fn an_order_runs_its_course_and_what_runs_is_looked_after() {
+        let mut running = Running::start(World::new());
+        let spec = format!(
+            "{LOGGING}[[health]]\ntype = \"command\"\ncommand = [\"/bin/sh\", \"-c\", \"test ! -e $LOG.down\"]\ninterval = \"20ms\"\n"
+        );
+        let one = running.world.pack("1", &spec, &[]);
+        let order = running.world.order("1", one, Stage::Active);
+        running.orders.send(order).await.unwrap();
+        running.until(|report| report.phase == Phase::Active && report.healthy == Some(true)).await;
+        let down = format!("{}.down", running.world.log().display());
+        fs_err::write(&down, "").unwrap();
+        let report = running.until(|report| report.healthy == Some(false)).await;
+        assert!(report.reason.unwrap().contains("exited with status 1"));
+        fs_err::remove_file(&down).unwrap();
+        running.until(|report| report.healthy == Some(true) && report.reason.is_none()).await;
+        // After a restart it is found again without an order.
+        let world = running.stop().await;
+        world.board.clear();
+        let running = Running::start(world);
+        running.until(|report| report.phase == Phase::Active && report.healthy == Some(true)).await;
+        assert_eq!(running.stop().await.current(), "1");
+    }
+
+    #[tokio::test]
+    async fn a_newer_order_ends_a_bake_and_the_rest_waits_its_turn() {
+        let mut running = Running::start(World::new());
+        let (one, two) = (running.world.pack("1", LOGGING, &[]), running.world.pack("2", BAKING, &[]));
+        let order = running.world.order("1", one, Stage::Active);
+        running.orders.send(order).await.unwrap();
+        running.until(|report| report.phase == Phase::Active).await;
+        let order = running.world.order("2", two, Stage::Active);
+        running.orders.send(order).await.unwrap();
+        running.until(|report| report.phase == Phase::Validating).await;
+        let back = running.world.order("1", one, Stage::Active);
+        let generation = back.generation;
+        running.orders.send(back).await.unwrap();
+        running.until(|report| report.generation == generation && report.phase == Phase::Active).await;
+        assert_eq!(running.stop().await.current(), "1");
+    }
+
+    #[tokio::test]
+    async fn a_stop_in_the_gate_is_resumed_and_one_in_staging_too() {
+        let mut running = Running::start(World::new());
+        running.world.source.set(|faults| faults.away = true);
+        let one = running.world.pack("1", &BAKING.replace("1h", "300ms"), &[]);
+        let order = running.world.order("1", one, Stage::Active);
+        running.orders.send(order).await.unwrap();
+        running.until(|report| report.reason.as_deref().is_some_and(|r| r.contains("can be reached"))).await;
+        let world = running.stop().await;
+        world.source.set(|faults| faults.away = false);
+        let running = Running::start(world);
+        running.until(|report| report.phase == Phase::Validating).await;
+        let world = running.stop().await;
+        let running = Running::start(world);
+        running.until(|report| report.phase == Phase::Active && report.reason.is_none()).await;
+        assert_eq!(running.stop().await.current(), "1");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_state_is_reported_and_obeys_nothing() {
+        let mut world = World::new();
+        fs_err::create_dir_all(world.dir().base()).unwrap();
+        fs_err::write(world.dir().state(), "generation = x").unwrap();
+        let order = world.wrap(Desired::Absent);
+        let running = Running::start(world);
+        running.orders.send(order).await.unwrap();
+        let report = running.until(|report| report.phase == Phase::Failed).await;
+        assert!(report.reason.unwrap().contains("is damaged"));
+        running.stop().await;
+    }
+}

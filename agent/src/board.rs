@@ -46,6 +46,12 @@ impl Board {
         });
     }
 
+    /// Takes every report down.
+    #[cfg(test)]
+    pub(crate) fn clear(&self) {
+        self.reports.send_replace(BTreeMap::new());
+    }
+
     /// Tells the health of what runs; the error says what is wrong.
     pub(crate) fn set_health(&self, app: &AppName, health: Result<(), String>) {
         self.reports.send_if_modified(|reports| {

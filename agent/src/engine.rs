@@ -11,7 +11,7 @@ mod reverting;
 mod staging;
 mod switching;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use sluice_common::digest::Digest;
 use sluice_common::durable;
@@ -15,6 +16,9 @@ use crate::examine::examine;
 use crate::layout::{AppDir, LinkName};
 use crate::observe::{self, Link};
 use crate::state::{AppState, Progress};
+
+/// Time after which a leftover that is still there is one.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Checks the application at `dir` and returns what is wrong, a line each.
 pub(crate) fn check(dir: &AppDir) -> io::Result<Vec<String>> {
@@ -34,7 +38,14 @@ pub(crate) fn check(dir: &AppDir) -> io::Result<Vec<String>> {
     for release in observe::installed(dir)? {
         check_release(dir, &release.package, &mut findings)?;
     }
-    leftovers(dir, state.as_ref(), &mut findings)?;
+    let mut left = leftovers(dir, state.as_ref())?;
+    if !left.is_empty() {
+        // A running agent makes and removes such names all the time: only what stays is left over.
+        std::thread::sleep(SETTLE);
+        let still = leftovers(dir, state.as_ref())?;
+        left.retain(|finding| still.contains(finding));
+    }
+    findings.append(&mut left);
     Ok(findings)
 }
 
@@ -58,7 +69,8 @@ fn check_release(dir: &AppDir, package: &Digest, findings: &mut Vec<String>) -> 
 }
 
 /// Finds what no crash may leave for long: an agent removes it when it starts.
-fn leftovers(dir: &AppDir, state: Option<&AppState>, findings: &mut Vec<String>) -> io::Result<()> {
+fn leftovers(dir: &AppDir, state: Option<&AppState>) -> io::Result<Vec<String>> {
+    let mut findings = Vec::new();
     let wanted = state.and_then(|state| state.wanted.package()).map(|package| package.short());
     let is_fetching = state.is_some_and(|state| state.progress == Progress::Fetching);
     let marked: Vec<String> =
@@ -87,7 +99,7 @@ fn leftovers(dir: &AppDir, state: Option<&AppState>, findings: &mut Vec<String>)
             left(&path, "staging that nobody wants");
         }
     }
-    Ok(())
+    Ok(findings)
 }
 
 fn list(path: &Path) -> io::Result<Vec<std::path::PathBuf>> {

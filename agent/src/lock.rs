@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 
@@ -13,20 +14,28 @@ pub(crate) struct Lock {
     _file: File,
 }
 
-/// Takes the lock at `path`, or fails at once when another process holds it.
+/// Times that a held lock is tried again: a child that an agent was just starting may hold it for a moment longer.
+const TRIES: u32 = 20;
+/// Time between two tries.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Takes the lock at `path`, or fails after a second when another process holds it. Blocks.
 pub(crate) fn take(path: &Path) -> io::Result<Lock> {
     let mut options = fs_err::OpenOptions::new();
     options.write(true).create(true).truncate(false);
     options.options_mut().mode(0o600);
     let file: File = options.open(path)?.into();
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => io::Error::new(
-            io::ErrorKind::WouldBlock,
-            format!("{} is held by another sluice-agent; stop it first", path.display()),
-        ),
-        errno => crate::beneath::failed("lock", path, errno),
-    })?;
-    Ok(Lock { _file: file })
+    for _ in 0..TRIES {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(PATIENCE),
+            Err(errno) => return Err(crate::beneath::failed("lock", path, errno)),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::WouldBlock,
+        format!("{} is held by another sluice-agent; stop it first", path.display()),
+    ))
 }
 
 #[cfg(test)]

@@ -333,7 +333,9 @@ impl Stager<'_> {
         match published {
             Ok(Published::Done) => {
                 let area = self.area.clone();
-                self.work.run(move |_| area.remove()).await?;
+                if let Err(error) = self.work.run(move |_| area.remove()).await {
+                    tracing::warn!(%error, "staging directory is left over; it is removed later");
+                }
                 Ok(true)
             }
             Ok(Published::NotWhole(files)) => {

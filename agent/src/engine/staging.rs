@@ -1,6 +1,7 @@
 //! Steps that bring a release to disk.
 
-use std::io;
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ impl<O: Origin> Engine<O> {
         let job = Job { dir: self.dir.clone(), release, crash: host.crash.clone() };
         let mut client = host.origin.open();
         let wire = client.wire();
-        let before = self.state.as_ref().map(|state| state.cost).unwrap_or_default();
+        let tally = self.dir.staging(&job.release.package).join("wire");
+        let before = self.spent(&tally).await?;
         let mut attempts = std::mem::take(&mut self.attempts);
         let progress = Arc::new(stage::Progress::default());
         let disk = self.observe().await?;
@@ -37,6 +39,7 @@ impl<O: Origin> Engine<O> {
             let staged = stage(&job, &mut client, &mut attempts, &progress, token);
             tokio::pin!(staged);
             let mut ticks = tokio::time::interval(REPORT_INTERVAL);
+            let mut tallied = before.wire_bytes;
             loop {
                 tokio::select! {
                     result = &mut staged => break result,
@@ -44,6 +47,10 @@ impl<O: Origin> Engine<O> {
                         let (fetched, plan_bytes) = progress.read();
                         let cost = Cost { plan_bytes, wire_bytes: before.wire_bytes + wire(), ..before };
                         self.report_with(Some(&disk), None, cost, Some(fetched));
+                        if cost.wire_bytes > tallied {
+                            tallied = cost.wire_bytes;
+                            note(&tally, tallied);
+                        }
                     }
                 }
             }
@@ -59,6 +66,16 @@ impl<O: Origin> Engine<O> {
         };
         self.attempts = attempts;
         self.ended(result, cost, token).await
+    }
+
+    /// Returns what the order has cost so far, with what an agent that was killed had counted.
+    async fn spent(&self, tally: &Path) -> io::Result<Cost> {
+        let cost = self.state.as_ref().map(|state| state.cost).unwrap_or_default();
+        let tally = tally.to_owned();
+        let noted =
+            blocking(move || Ok(fs_err::read_to_string(tally).ok().and_then(|text| text.parse().ok())))
+                .await?;
+        Ok(Cost { wire_bytes: cost.wire_bytes.max(noted.unwrap_or(0)), ..cost })
     }
 
     async fn ended(
@@ -133,5 +150,13 @@ impl<O: Origin> Engine<O> {
     /// Returns the release that is wanted; nothing where none is.
     pub(super) fn wanted_release(&self) -> Option<Installed> {
         self.state.as_ref().map(|AppState { wanted, .. }: &AppState| wanted).and_then(Wanted::installed)
+    }
+}
+
+/// Notes a count of bytes beside what they brought. Not synced: it is to outlive a kill, and only tells a cost. Never makes
+/// the file, because its directory may be on its way out.
+fn note(tally: &Path, bytes: u64) {
+    if let Ok(mut file) = fs_err::OpenOptions::new().write(true).open(tally) {
+        let _ = file.write_all(bytes.to_string().as_bytes());
     }
 }

@@ -18,20 +18,20 @@ use crate::observe::{self, Link};
 use crate::planner::Rest;
 use crate::stage::testing::{MemorySource, package};
 
-pub(super) struct World {
+pub(crate) struct World {
     root: tempfile::TempDir,
     key: SecretKey,
-    source: MemorySource,
-    board: Board,
+    pub(crate) source: MemorySource,
+    pub(crate) board: Board,
     variables: BTreeMap<String, String>,
     next: u64,
     packed: std::sync::Mutex<Vec<tempfile::TempDir>>,
 }
 
-pub(super) type TestEngine = Engine<MemorySource>;
+pub(crate) type TestEngine = Engine<MemorySource>;
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // In memory where that can be: the tests sync thousands of times, and crash before the disk matters.
         let memory = Path::new("/dev/shm");
         let root = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir()).unwrap();
@@ -46,25 +46,30 @@ impl World {
         }
     }
 
-    pub(super) fn app() -> AppName {
+    pub(crate) fn app() -> AppName {
         "shop".parse().unwrap()
     }
 
-    pub(super) fn dir(&self) -> AppDir {
+    pub(crate) fn dir(&self) -> AppDir {
         AppDir::new(&self.root.path().join("srv"), &Self::app())
     }
 
+    /// Where locks stand.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
     /// A file that hooks of the tests write to.
-    pub(super) fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.root.path().join("log")
     }
 
-    pub(super) fn logged(&self) -> String {
+    pub(crate) fn logged(&self) -> String {
         let log = fs_err::read_to_string(self.log()).unwrap_or_default();
         log.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
-    pub(super) fn host(&self, crash: CrashPoints) -> Arc<Host<MemorySource>> {
+    pub(crate) fn host(&self, crash: CrashPoints) -> Arc<Host<MemorySource>> {
         let mut variables = self.variables.clone();
         variables.insert("LOG".into(), self.log().display().to_string());
         fs_err::create_dir_all(self.root.path().join("srv")).unwrap();
@@ -83,7 +88,7 @@ impl World {
         })
     }
 
-    pub(super) async fn engine(&self, crash: CrashPoints) -> io::Result<TestEngine> {
+    pub(crate) async fn engine(&self, crash: CrashPoints) -> io::Result<TestEngine> {
         let (monitored, _) = watch::channel(None);
         match Engine::open(Self::app(), self.host(crash), monitored).await {
             Ok(engine) => Ok(engine),
@@ -92,7 +97,7 @@ impl World {
     }
 
     /// Packs files as `version` with a `sluice.toml`, and adds them to the source.
-    pub(super) fn pack(&self, version: &str, spec: &str, files: &[(&str, &[u8])]) -> Digest {
+    pub(crate) fn pack(&self, version: &str, spec: &str, files: &[(&str, &[u8])]) -> Digest {
         let mut all: Vec<(&str, &[u8])> =
             vec![("sluice.toml", spec.as_bytes()), ("VERSION", version.as_bytes())];
         all.extend_from_slice(files);
@@ -102,7 +107,7 @@ impl World {
         package
     }
 
-    pub(super) fn order(&mut self, version: &str, package: Digest, stage: Stage) -> Order {
+    pub(crate) fn order(&mut self, version: &str, package: Digest, stage: Stage) -> Order {
         let release = Release {
             app: Self::app(),
             version: version.parse().unwrap(),
@@ -113,7 +118,7 @@ impl World {
         self.wrap(Desired::Release { stage, release, package })
     }
 
-    pub(super) fn wrap(&mut self, desired: Desired) -> Order {
+    pub(crate) fn wrap(&mut self, desired: Desired) -> Order {
         self.next += 1;
         Order {
             app: Self::app(),
@@ -124,12 +129,12 @@ impl World {
         }
     }
 
-    pub(super) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         self.board.watch().borrow().get(&Self::app()).cloned().expect("something was reported")
     }
 
     /// What `current` holds as its version file, after checking invariant I1.
-    pub(super) fn current(&self) -> String {
+    pub(crate) fn current(&self) -> String {
         match observe::link(&self.dir(), crate::layout::LinkName::Current).unwrap() {
             Link::Nothing => "none".into(),
             Link::Broken(reason) => panic!("I1: {reason}"),
@@ -144,7 +149,7 @@ impl World {
 }
 
 /// Performs steps until there is nothing to do; returns how it rests.
-pub(super) async fn drive(engine: &mut TestEngine) -> io::Result<Rest> {
+pub(crate) async fn drive(engine: &mut TestEngine) -> io::Result<Rest> {
     let token = CancellationToken::new();
     loop {
         match engine.next().await? {
@@ -154,14 +159,14 @@ pub(super) async fn drive(engine: &mut TestEngine) -> io::Result<Rest> {
     }
 }
 
-pub(super) async fn obey(engine: &mut TestEngine, order: Order) -> Phase {
+pub(crate) async fn obey(engine: &mut TestEngine, order: Order) -> Phase {
     engine.take(order).await.unwrap();
     drive(engine).await.unwrap();
     engine.state().unwrap().progress.phase()
 }
 
 /// Hooks that log what they are told.
-pub(super) const LOGGING: &str = r#"
+pub(crate) const LOGGING: &str = r#"
     [hooks.stop]
     command = ["/bin/sh", "-c", "echo stop $RELEASE_VERSION $PREVIOUS_VERSION >> $LOG"]
     [hooks.start]
@@ -170,6 +175,6 @@ pub(super) const LOGGING: &str = r#"
     command = ["/bin/sh", "-c", "echo validate $RELEASE_VERSION >> $LOG"]
 "#;
 
-pub(super) fn exists(path: &Path) -> bool {
+pub(crate) fn exists(path: &Path) -> bool {
     fs_err::symlink_metadata(path).is_ok()
 }

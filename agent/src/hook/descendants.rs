@@ -13,47 +13,94 @@ const ROUND: Duration = Duration::from_millis(10);
 
 /// Ends every process whose mark begins with `prefix`; blocks until none is left. Returns whether that was reached.
 pub(crate) fn end_marked(prefix: &str) -> bool {
+    let mut undecided: Option<Vec<Pid>> = None;
     for _ in 0..ROUNDS_MAX {
-        let found = marked(prefix);
-        if found.is_empty() {
-            return true;
-        }
-        for pid in found {
+        let scan = Scan::of(prefix);
+        for pid in &scan.marked {
             // The descriptor pins the process, so that the second look is at the one that gets the signal.
-            if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-                && is_marked(pid, prefix)
+            if let Ok(pidfd) = pidfd_open(*pid, PidfdFlags::empty())
+                && look(*pid, prefix) == Look::Marked
             {
                 let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             }
         }
+        // One that was seen without an environment once may be about to get it; one seen so twice has none.
+        let is_settled = undecided
+            .as_ref()
+            .map_or(scan.undecided.is_empty(), |before| scan.undecided.iter().all(|p| before.contains(p)));
+        if scan.marked.is_empty() && is_settled {
+            return true;
+        }
+        undecided = Some(scan.undecided);
         std::thread::sleep(ROUND);
     }
     tracing::error!(prefix, "processes of a hook cannot be ended");
     false
 }
 
-/// Counts the processes whose mark begins with `prefix`.
+/// Counts the processes whose mark begins with `prefix`. Blocks for a moment where one may be loading a program.
 pub(super) fn count_marked(prefix: &str) -> usize {
-    marked(prefix).len()
+    let mut scan = Scan::of(prefix);
+    if !scan.undecided.is_empty() {
+        std::thread::sleep(ROUND);
+        scan = Scan::of(prefix);
+    }
+    scan.marked.len()
 }
 
-fn marked(prefix: &str) -> Vec<Pid> {
-    let Ok(processes) = fs_err::read_dir("/proc") else { return Vec::new() };
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter_map(Pid::from_raw)
-        .filter(|pid| is_marked(*pid, prefix))
-        .collect()
+/// What one look at every process found.
+#[derive(Default)]
+struct Scan {
+    marked: Vec<Pid>,
+    undecided: Vec<Pid>,
 }
 
-fn is_marked(pid: Pid, prefix: &str) -> bool {
-    let path = format!("/proc/{}/environ", pid.as_raw_nonzero());
+/// What one look at a process found.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Marked,
+    Other,
+    /// It has no environment: while a program is being loaded, none has.
+    Undecided,
+}
+
+impl Scan {
+    fn of(prefix: &str) -> Self {
+        let mut scan = Self::default();
+        let Ok(processes) = fs_err::read_dir("/proc") else { return scan };
+        let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        for pid in pids.filter_map(Pid::from_raw) {
+            match look(pid, prefix) {
+                Look::Marked => scan.marked.push(pid),
+                Look::Undecided => scan.undecided.push(pid),
+                Look::Other => {}
+            }
+        }
+        scan
+    }
+}
+
+fn look(pid: Pid, prefix: &str) -> Look {
+    let directory = format!("/proc/{}", pid.as_raw_nonzero());
     // Gone, or another user's: not ours.
-    let Ok(environment) = fs_err::read(path) else { return false };
-    environment.split(|byte| *byte == 0).any(|variable| {
+    let Ok(environment) = fs_err::read(format!("{directory}/environ")) else { return Look::Other };
+    if environment.is_empty() {
+        return if may_load(&directory) { Look::Undecided } else { Look::Other };
+    }
+    let is_marked = environment.split(|byte| *byte == 0).any(|variable| {
         variable
             .strip_prefix(MARK.as_bytes())
             .and_then(|rest| rest.strip_prefix(b"="))
             .is_some_and(|id| id.starts_with(prefix.as_bytes()))
-    })
+    });
+    if is_marked { Look::Marked } else { Look::Other }
+}
+
+/// Says whether a process without an environment may be loading a program: kernel threads and zombies are not.
+fn may_load(directory: &str) -> bool {
+    let Ok(stat) = fs_err::read_to_string(format!("{directory}/stat")) else { return false };
+    // pid (name) state parent ...; the name may hold anything.
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let (state, parent) = (fields.next().unwrap_or("Z"), fields.next().unwrap_or("2"));
+    !matches!(state, "Z" | "X") && !matches!(parent, "0" | "2")
 }

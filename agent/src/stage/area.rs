@@ -7,6 +7,7 @@
 //!   frames/<hex>.part   a frame as far as it has come
 //!   incoming/           files on their way to their place
 //!   tree/               what becomes releases/<digest12>
+//!   wire                bytes that staging has cost so far, for the reports
 //! ```
 //! Nothing here is trusted after a restart: the manifest is checked by its digest, the tree by hashing, frames and
 //! parts by theirs. A plan that lies leads to frames that do not fit, and is asked for anew.
@@ -68,6 +69,10 @@ impl Area {
         make_directory(&dir.releases(), 0o755)?;
         for private in [dir.staging_root(), area.path.clone(), area.frames(), area.incoming()] {
             make_directory(&private, 0o700)?;
+        }
+        let tally = area.path.join("wire");
+        if !tally.exists() {
+            fs::write(tally, b"")?;
         }
         area.take_back()?;
         make_directory(&area.tree(), 0o755)?;

@@ -133,15 +133,19 @@ impl v1::administration_server::Administration for AdministrationService {
     }
 }
 
+/// Where a listing stands: the last entry shown, and how many may follow.
+type Position = (u64, u64);
+/// Some entries and where the listing stands after them; nothing at its end.
+type Page = Option<(Vec<Recorded>, Position)>;
+
 /// Streams entries after `after`, at most `left`, page by page: a long log never stands in memory.
 fn pages(store: Store, after: u64, left: u64) -> impl Stream<Item = Result<v1::AuditEntry, Status>> + Send {
-    let next =
-        async move |(after, left): (u64, u64)| -> Result<Option<(Vec<Recorded>, (u64, u64))>, store::Error> {
-            let wanted = u32::try_from(left).unwrap_or(u32::MAX).min(AUDIT_PAGE);
-            let page = if wanted == 0 { Vec::new() } else { audit::list(&store, after, wanted).await? };
-            let last = page.last().map(|entry| entry.number);
-            Ok(last.map(|last| (last, left - page.len() as u64)).map(|position| (page, position)))
-        };
+    let next = async move |(after, left): Position| -> Result<Page, store::Error> {
+        let wanted = u32::try_from(left).unwrap_or(u32::MAX).min(AUDIT_PAGE);
+        let page = if wanted == 0 { Vec::new() } else { audit::list(&store, after, wanted).await? };
+        let last = page.last().map(|entry| entry.number);
+        Ok(last.map(|last| (last, left - page.len() as u64)).map(|position| (page, position)))
+    };
     let state = (next, (after, left));
     let pages = futures::stream::try_unfold(state, |(next, position)| async move {
         let page = next(position).await.map_err(Status::from)?;

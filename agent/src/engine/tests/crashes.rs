@@ -75,7 +75,8 @@ async fn strike(story: &Story, points: i64) -> bool {
     let end = (world.report().phase, world.current());
     assert!(
         story.ends.iter().any(|(phase, current)| (*phase, *current) == (end.0, end.1.as_str())),
-        "{name}: {end:?}"
+        "{name}: {end:?} {:?}",
+        world.report().reason
     );
     assert_eq!(crate::fsck::check(&world.dir()).unwrap(), Vec::<String>::new(), "{name}");
     let history = fs_err::read_to_string(world.dir().history()).unwrap_or_default();
