@@ -15,6 +15,7 @@ pub mod serve;
 mod token;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -114,7 +115,10 @@ fn init_logging(flags: &LogFlags) -> anyhow::Result<()> {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let format = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second run in one process keeps the first one's log.
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let _ = if flags.log_json { format.json().try_init() } else { format.with_ansi(is_terminal).try_init() };

@@ -127,7 +127,7 @@ fn a_rollout_can_be_paused_resumed_and_aborted() {
     assert_eq!(code, 0, "{stderr}");
     let id = bench.rollout(v1::RolloutState::Running).id;
     assert_eq!(bench.sluice(&["rollout", "pause", &id, "--reason", "lunch"]).0, 0);
-    assert_eq!(bench.rollout(v1::RolloutState::Paused).reason, "lunch");
+    assert_eq!(bench.rollout(v1::RolloutState::Paused).reason, "by admin: lunch");
     assert_eq!(bench.sluice(&["rollout", "resume", &id, "--detach"]).0, 0);
     let rollout = bench.rollout(v1::RolloutState::Running);
     assert!(!rollout.blockers.is_empty(), "a rollout that waits says for what");
