@@ -24,7 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::backoff::{random, reconnect_delay};
+use crate::backoff::{Outage, random};
 use crate::board::Board;
 use crate::content::{Dialer, chain};
 use crate::facts;
@@ -34,8 +34,6 @@ use reports::Outbox;
 
 /// Messages to the coordinator that wait: it reads them as they come.
 const OUTBOUND: usize = 64;
-/// Life of a session after which the next loss counts as a new one.
-const SETTLED_AFTER: Duration = Duration::from_secs(30);
 /// Interval at which reports are looked through for ones to repeat.
 const REPEAT_CHECK: Duration = Duration::from_secs(1);
 /// Interval at which the certificate's age is looked at.
@@ -89,18 +87,15 @@ struct Attached {
 impl Session {
     /// Runs until `token` is cancelled.
     pub(crate) async fn run(mut self, token: CancellationToken) {
-        let (mut lost, mut attempt) = (Instant::now(), 0);
+        let mut outage = Outage::begin(Instant::now());
         while !token.is_cancelled() {
-            let began = Instant::now();
+            let (began, mut was_attached) = (Instant::now(), false);
             let ended = tokio::select! {
-                ended = self.attach() => ended,
+                ended = self.attach(&mut was_attached) => ended,
                 () = token.cancelled() => return,
             };
-            if began.elapsed() >= SETTLED_AFTER {
-                (lost, attempt) = (Instant::now(), 0);
-            }
-            let delay = reconnect_delay(lost.elapsed(), attempt, random());
-            attempt = attempt.saturating_add(1);
+            outage.try_ended(was_attached, began.elapsed(), Instant::now());
+            let delay = outage.next_delay(Instant::now(), random());
             let delay_ms = delay.as_millis() as u64;
             if let Err(error) = ended {
                 tracing::warn!(
@@ -119,8 +114,8 @@ impl Session {
         }
     }
 
-    /// Attaches, and keeps the session until it is lost.
-    async fn attach(&mut self) -> Result<(), SessionError> {
+    /// Attaches, says so in `was_attached`, and keeps the session until it is lost.
+    async fn attach(&mut self, was_attached: &mut bool) -> Result<(), SessionError> {
         let (address, channel) = self.dialer.connect(|_| {}).await?;
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
         let mut client = SessionClient::new(channel).max_decoding_message_size(caps::GRPC_MESSAGE_BYTES_MAX);
@@ -136,6 +131,7 @@ impl Session {
             Ok(Err(status)) => return Err(SessionError::Refused(status.message().to_owned())),
             Err(_) => return Err(SessionError::Silent),
         };
+        *was_attached = true;
         tracing::info!(coordinator = %address, host.id = %self.identity.host(), "session is attached");
         let mut session = Attached {
             client,

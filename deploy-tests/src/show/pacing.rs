@@ -18,6 +18,7 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 
 pub(super) fn run(board: &mut Board, options: &Options) -> Result<()> {
     limit(board, options)?;
+    changed_limit(board)?;
     memory(board)
 }
 
@@ -54,6 +55,54 @@ fn limit(board: &mut Board, options: &Options) -> Result<()> {
         silence <= bound,
     );
     lab.stop()
+}
+
+/// Two hosts of one site share its limit, and feel at once that it was changed.
+fn changed_limit(board: &mut Board) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let mut lab = Lab::start(&demo_executable()?, &scratch.path().join("lab"))?;
+    let proxy = Proxy::start(lab.address())?;
+    for name in ["h1", "h2"] {
+        let agent = AgentOptions { dial: Some(proxy.address()), ..AgentOptions::default() };
+        lab.add_host(name, "berlin", agent)?;
+    }
+    lab.wait_connected()?;
+    let tree = scratch.path().join("tree");
+    write_tree(&tree, &[("noise", noise(2, 12_000_000), false)])?;
+    lab.release("bulk", "1", &tree)?;
+    lab.operator().run(["site", "set-limit", "berlin", LIMIT])?;
+    lab.operator().run(["rollout", "start", "bulk", "1", "--detach", "--all-at-once", "--bake", "0s"])?;
+    wait_for("content to flow", PATIENCE, || {
+        Ok((proxy.counts().iter().sum::<u64>() > 500_000).then_some(()))
+    })?;
+    let before = share_of_limit(&proxy);
+    lab.operator().run(["site", "set-limit", "berlin", "24Mbit/s"])?;
+    let after = share_of_limit(&proxy);
+    let counts = proxy.counts();
+    let figure = format!("{before:.2}, then {after:.2}");
+    let holds = (0.93..=1.02).contains(&before) && (2.79..=3.06).contains(&after);
+    board.line(
+        "site's limit of 8Mbit/s set to 24Mbit/s meanwhile",
+        &figure,
+        "1, then 3 times 8Mbit/s (-7 %, +2 %)",
+        holds,
+    );
+    let mut content: Vec<u64> = counts.into_iter().filter(|bytes| *bytes > 100_000).collect();
+    content.sort_unstable();
+    let fairness =
+        content.first().zip(content.last()).map_or(0.0, |(least, most)| *least as f64 / *most as f64);
+    let holds = content.len() == 2 && fairness > 0.9;
+    board.line("  the host with less of it against the other", &format!("{fairness:.2}"), "> 0.9", holds);
+    lab.stop()
+}
+
+/// Returns what all connections carry over three seconds, as a share of [`LIMIT`].
+fn share_of_limit(proxy: &Proxy) -> f64 {
+    let (begun, before) = (Instant::now(), proxy.counts().iter().sum::<u64>());
+    // The span of a measurement, not a wait for a condition.
+    std::thread::sleep(Duration::from_secs(3));
+    let carried = proxy.counts().iter().sum::<u64>() - before;
+    carried as f64 / begun.elapsed().as_secs_f64() / LIMIT_BYTES_PER_SECOND
 }
 
 struct Sample {
