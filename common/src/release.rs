@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(signed.verify(&[other.public(), key.public()]), Ok(()));
         assert!(matches!(signed.verify(&[other.public()]), Err(ReleaseError::UnknownKey { .. })));
         assert!(matches!(signed.verify(&[]), Err(ReleaseError::UnknownKey { .. })));
-        let mut forged = signed.clone();
+        let mut forged = signed;
         forged.release.version = "1.2.1".parse().unwrap();
         assert!(matches!(forged.verify(&[key.public()]), Err(ReleaseError::BadSignature { .. })));
     }

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn what_a_package_does_not_hold_is_refused_by_name() {
-        let cases: [(&str, fn(&Path)); 4] = [
+        type Make = fn(&Path);
+        let cases: [(&str, Make); 4] = [
             ("FIFO", |root| {
                 let path = root.join("pipe");
                 rustix::fs::mknodat(

@@ -98,7 +98,7 @@ impl Harness {
         let gate = Gate::new(roster, refusals);
         let serve =
             Serve { routes, gate, tls: current, connections, tasks: tasks.clone(), stop: stop.clone() };
-        let served = tokio::task::spawn(listener.serve(serve));
+        let served = tasks.spawn(listener.serve(serve));
         Self { dir, store, authority, fleet, paper, address, stop, tls, served }
     }
 

@@ -238,6 +238,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_rewritten_entry_whose_own_hash_fits_betrays_itself_to_the_next() {
+        let (_dir, store) = log(5).await;
+        let mut forged = list(&store, 2, 1).await.unwrap().remove(0);
+        forged.actor = "somebody else".to_owned();
+        forged.hash = forged.computed_hash();
+        let mut tx = store.begin(Actor::console()).await.unwrap();
+        sqlx::query("DELETE FROM audit WHERE number = 3").execute(&mut *tx).await.unwrap();
+        insert(&mut tx, forged).await.unwrap();
+        tx.commit_observation().await.unwrap();
+        assert_eq!(verify(&store).await.unwrap().broken_at, Some(4));
+    }
+
+    #[tokio::test]
     async fn an_entry_of_an_abandoned_transaction_leaves_no_gap() {
         let (_dir, store) = log(1).await;
         let mut tx = store.begin(Actor::console()).await.unwrap();

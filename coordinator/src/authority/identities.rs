@@ -121,13 +121,14 @@ pub(super) async fn revoke_certificates(
         .collect()
 }
 
-/// Says whether a certificate is in force.
-pub(super) async fn is_in_force(tx: &mut Transaction, principal: &Principal) -> Result<bool, store::Error> {
-    let row =
-        sqlx::query("SELECT COUNT(*) AS live FROM certificates WHERE principal = $1 AND revoked_ms IS NULL")
-            .bind(principal.to_string())
-            .fetch_one(&mut **tx)
-            .await?;
+/// Says whether a certificate was issued here and not revoked.
+pub(super) async fn is_in_force(tx: &mut Transaction, fingerprint: Digest) -> Result<bool, store::Error> {
+    let row = sqlx::query(
+        "SELECT COUNT(*) AS live FROM certificates WHERE fingerprint = $1 AND revoked_ms IS NULL",
+    )
+    .bind(fingerprint.as_bytes().to_vec())
+    .fetch_one(&mut **tx)
+    .await?;
     Ok(row.try_get::<i64, _>("live")? > 0)
 }
 

@@ -142,15 +142,15 @@ impl Authority {
         Ok(made)
     }
 
-    /// Gives the caller a certificate for a new key. The one it called with holds until its own end.
-    pub async fn renew(&self, caller: &Caller, csr_pem: &str) -> Result<Issued, Status> {
+    /// Gives the caller a certificate for a new key. The one it called with (`shown`) holds until its own end.
+    pub async fn renew(&self, caller: &Caller, shown: Digest, csr_pem: &str) -> Result<Issued, Status> {
         let principal = &caller.principal;
         let allowed = self.inner.renewals.check_key(principal);
         allowed.map_err(|_| Status::resource_exhausted("renewed too often; try again in a minute"))?;
         let issued = self.inner.ca.sign_request(principal, csr_pem).map_err(request_status)?;
         let mut tx = self.inner.store.begin(caller).await?;
         // Revoked since the gate: what is not in force must not father what is.
-        if !identities::is_in_force(&mut tx, principal).await? {
+        if !identities::is_in_force(&mut tx, shown).await? {
             return Err(Status::unauthenticated("this identity was revoked"));
         }
         identities::insert_certificate(&mut tx, principal, &issued, Timestamp::now()).await?;

@@ -29,6 +29,7 @@ use super::{Fleet, RolloutSink};
 use crate::access::Caller;
 use crate::authority::Authority;
 use crate::clock::Clock;
+use crate::listener::Peer;
 
 /// Messages that wait for a slow agent; more than one host ever has applications with orders is not needed.
 const OUTBOUND: usize = 64;
@@ -82,7 +83,9 @@ impl v1::session_server::Session for SessionService {
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let caller = Caller::of(&request)?.clone();
-        let issued = self.authority.renew(&caller, &request.into_inner().csr_pem).await?;
+        let shown = Peer::of(&request)?.certificate.as_ref().map(|certificate| certificate.fingerprint);
+        let shown = shown.ok_or_else(|| Status::unauthenticated("there is no certificate to renew"))?;
+        let issued = self.authority.renew(&caller, shown, &request.into_inner().csr_pem).await?;
         let ca_pem = self.authority.certificate_pem().to_owned();
         Ok(Response::new(v1::RenewResponse { certificate_pem: issued.pem, ca_pem }))
     }

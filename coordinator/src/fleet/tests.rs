@@ -66,7 +66,7 @@ async fn a_session_welcomes_orders_acknowledges_and_is_seen() {
     session.say(FromAgent::Report(report(3))).await;
     match session.hear().await.unwrap() {
         ToAgent::ReportAck(ack) => {
-            assert_eq!((ack.app.as_str(), ack.generation, ack.sequence), ("shop", 1, 3))
+            assert_eq!((ack.app.as_str(), ack.generation, ack.sequence), ("shop", 1, 3));
         }
         other => panic!("{other:?}"),
     }

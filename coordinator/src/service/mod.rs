@@ -120,8 +120,7 @@ fn init_logging(flags: &LogFlags) -> anyhow::Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A second run in one process keeps the first one's log.
-    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let _ = if flags.log_json { format.json().try_init() } else { format.with_ansi(is_terminal).try_init() };
+    let _ = if flags.log_json { format.json().try_init() } else { format.try_init() };
     broken.map_or(Ok(()), Err)
 }
 

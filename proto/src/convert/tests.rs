@@ -72,7 +72,7 @@ fn what_is_missing_or_wrong_is_named() {
     let good = v1::Order::from(&order());
     for (field, bad) in [
         ("order.app", v1::Order { app: "../x".into(), ..good.clone() }),
-        ("order.desired", v1::Order { desired: None, ..good.clone() }),
+        ("order.desired", v1::Order { desired: None, ..good }),
     ] {
         assert_eq!(Order::try_from(bad).unwrap_err().field, field);
     }
