@@ -3,7 +3,7 @@
 //! The rule of a method stands in [`rules`]; the gate in front of all services checks the peer's certificate, its
 //! standing (known, not revoked, not expired) and its role, and puts a [`Caller`] into the request's extensions.
 //!
-//! ```ignore
+//! ```text
 //! async fn pause(&self, request: Request<v1::PauseRolloutRequest>) -> Result<Response<..>, Status> {
 //!     let caller = Caller::of(&request)?.clone();       // authorised already: this method's rule is Operator(Deployer)
 //!     let name = caller.operator()?;                    // or caller.host()? in methods of hosts

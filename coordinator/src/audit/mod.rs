@@ -4,7 +4,7 @@
 //! refuses otherwise. Each entry's hash covers the one before it, so that a changed, removed or inserted entry shows.
 //! An entry never holds a secret: name a token by the start of its digest, a key by its fingerprint.
 //!
-//! ```ignore
+//! ```text
 //! let mut tx = store.begin(&caller).await?;          // the caller becomes the entry's actor
 //! audit::append(&mut tx, Entry { action: "rollout.pause", subject: id.as_str(), detail: json!({"reason": reason}) }).await?;
 //! tx.commit().await?;

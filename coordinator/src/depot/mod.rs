@@ -14,7 +14,7 @@
 //! | [`collect`] | removing objects that nothing names |
 //! | [`service`], [`content`] | the gRPC edges: `Packages` for operators, `Content` for hosts |
 //!
-//! ```ignore
+//! ```text
 //! let depot = Depot::open(store.clone(), &data.join("depot"), stop.clone())?;
 //! let plans = Plans::new(depot.clone());                                  // plans.prepare(base, target) warms one
 //! routes.with(PackagesServer::new(PackagesService::new(depot.clone())))

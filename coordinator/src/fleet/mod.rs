@@ -14,7 +14,7 @@
 //! Tasks: one per session (ends with its stream, its replacement, or the stop of the service); [`Fleet::run`], which
 //! writes times last seen every 30 seconds. Both run on the service's tracker.
 //!
-//! ```ignore
+//! ```text
 //! // Rollouts: implement `RolloutSink`; wake on `fleet.changes()`; after a commit with new orders:
 //! fleet.notify_orders(&host);
 //! let view = fleet.host(&host);                              // contact, site, labels, platform

@@ -3,7 +3,7 @@
 //! Invariants: writers are serialised; a commit that returned survives a power cut (WAL, `synchronous=FULL`); what
 //! changes state commits together with its audit entry. Every module of the coordinator that keeps something calls here.
 //!
-//! ```ignore
+//! ```text
 //! // Reading: any number at once, never in the way of a writer.
 //! let row = sqlx::query("SELECT site FROM hosts WHERE name = $1").bind(name).fetch_optional(store.read()).await?;
 //! let site: String = row.try_get("site")?;

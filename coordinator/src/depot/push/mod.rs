@@ -1,7 +1,7 @@
 //! Taking a package in: manifest and index first, then the chunks that the depot lacks, then the commit.
 //!
 //! Invariant: before the commit nothing exists but chunks, each verified, which the next attempt need not send again.
-//! Memory is bounded by the limits of [`caps`] whatever the package: two packs and a few frames besides the manifest
+//! Memory is bounded by the limits of [`caps`](sluice_common::caps) whatever the package: two packs and a few frames besides the manifest
 //! and the index.
 //!
 //! Runs as one task per push. It reads requests as fast as it can place them, answers through a bounded channel, and
