@@ -10,6 +10,7 @@
 mod cost;
 mod decode;
 mod encode;
+mod image;
 mod manifest_frame;
 mod plan;
 mod wire;
@@ -20,7 +21,7 @@ use crate::digest::Digest;
 
 pub use cost::{Cost, cost};
 pub use decode::{DecodeFrameError, PartSink, decode_frame};
-pub use encode::{Effort, EncodeError, EncodedFrame, encode_all, encode_frame};
+pub use encode::{Effort, EffortError, EncodeError, EncodedFrame, encode_all, encode_frame};
 pub use manifest_frame::{decode_manifest, encode_manifest};
 pub use plan::plan;
 
@@ -80,6 +81,30 @@ pub struct Part {
     pub digest: Digest,
 }
 
+/// How the bytes of a frame are made. A number, once given, is never given again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Codec {
+    /// zstd, with the base as prefix where there is one.
+    Zstd,
+    /// Differences to the base, aware of executables.
+    Image,
+}
+
+impl Codec {
+    /// Returns the codec's number on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Zstd => 0,
+            Self::Image => 1,
+        }
+    }
+
+    /// Returns the codec of a number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Zstd, Self::Image].into_iter().find(|codec| codec.number() == number)
+    }
+}
+
 /// A frame as it travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -87,6 +112,8 @@ pub struct Frame {
     pub digest: Digest,
     /// Length of the compressed bytes.
     pub wire_len: u64,
+    /// How they are made.
+    pub codec: Codec,
     /// What of the base package it leans on.
     pub base: Vec<Extent>,
     /// What it holds.

@@ -38,11 +38,17 @@ pub struct Lab {
     coordinator: Option<Process>,
     hosts: Vec<LabHost>,
     port: u16,
+    serve_args: Vec<String>,
 }
 
 impl Lab {
     /// Starts a coordinator under `dir` and logs an administrator in. `executable` can take roles.
     pub fn start(executable: &Path, dir: &Path) -> Result<Self> {
+        Self::start_with(executable, dir, &[])
+    }
+
+    /// Starts a coordinator with further arguments of `serve`.
+    pub fn start_with(executable: &Path, dir: &Path, serve_args: &[&str]) -> Result<Self> {
         fs::create_dir_all(dir.join("keys"))?;
         fs::create_dir_all(dir.join("hosts"))?;
         let operator = Operator::new(executable, dir.join("operator"));
@@ -53,6 +59,7 @@ impl Lab {
             coordinator: None,
             hosts: Vec::new(),
             port: 0,
+            serve_args: serve_args.iter().map(|arg| (*arg).to_owned()).collect(),
         };
         lab.start_coordinator()?;
         let token = lab.coordinator_dir().join("bootstrap-token");
@@ -68,6 +75,7 @@ impl Lab {
         remove_if_there(&address_file)?;
         let mut command = Role::Coordinator.command(&self.executable);
         command.arg("serve").arg("--data").arg(&data).arg("--listen").arg(format!("127.0.0.1:{}", self.port));
+        command.args(&self.serve_args);
         let mut process = Process::start("coordinator", command, &self.dir.join("coordinator.log"))?;
         let address = wait_for("the coordinator to listen", PATIENCE, || {
             process.check_running()?;

@@ -1,6 +1,7 @@
 //! Restores frames on the receiver: bounded, streaming, verified part by part.
 
 use std::io::{self, BufRead, Read};
+use std::ops::Range;
 
 use zstd::stream::read::Decoder;
 
@@ -9,7 +10,8 @@ use crate::digest::{Digest, Hasher};
 use crate::manifest::Content;
 
 use super::encode::Side;
-use super::{ContentSource, Frame, Part};
+use super::image::{self, Bytes};
+use super::{Codec, ContentSource, Extent, Frame, Part};
 
 /// Takes the parts of a frame. A part counts only once it was committed.
 pub trait PartSink {
@@ -61,9 +63,41 @@ pub fn decode_frame(
     let base_error = |source| DecodeFrameError::Base { frame: frame.digest, source };
     let prefix = Side::new(base.0, base.1).read_all(&frame.base).map_err(base_error)?;
     let damaged = |reason: String| DecodeFrameError::Damaged { frame: frame.digest, reason };
-    let mut decoder = Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(e.to_string()))?;
-    decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(e.to_string()))?;
-    let mut decoder = decoder.single_frame();
+    match frame.codec {
+        Codec::Zstd => {
+            let mut decoder =
+                Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(e.to_string()))?;
+            decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(e.to_string()))?;
+            decode_parts(frame, decoder.single_frame(), sink)
+        }
+        Codec::Image => {
+            let mut encoded = Vec::new();
+            compressed.take(frame.wire_len).read_to_end(&mut encoded).map_err(|e| damaged(e.to_string()))?;
+            let files = whole_files(&frame.base, base.0);
+            let image = Bytes { bytes: &prefix, files: &files };
+            let decoder = image::Decoder::new(image, &encoded, frame.raw_len() as usize);
+            decode_parts(frame, decoder.map_err(|e| damaged(e.to_string()))?, sink)
+        }
+    }
+}
+
+/// Returns where whole contents lie in extents that are laid end to end.
+pub(super) fn whole_files(extents: &[Extent], contents: &[Content]) -> Vec<Range<usize>> {
+    let mut at = 0;
+    let place = |extent: &Extent| {
+        let begin = at;
+        at += extent.len as usize;
+        (extent.len == contents[extent.content as usize].size).then_some(begin..at)
+    };
+    extents.iter().filter_map(place).collect()
+}
+
+fn decode_parts(
+    frame: &Frame,
+    mut decoder: impl Read,
+    sink: &mut dyn PartSink,
+) -> Result<(), DecodeFrameError> {
+    let damaged = |reason: String| DecodeFrameError::Damaged { frame: frame.digest, reason };
     let mut buffer = vec![0; 128 * 1024];
     for part in &frame.parts {
         decode_part(frame, part, &mut decoder, &mut buffer, sink)?;

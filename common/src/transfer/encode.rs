@@ -2,9 +2,11 @@
 //! machine for `sluice package cost`.
 
 use std::io::{self, Read, Write};
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde::Deserialize;
 use zstd::stream::write::Encoder;
 use zstd::zstd_safe::CParameter;
 
@@ -12,19 +14,42 @@ use crate::caps;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Content;
 
-use super::{ContentSource, Extent, Frame, FrameSpec, Part};
+use super::decode::whole_files;
+use super::image::{self, Bytes};
+use super::{Codec, ContentSource, Extent, Frame, FrameSpec, Part};
 
 /// Size of an encoder's match tables when it leans on a base, as a power of two.
 const TABLE_LOG_MAX: u32 = 24;
 
+/// Largest target that is tried under zstd -19 against its base too.
+const BEST_ZSTD_BYTES_MAX: u64 = 4 << 20;
+
 /// How much CPU encoding may take: levels measured so that quick plans are ready in about a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Effort {
     /// zstd -3 plain, -9 against a base.
     #[default]
     Quick,
-    /// zstd -19 for both.
+    /// zstd -19 plain; against a base the image codec, where that is smaller.
     Best,
+}
+
+/// Says that a text is no effort.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an effort; write quick or best")]
+pub struct EffortError(String);
+
+impl FromStr for Effort {
+    type Err = EffortError;
+
+    fn from_str(text: &str) -> Result<Self, EffortError> {
+        match text {
+            "quick" => Ok(Self::Quick),
+            "best" => Ok(Self::Best),
+            other => Err(EffortError(other.to_owned())),
+        }
+    }
 }
 
 impl Effort {
@@ -32,6 +57,8 @@ impl Effort {
         match (self, spec.base.is_empty()) {
             (Self::Quick, true) => 3,
             (Self::Quick, false) => 9,
+            // The image codec is smaller but for small texts, and nine levels up cost twenty times the CPU.
+            (Self::Best, false) if spec.raw_len() > BEST_ZSTD_BYTES_MAX => 9,
             (Self::Best, _) => 19,
         }
     }
@@ -100,17 +127,46 @@ pub fn encode_frame(
     effort: Effort,
 ) -> Result<EncodedFrame, EncodeError> {
     let prefix = Side::new(base.0, base.1).read_all(&spec.base)?;
-    let target = Side::new(target.0, target.1);
-    let mut encoder = Encoder::with_ref_prefix(Vec::new(), effort.level(spec), &prefix)?;
+    let target_side = Side::new(target.0, target.1);
+    let (parts, quick) = encode_zstd(spec, &prefix, &target_side, effort.level(spec))?;
+    let (codec, bytes) = match effort {
+        Effort::Best if !spec.base.is_empty() => {
+            encode_image(spec, (base.0, &prefix), (target.0, &target_side), quick)?
+        }
+        Effort::Best | Effort::Quick => (Codec::Zstd, quick),
+    };
+    let digest = Digest::of(&bytes);
+    let frame = Frame { digest, wire_len: bytes.len() as u64, codec, base: spec.base.clone(), parts };
+    Ok(EncodedFrame { frame, bytes })
+}
+
+fn encode_zstd(
+    spec: &FrameSpec,
+    prefix: &[u8],
+    target: &Side<'_>,
+    level: i32,
+) -> Result<(Vec<Part>, Vec<u8>), EncodeError> {
+    let mut encoder = Encoder::with_ref_prefix(Vec::new(), level, prefix)?;
     configure(&mut encoder, spec)?;
     let mut parts = Vec::with_capacity(spec.parts.len());
     for extent in &spec.parts {
-        parts.push(Part { extent: *extent, digest: copy_part(&target, extent, &mut encoder)? });
+        parts.push(Part { extent: *extent, digest: copy_part(target, extent, &mut encoder)? });
     }
-    let bytes = encoder.finish()?;
-    let frame =
-        Frame { digest: Digest::of(&bytes), wire_len: bytes.len() as u64, base: spec.base.clone(), parts };
-    Ok(EncodedFrame { frame, bytes })
+    Ok((parts, encoder.finish()?))
+}
+
+/// Returns the smaller of the zstd frame and one by the image codec.
+fn encode_image(
+    spec: &FrameSpec,
+    base: (&[Content], &[u8]),
+    target: (&[Content], &Side<'_>),
+    zstd: Vec<u8>,
+) -> Result<(Codec, Vec<u8>), EncodeError> {
+    let bytes = target.1.read_all(&spec.parts)?;
+    let (base_files, files) = (whole_files(&spec.base, base.0), whole_files(&spec.parts, target.0));
+    let image =
+        image::encode(Bytes { bytes: base.1, files: &base_files }, Bytes { bytes: &bytes, files: &files })?;
+    Ok(if image.len() < zstd.len() { (Codec::Image, image) } else { (Codec::Zstd, zstd) })
 }
 
 fn configure(encoder: &mut Encoder<'_, Vec<u8>>, spec: &FrameSpec) -> io::Result<()> {

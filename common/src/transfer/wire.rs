@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "sluice-plan\x01"  base:0 | 1 sha256  target:sha256  frames:varint  frame*
-//! frame  = digest:sha256  wire_len:varint  bases:varint extent*  parts:varint part*
+//! frame  = digest:sha256  wire_len:varint  codec:u8  bases:varint extent*  parts:varint part*
 //! part   = extent  sha256 only where the extent is not the whole content
 //! extent = content:varint (difference to the previous one in the list, zigzag)  0 (whole content) | 1 offset:varint len:varint
 //! ```
@@ -14,7 +14,7 @@ use crate::codec::{self, DecodeError, Reader};
 use crate::digest::Digest;
 use crate::manifest::Content;
 
-use super::{Extent, Frame, Part, TransferPlan};
+use super::{Codec, Extent, Frame, Part, TransferPlan};
 
 const MAGIC: &[u8; 12] = b"sluice-plan\x01";
 const WHAT: &str = "transfer plan";
@@ -67,6 +67,7 @@ impl TransferPlan {
 fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: &[Content], target: &[Content]) {
     out.extend_from_slice(frame.digest.as_bytes());
     codec::put_varint(out, frame.wire_len);
+    out.push(frame.codec.number());
     codec::put_varint(out, frame.base.len() as u64);
     let mut previous = 0;
     for extent in &frame.base {
@@ -98,6 +99,7 @@ fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: 
 fn take_frame(reader: &mut Reader<'_>, base: &[Content], target: &[Content]) -> Result<Frame, DecodeError> {
     let digest = reader.digest()?;
     let wire_len = reader.varint(caps::FRAME_WIRE_BYTES_MAX)?;
+    let codec = Codec::from_number(reader.byte()?).ok_or_else(|| reader.invalid("unknown codec"))?;
     let mut previous = 0;
     let mut base_bytes = 0_u64;
     let mut bases = Vec::new();
@@ -118,7 +120,7 @@ fn take_frame(reader: &mut Reader<'_>, base: &[Content], target: &[Content]) -> 
     if base_bytes > caps::FRAME_BASE_BYTES_MAX || raw_bytes > caps::FRAME_BYTES_MAX {
         return Err(reader.invalid("a frame is over its limit"));
     }
-    Ok(Frame { digest, wire_len, base: bases, parts })
+    Ok(Frame { digest, wire_len, codec, base: bases, parts })
 }
 
 fn take_extent(

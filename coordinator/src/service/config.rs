@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
+use sluice_common::transfer::Effort;
 use sluice_common::units::ByteRate;
 use sluice_proto::transport::client::DEFAULT_PORT;
 
@@ -21,7 +22,10 @@ pub struct ServeFlags {
     /// Limit of all content together, such as 100Mbit/s
     #[arg(long, value_name = "RATE")]
     limit: Option<ByteRate>,
-    /// Configuration file (TOML): data, listen, limit
+    /// CPU that new transfer plans may take: quick (about a second) or best (smaller by half, minutes)
+    #[arg(long, value_name = "quick|best")]
+    effort: Option<Effort>,
+    /// Configuration file (TOML): data, listen, limit, effort
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -33,6 +37,7 @@ struct File {
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
     limit: Option<ByteRate>,
+    effort: Option<Effort>,
 }
 
 /// What the service runs with.
@@ -44,6 +49,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Limit of all content together.
     pub limit: Option<ByteRate>,
+    /// CPU that new transfer plans may take.
+    pub effort: Effort,
 }
 
 impl Config {
@@ -60,6 +67,7 @@ impl Config {
             data,
             listen: flags.listen.or(file.listen).unwrap_or(everywhere_local),
             limit: flags.limit.or(file.limit),
+            effort: flags.effort.or(file.effort).unwrap_or_default(),
         })
     }
 }
@@ -82,16 +90,20 @@ mod tests {
             fs_err::write(&path, text).unwrap();
             Config::load(ServeFlags { config: Some(path.clone()), ..flags })
         };
-        let file = "data = \"/var/lib/sluice\"\nlisten = \"0.0.0.0:7000\"\nlimit = \"8Mbit/s\"";
+        let file =
+            "data = \"/var/lib/sluice\"\nlisten = \"0.0.0.0:7000\"\nlimit = \"8Mbit/s\"\neffort = \"best\"";
         let config = load(file, ServeFlags::default()).unwrap();
-        assert_eq!(config.listen.to_string(), "0.0.0.0:7000");
+        assert_eq!((config.listen.to_string().as_str(), config.effort), ("0.0.0.0:7000", Effort::Best));
         assert_eq!((config.data.to_str(), config.limit), (Some("/var/lib/sluice"), "8Mbit/s".parse().ok()));
         let flags =
             ServeFlags { data: Some("/d".into()), listen: "127.0.0.1:0".parse().ok(), ..Default::default() };
         let config = load(file, flags).unwrap();
         assert_eq!((config.data.to_str(), config.listen.port()), (Some("/d"), 0));
         let config = load("data = \"/d\"", ServeFlags::default()).unwrap();
-        assert_eq!((config.listen.to_string().as_str(), config.limit), ("127.0.0.1:7443", None));
+        assert_eq!(
+            (config.listen.to_string().as_str(), config.limit, config.effort),
+            ("127.0.0.1:7443", None, Effort::Quick)
+        );
         for bad in ["", "data = \"/d\"\nlimits = \"1Mbit/s\"", "data = \"/d\"\nlimit = \"fast\""] {
             assert!(load(bad, ServeFlags::default()).is_err(), "{bad}");
         }

@@ -70,6 +70,7 @@ struct Parts {
     connections: Connections,
     refusals: Refusals,
     depot: Arc<Depot>,
+    plans: Arc<Plans>,
     rollouts: rollout::Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -101,6 +102,7 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
         fleet,
         connections: connections.clone(),
         refusals,
+        plans: Plans::new(depot.clone(), config.effort),
         depot: depot.clone(),
         rollouts,
         tasks: tasks.clone(),
@@ -118,7 +120,7 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
 
 /// Puts every service where its calls come in.
 fn routes(parts: Parts) -> Routes {
-    let Parts { store, roster, authority, fleet, connections, refusals, depot, rollouts, tasks, stop } =
+    let Parts { store, roster, authority, fleet, connections, refusals, depot, plans, rollouts, tasks, stop } =
         parts;
     let rollout_rpcs = RolloutsService::new(rollouts.clone(), stop.clone());
     let sink: Arc<dyn RolloutSink> = Arc::new(rollouts.clone());
@@ -126,7 +128,7 @@ fn routes(parts: Parts) -> Routes {
     let session = SessionService::new(fleet.clone(), sink.clone(), authority.clone(), tasks, stop);
     let administration = AdministrationService::new(authority, fleet.clone(), connections, store);
     let hosts = FleetService::new(fleet.clone(), sink, roster);
-    let content = ContentService::new(Plans::new(depot.clone()), Arc::new(Orders(rollouts)), fleet);
+    let content = ContentService::new(plans, Arc::new(Orders(rollouts)), fleet);
     let max = caps::GRPC_MESSAGE_BYTES_MAX;
     Routes::default()
         .with(EnrollmentServer::new(enrolment).max_decoding_message_size(ENROLMENT_BYTES_MAX))

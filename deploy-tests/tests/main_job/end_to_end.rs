@@ -28,8 +28,13 @@ impl Bench {
     }
 
     fn start_with(hosts: &[&str], options: &AgentOptions) -> Self {
+        Self::start_serving(hosts, options, &[])
+    }
+
+    fn start_serving(hosts: &[&str], options: &AgentOptions, serve_args: &[&str]) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let mut lab = Lab::start(Path::new(EXECUTABLE), &scratch.path().join("lab")).unwrap();
+        let dir = scratch.path().join("lab");
+        let mut lab = Lab::start_with(Path::new(EXECUTABLE), &dir, serve_args).unwrap();
         for name in hosts {
             lab.add_host(name, "berlin", options.clone()).unwrap();
         }
@@ -197,4 +202,27 @@ fn an_unchanged_file_is_shared_and_the_update_sends_only_the_difference() {
     let wire = rollout.batches[0].hosts[0].report.as_ref().unwrap().wire_bytes;
     assert!(wire < 400_000, "{wire} bytes for a tree of 800,000 of which 300,000 changed");
     bench.lab.stop().unwrap();
+}
+
+#[test]
+fn more_effort_sends_less_and_restores_all_the_same() {
+    let mut sent = Vec::new();
+    for effort in ["quick", "best"] {
+        let mut bench = Bench::start_serving(&["h1"], &AgentOptions::default(), &["--effort", effort]);
+        // Changed in many small places, as a binary is that was compiled again.
+        let old = noise(9, 400_000);
+        let mut new = old.clone();
+        new.iter_mut().step_by(50).for_each(|byte| *byte ^= 0x55);
+        for (version, bytes) in [("1", old), ("2", new)] {
+            let tree = bench.scratch.path().join(version);
+            write_tree(&tree, &[("bin/tool", bytes, true)]).unwrap();
+            bench.lab.release("shop", version, &tree).unwrap();
+            assert_eq!(bench.roll_out(version, &[]).0, 0);
+            bench.assert_everywhere(&tree);
+        }
+        let rollout = bench.rollout(v1::RolloutState::Succeeded);
+        sent.push(rollout.batches[0].hosts[0].report.as_ref().unwrap().wire_bytes);
+        bench.lab.stop().unwrap();
+    }
+    assert!(sent[1] * 4 < sent[0] * 3, "quick {} bytes, best {}", sent[0], sent[1]);
 }

@@ -106,11 +106,11 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// Makes the plans of `depot`.
-    pub fn new(depot: Arc<Depot>) -> Arc<Self> {
+    /// Makes the plans of `depot`; new ones with so much effort.
+    pub fn new(depot: Arc<Depot>, effort: Effort) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
-            effort: Effort::Quick,
+            effort,
             ready: Mutex::new(Lru::new(PLAN_CACHE_BYTES)),
             estimates: Mutex::new(Lru::new(ESTIMATES)),
             estimating: Flights::new(depot.tasks.clone()),

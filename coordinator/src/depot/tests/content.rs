@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures::TryStreamExt;
 use sluice_common::identity::{Principal, Role};
 use sluice_common::name::HostName;
+use sluice_common::transfer::Effort;
 use sluice_proto::v1::content_server::Content;
 use tonic::{Code, Request};
 
@@ -50,7 +51,7 @@ async fn a_host_gets_what_it_is_ordered_to_have_and_nothing_else() {
     fleet::insert_host(&mut tx, &host(), &site, &labels, now).await.unwrap();
     tx.commit_observation().await.unwrap();
     let fleet = Fleet::open(bench.store.clone(), None).await.unwrap();
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let service = ContentService::new(plans, Arc::new(OneOrder(two.digest)), fleet);
     let plan = |target: &Parcel| v1::PlanRequest {
         target: target.digest.as_bytes().to_vec(),

@@ -6,7 +6,7 @@ use std::io;
 use futures::TryStreamExt;
 use sluice_common::manifest::{Content, Manifest};
 use sluice_common::name::HostName;
-use sluice_common::transfer::{NoContent, Part, PartSink, decode_frame, decode_manifest};
+use sluice_common::transfer::{Effort, NoContent, Part, PartSink, decode_frame, decode_manifest};
 
 use super::*;
 use crate::depot::content;
@@ -110,7 +110,7 @@ async fn two_versions() -> (Bench, Parcel, Parcel) {
 #[tokio::test(flavor = "multi_thread")]
 async fn plans_restore_every_content_cold_and_from_a_base() {
     let (bench, one, two) = two_versions().await;
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let cold = plans.get(None, two.digest).await.unwrap();
     install(&plans, &cold, None, &two).await;
     let update = plans.get(Some(one.digest), two.digest).await.unwrap();
@@ -124,7 +124,7 @@ async fn plans_restore_every_content_cold_and_from_a_base() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_want_a_plan_at_once_cost_one_encoding() {
     let (bench, one, two) = two_versions().await;
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let gets = (0..20).map(|_| plans.get(Some(one.digest), two.digest));
     let got = futures::future::join_all(gets).await;
     let first = got[0].as_ref().unwrap();
@@ -135,10 +135,11 @@ async fn many_who_want_a_plan_at_once_cost_one_encoding() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_outlives_a_restart_and_is_never_collected() {
     let (bench, one, two) = two_versions().await;
-    let before = Plans::new(bench.depot.clone()).get(Some(one.digest), two.digest).await.unwrap();
+    let before =
+        Plans::new(bench.depot.clone(), Effort::Quick).get(Some(one.digest), two.digest).await.unwrap();
     let bench = bench.reopen().await;
     assert_eq!(bench.depot.collect(std::time::Duration::ZERO).await.unwrap(), 0);
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let after = plans.get(Some(one.digest), two.digest).await.unwrap();
     assert_eq!((&after.plan_bytes, &after.manifest_frame), (&before.plan_bytes, &before.manifest_frame));
     assert_eq!(plans.encoded(), 0);
@@ -148,7 +149,7 @@ async fn a_plan_outlives_a_restart_and_is_never_collected() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_prepared_plan_is_ready_when_hosts_come() {
     let (bench, one, two) = two_versions().await;
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     plans.prepare(Some(one.digest), two.digest);
     plans.get(Some(one.digest), two.digest).await.unwrap();
     assert_eq!(plans.encoded(), 1);
@@ -157,7 +158,7 @@ async fn a_prepared_plan_is_ready_when_hosts_come() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_goes_on_at_any_byte() {
     let (bench, _, two) = two_versions().await;
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let plan = plans.get(None, two.digest).await.unwrap();
     let whole = fetch_all(&plans, &plan).await.unwrap();
     let (frame, len) = (plan.plan.frames[0].digest, whole[0].len());
@@ -175,7 +176,7 @@ async fn a_fetch_goes_on_at_any_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_the_plan_does_not_name_are_not_served() {
     let (bench, one, two) = two_versions().await;
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let cold = plans.get(None, two.digest).await.unwrap();
     let update = plans.get(Some(one.digest), two.digest).await.unwrap();
     let foreign = vec![wanted(&cold.plan.frames[0].digest, 0)];
@@ -197,7 +198,10 @@ async fn damaged_frames_and_plans_are_made_anew() {
     for (name, named) in cases {
         for lose in [false, true] {
             let (bench, one, two) = two_versions().await;
-            let plan = Plans::new(bench.depot.clone()).get(Some(one.digest), two.digest).await.unwrap();
+            let plan = Plans::new(bench.depot.clone(), Effort::Quick)
+                .get(Some(one.digest), two.digest)
+                .await
+                .unwrap();
             let (kind, digest) = named(&plan);
             let path = bench.dir.path().join("depot").join(kind).join(digest.to_hex());
             match lose {
@@ -205,7 +209,7 @@ async fn damaged_frames_and_plans_are_made_anew() {
                 false => flip(&path),
             }
             let bench = bench.reopen().await;
-            let plans = Plans::new(bench.depot.clone());
+            let plans = Plans::new(bench.depot.clone(), Effort::Quick);
             let plan = plans.get(Some(one.digest), two.digest).await.unwrap();
             install(&plans, &plan, Some(&one), &two).await;
             assert_eq!(plans.encoded(), 1, "{name}");
@@ -216,7 +220,7 @@ async fn damaged_frames_and_plans_are_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_damaged_while_it_is_served_is_healed_when_a_host_comes_back_for_it() {
     let (bench, _, two) = two_versions().await;
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let plan = plans.get(None, two.digest).await.unwrap();
     fetch_all(&plans, &plan).await.unwrap();
     let frame = plan.plan.frames[0].digest;
@@ -237,7 +241,7 @@ async fn a_damaged_base_gives_a_cold_plan_and_a_damaged_target_says_what_to_do()
     bench.push(&target).await.unwrap();
     packs.iter().for_each(|path| fs::remove_file(path).unwrap());
     let bench = bench.reopen().await;
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     // The target shares chunks with the base: its own are found damaged, too.
     let error = plans.get(Some(base.digest), target.digest).await.unwrap_err();
     assert!(matches!(&*error, PlanError::Read(_)), "{error}");
@@ -255,7 +259,7 @@ async fn the_best_base_is_chosen_and_unknown_ones_are_passed_over() {
     let (bench, one, two) = two_versions().await;
     let other = Parcel::new(&[("x", noise(7, 1_000))]);
     bench.push(&other).await.unwrap();
-    let plans = Plans::new(bench.depot.clone());
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let unknown = Digest::of(b"unknown");
     for (offered, best) in [
         (vec![], None),

@@ -1,3 +1,4 @@
+use sluice_common::transfer::Effort;
 use sluice_proto::token::JoinToken;
 use sluice_proto::transport::client::{Address, Dial};
 use sluice_proto::transport::credentials::NewKey;
@@ -11,7 +12,12 @@ use super::*;
 
 async fn started(dir: &tempfile::TempDir) -> (Coordinator, CancellationToken) {
     let data = dir.path().join("data");
-    let config = Config { data: data.clone(), listen: "127.0.0.1:0".parse().unwrap(), limit: None };
+    let config = Config {
+        data: data.clone(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        limit: None,
+        effort: Effort::Quick,
+    };
     let stop = CancellationToken::new();
     let coordinator = start(&config, DataDir::open(&data).unwrap(), stop.clone()).await.unwrap();
     (coordinator, stop)

@@ -1,0 +1,152 @@
+#![expect(clippy::single_range_in_vec_init, reason = "an image of one file is the usual case")]
+
+use proptest::prelude::*;
+
+use super::references::Kind;
+use super::*;
+
+fn restore(base: Bytes<'_>, encoded: &[u8], len: usize) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    Decoder::new(base, encoded, len)?.read_to_end(&mut out)?;
+    Ok(out)
+}
+
+fn round_trip(base: &[u8], target: &[u8]) -> Vec<u8> {
+    let (base_files, files) = ([0..base.len()], [0..target.len()]);
+    let base = Bytes { bytes: base, files: &base_files };
+    let encoded = encode(base, Bytes { bytes: target, files: &files }).unwrap();
+    assert_eq!(restore(base, &encoded, target.len()).unwrap(), target);
+    encoded
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    })
+    .take(len)
+    .collect()
+}
+
+#[test]
+fn what_moved_or_changed_a_little_costs_little() {
+    let old = noise(1, 300_000);
+    let mut new = [&old[200_000..], &noise(2, 100), &old[..200_000]].concat();
+    (0..new.len()).step_by(997).for_each(|at| new[at] ^= 0x55);
+    let encoded = round_trip(&old, &new);
+    assert!(encoded.len() < 2_500, "{} bytes", encoded.len());
+}
+
+#[test]
+fn empty_and_unrelated_images_are_restored() {
+    for (old, new) in [(0, 0), (0, 1_000), (1_000, 0), (1, 1), (70_000, 70_001)] {
+        round_trip(&noise(3, old), &noise(4, new));
+    }
+}
+
+/// An executable of this machine, and the same as a linker would have made it with 4 KiB more in the middle.
+fn relinked() -> (Vec<u8>, Vec<u8>) {
+    const MORE: usize = 4_096;
+    let old = fs_err::read("/bin/sh").unwrap();
+    let image = Image::of(Bytes { bytes: &old, files: &[0..old.len()] });
+    let cut = old.len() / 2;
+    let moved = |place: u32| if place as usize >= cut { MORE as i64 } else { 0 };
+    let mut new = [&old[..cut], &noise(5, MORE), &old[cut..]].concat();
+    for reference in image.references().iter().filter(|r| r.end() <= cut || r.at() >= cut) {
+        let Some(target) = reference.target else { continue };
+        let shift = match reference.kind {
+            Kind::Absolute => moved(target),
+            Kind::Relative => moved(target) - moved(reference.at() as u32),
+            Kind::Table { base } => moved(target) - moved(base),
+        };
+        let at = reference.at() + moved(reference.at() as u32) as usize;
+        let field = &mut new[at..at + reference.end() - reference.at()];
+        let mut value = [0; 8];
+        value[..field.len()].copy_from_slice(field);
+        let sum = u64::from_le_bytes(value).wrapping_add_signed(shift).to_le_bytes();
+        field.copy_from_slice(&sum[..field.len()]);
+    }
+    (old, new)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn references_that_moved_with_their_targets_cost_nothing() {
+    let (old, new) = relinked();
+    let files = [0..old.len()];
+    let target = Bytes { bytes: &new, files: &[] };
+    let aware = Bytes { bytes: &old, files: &files };
+    let encoded = encode(aware, target).unwrap();
+    assert_eq!(restore(aware, &encoded, new.len()).unwrap(), new);
+    let blind = encode(Bytes { bytes: &old, files: &[] }, target).unwrap();
+    // The 4 KiB that are new do not compress; next to nothing else is left.
+    assert!(encoded.len() < 4_096 + 400, "{} bytes", encoded.len());
+    assert!(blind.len() > encoded.len() + 1_000, "{} bytes without references", blind.len());
+}
+
+#[test]
+fn references_are_sorted_and_do_not_overlap() {
+    let bytes = fs_err::read("/bin/sh").unwrap();
+    let image = Image::of(Bytes { bytes: &bytes, files: &[0..bytes.len()] });
+    assert!(image.references().windows(2).all(|pair| pair[0].end() <= pair[1].at()));
+}
+
+#[test]
+fn any_flip_is_an_error_or_other_bytes_of_the_same_length_at_most() {
+    let old = noise(6, 5_000);
+    let mut new = old.clone();
+    new.splice(1_000..1_010, noise(7, 300));
+    let encoded = round_trip(&old, &new);
+    let base = Bytes { bytes: &old, files: &[] };
+    for at in 0..encoded.len() {
+        for bit in 0..8 {
+            let mut damaged = encoded.clone();
+            damaged[at] ^= 1 << bit;
+            if let Ok(restored) = restore(base, &damaged, new.len()) {
+                assert!(restored.len() <= new.len());
+            }
+        }
+        assert!(restore(base, &encoded[..at], new.len()).map(|restored| restored != new).unwrap_or(true));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn edited_bytes_are_restored(
+        old in proptest::collection::vec(0_u8..4, 0..3_000),
+        edits in proptest::collection::vec((0_usize..3_000, 0_usize..50, proptest::collection::vec(any::<u8>(), 0..50)), 0..8),
+    ) {
+        let mut new = old.clone();
+        for (at, removed, inserted) in edits {
+            let at = at.min(new.len());
+            let end = (at + removed).min(new.len());
+            new.splice(at..end, inserted);
+        }
+        round_trip(&old, &new);
+    }
+
+    #[test]
+    fn any_bytes_decode_to_an_error_or_within_bounds(encoded in proptest::collection::vec(any::<u8>(), 0..200), len in 0_usize..10_000) {
+        let old = noise(8, 1_000);
+        if let Ok(restored) = restore(Bytes { bytes: &old, files: &[] }, &encoded, len) {
+            prop_assert!(restored.len() <= len);
+        }
+    }
+
+    #[test]
+    fn hostile_executables_have_references_or_none(edits in proptest::collection::vec((0_usize..4_096, any::<u8>()), 1..20)) {
+        let mut bytes = fs_err::read("/bin/sh").unwrap();
+        for (at, byte) in edits {
+            // The headers stand at both ends.
+            let at = if at % 2 == 0 { at / 2 } else { bytes.len() - 1 - at / 2 };
+            bytes[at] = byte;
+        }
+        let image = Image::of(Bytes { bytes: &bytes, files: &[0..bytes.len()] });
+        prop_assert!(image.references().iter().all(|reference| reference.end() <= bytes.len()));
+    }
+}
