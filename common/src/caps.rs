@@ -132,8 +132,8 @@ pub const LABELS_MAX: usize = 64;
 pub const PACING_QUANTUM_BYTES_MAX: u64 = 64 * KIB;
 /// Fewest bytes that one pacing grant covers: one TCP segment.
 pub const PACING_QUANTUM_BYTES_MIN: u64 = 1448;
-/// Time whose worth of bytes may leave at once after a pause.
-pub const PACING_BURST: Duration = Duration::from_millis(50);
+/// Time whose worth of bytes may leave at once after a pause: what a busy host may sleep through without losing rate.
+pub const PACING_BURST: Duration = Duration::from_millis(100);
 /// Bytes of TCP and IP headers counted for each segment, so that a limit is what the link sees.
 pub const SEGMENT_OVERHEAD_BYTES: u64 = 52;
 /// Payload of a full TCP segment on Ethernet with time stamps.

@@ -146,6 +146,15 @@ mod tests {
     }
 
     #[test]
+    fn the_time_before_a_change_counts_at_the_rate_it_had() {
+        let mut bucket = Bucket::new(rate("8kbit/s"), Duration::ZERO);
+        let ticket = bucket.reserve(100_000, Duration::ZERO);
+        let change = Duration::from_secs(10);
+        bucket.set_rate(rate("16kbit/s"), change);
+        assert_eq!(bucket.wait(ticket, change), Duration::from_secs(45));
+    }
+
+    #[test]
     fn senders_share_fairly() {
         let mut bucket = Bucket::new(rate("8Mbit/s"), Duration::ZERO);
         let mut now = Duration::ZERO;

@@ -177,6 +177,25 @@ fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
 }
 
 #[test]
+fn a_plan_whose_extents_do_not_lie_inside_their_contents_is_refused() {
+    let contents = [Content { digest: Digest::of(b"x"), size: 1_000 }];
+    let plan = |offset, len| {
+        let extent = Extent { content: 0, offset, len };
+        let part = Part { extent, digest: Digest::of(b"part") };
+        let (digest, codec) = (Digest::of(b"frame"), Codec::Zstd);
+        let frame = Frame { digest, wire_len: 10, codec, base: vec![extent], parts: vec![part] };
+        let plan = TransferPlan { base: None, target: digest, frames: vec![frame] };
+        TransferPlan::decode(&plan.encode(&contents, &contents).unwrap(), &contents, &contents)
+    };
+    assert!(plan(10, 990).is_ok());
+    for (offset, len) in
+        [(10, 991), (1_001, 1), (0, 1_001), (10, 0), (caps::PACKAGE_BYTES_MAX, caps::PACKAGE_BYTES_MAX)]
+    {
+        assert!(plan(offset, len).is_err(), "{offset} {len}");
+    }
+}
+
+#[test]
 fn the_manifest_travels_against_the_old_one() {
     let files: Vec<(String, Vec<u8>)> = (0..500).map(|i| (format!("dir/file-{i}"), noise(i, 100))).collect();
     let named: Vec<(&str, Vec<u8>)> =

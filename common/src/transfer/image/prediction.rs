@@ -107,6 +107,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_block_predicted_in_pieces_is_the_same_because_no_reference_is_cut() {
+        let base = fs_err::read("/bin/sh").unwrap();
+        let files = std::slice::from_ref(&(0..base.len())).to_vec();
+        let image = Image::of(super::super::Bytes { bytes: &base, files: &files });
+        // The second half moved, and with it what refers across the middle.
+        let half = base.len() / 2;
+        let blocks = [
+            Block { old: 0, new: 0, len: half },
+            Block { old: half, new: half + 999, len: base.len() - half },
+        ];
+        let predictor = Predictor::new(&base, &image, &blocks);
+        let (mut whole, mut piece, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
+        for block in &blocks {
+            predictor.predict(block, 0..block.len, &mut whole);
+            for len in [11, 13, 64] {
+                pieces.clear();
+                while pieces.len() < block.len {
+                    let end = predictor.safe_end(block, pieces.len(), len);
+                    predictor.predict(block, pieces.len()..end, &mut piece);
+                    pieces.extend_from_slice(&piece);
+                }
+                assert!(pieces == whole, "pieces of {len} bytes differ");
+            }
+        }
+    }
+
+    #[test]
     fn addition_carries_and_borrows() {
         for (value, shift) in
             [(0_u32, 1_i64), (0xffff_ffff, 1), (256, -1), (0, -1), (0x1234_5678, -0x2000), (7, 1 << 20)]
