@@ -84,6 +84,18 @@ struct Attached {
     renewal: Option<BoxFuture<'static, Renewed>>,
 }
 
+/// Returns why no session began. A coordinator that refuses a certificate ends the connection, and its alert is often lost
+/// with it: the one cause that does not pass by itself is named.
+fn told(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        Some(cause) => format!(
+            "{}; if this goes on, it does not accept this host's certificate: see its log, and enrol the host anew",
+            chain(cause)
+        ),
+        None => status.message().to_owned(),
+    }
+}
+
 impl Session {
     /// Runs until `token` is cancelled.
     pub(crate) async fn run(mut self, token: CancellationToken) {
@@ -128,7 +140,7 @@ impl Session {
             tokio::time::timeout(caps::HANDSHAKE_TIMEOUT, client.attach(ReceiverStream::new(receiver)));
         let mut inbound = match attached.await {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return Err(SessionError::Refused(status.message().to_owned())),
+            Ok(Err(status)) => return Err(SessionError::Refused(told(&status))),
             Err(_) => return Err(SessionError::Silent),
         };
         *was_attached = true;

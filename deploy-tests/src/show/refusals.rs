@@ -50,7 +50,7 @@ fn outside(lab: &Lab) -> Result<BTreeSet<String>> {
 /// Shows that a message says what is wrong.
 fn refused(board: &mut Board, what: &str, message: &str, expected: &str) {
     let line = message.lines().find(|line| line.contains(expected)).unwrap_or(message).trim();
-    println!("       {}", line.chars().take(150).collect::<String>());
+    println!("       {}", line.chars().take(300).collect::<String>());
     board.line(
         what,
         if message.contains(expected) { "refused" } else { "other answer" },
@@ -152,7 +152,7 @@ fn foreign_certificate(board: &mut Board, lab: &Lab, scratch: &Path) -> Result<(
         let log = fs_err::read_to_string(&agent_log)?;
         Ok(log.lines().find(|line| line.contains("WARN")).map(str::to_owned))
     })?;
-    refused(board, "  and in the agent's", &complaint, "WARN");
+    refused(board, "  and in the agent's", &complaint, "certificate");
     let known = lab.operator().hosts()?.iter().any(|host| host.name == "stranger");
     board.line("  hosts registered by it", if known { "1" } else { "0" }, "0", !known);
     stranger.stop()?;
