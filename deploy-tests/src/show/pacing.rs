@@ -1,5 +1,6 @@
 //! The limit as the socket sees it, heartbeats beside it, and the agent's memory.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -72,13 +73,12 @@ fn changed_limit(board: &mut Board) -> Result<()> {
     lab.release("bulk", "1", &tree)?;
     lab.operator().run(["site", "set-limit", "berlin", LIMIT])?;
     lab.operator().run(["rollout", "start", "bulk", "1", "--detach", "--all-at-once", "--bake", "0s"])?;
-    wait_for("content to flow", PATIENCE, || {
-        Ok((proxy.counts().iter().sum::<u64>() > 500_000).then_some(()))
-    })?;
+    wait_for("content to flow to both", PATIENCE, || Ok((content_of(&proxy).len() == 2).then_some(())))?;
+    let begun = content_of(&proxy);
     let before = share_of_limit(&proxy);
     lab.operator().run(["site", "set-limit", "berlin", "24Mbit/s"])?;
     let after = share_of_limit(&proxy);
-    let counts = proxy.counts();
+    let ended = content_of(&proxy);
     let figure = format!("{before:.2}, then {after:.2}");
     let holds = (0.93..=1.02).contains(&before) && (2.79..=3.06).contains(&after);
     board.line(
@@ -87,13 +87,19 @@ fn changed_limit(board: &mut Board) -> Result<()> {
         "1, then 3 times 8Mbit/s (-7 %, +2 %)",
         holds,
     );
-    let mut content: Vec<u64> = counts.into_iter().filter(|bytes| *bytes > 100_000).collect();
-    content.sort_unstable();
-    let fairness =
-        content.first().zip(content.last()).map_or(0.0, |(least, most)| *least as f64 / *most as f64);
-    let holds = content.len() == 2 && fairness > 0.9;
+    // Counted from when both were receiving: who began first had the link to itself for a while.
+    let carried: Vec<u64> =
+        begun.iter().filter_map(|(number, bytes)| Some(ended.get(number)? - bytes)).collect();
+    let (least, most) = (carried.iter().min(), carried.iter().max());
+    let fairness = least.zip(most).map_or(0.0, |(least, most)| *least as f64 / *most as f64);
+    let holds = carried.len() == 2 && fairness > 0.9;
     board.line("  the host with less of it against the other", &format!("{fairness:.2}"), "> 0.9", holds);
     lab.stop()
+}
+
+/// Returns the bytes of each connection that carries content, by the connection's number.
+fn content_of(proxy: &Proxy) -> BTreeMap<usize, u64> {
+    proxy.counts().into_iter().enumerate().filter(|(_, bytes)| *bytes > 100_000).collect()
 }
 
 /// Returns what all connections carry over three seconds, as a share of [`LIMIT`].

@@ -1,0 +1,38 @@
+//! Frames of what has no base.
+
+use crate::caps;
+
+use super::Wanted;
+use crate::transfer::{Extent, FrameSpec};
+
+/// Orders fresh contents by likeness and fills solid frames; only a content larger than a frame is cut.
+pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, frames: &mut Vec<FrameSpec>) {
+    fresh.sort_by(|a, b| {
+        let key = |w: &Wanted<'_>| (w.path.extension().to_owned(), w.path.file_name().to_owned());
+        key(a).cmp(&key(b)).then_with(|| a.path.cmp(b.path))
+    });
+    let mut parts: Vec<Extent> = Vec::new();
+    let mut room = caps::FRAME_SOLID_BYTES;
+    for wanted in fresh {
+        if wanted.size > room && wanted.size <= caps::FRAME_SOLID_BYTES {
+            flush(&mut parts, &mut room, frames);
+        }
+        let mut offset = 0;
+        while offset < wanted.size {
+            let len = room.min(wanted.size - offset);
+            parts.push(Extent { content: wanted.number, offset, len });
+            (offset, room) = (offset + len, room - len);
+            if room == 0 {
+                flush(&mut parts, &mut room, frames);
+            }
+        }
+    }
+    flush(&mut parts, &mut room, frames);
+}
+
+fn flush(parts: &mut Vec<Extent>, room: &mut u64, frames: &mut Vec<FrameSpec>) {
+    if !parts.is_empty() {
+        frames.push(FrameSpec { base: Vec::new(), parts: std::mem::take(parts) });
+    }
+    *room = caps::FRAME_SOLID_BYTES;
+}
