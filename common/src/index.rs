@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::caps;
 use crate::chunk::{self, Chunk};
@@ -20,28 +21,19 @@ pub struct PackageIndex {
 }
 
 impl PackageIndex {
-    /// Cuts every content of `manifest`, read from `source`. Fails when a content changed since it was hashed.
+    /// Cuts every content of `manifest`, read from `source`, on every core. Fails when a content changed its size since
+    /// it was hashed.
     pub fn build(manifest: &Manifest, source: &dyn ContentSource) -> io::Result<Self> {
         let mut seen: HashMap<Chunk, u32> = HashMap::new();
         let (mut chunks, mut contents) = (Vec::new(), Vec::new());
-        for content in manifest.contents() {
-            let mut list = Vec::new();
-            let reader = source.reader(&content.digest, 0)?;
-            chunk::cut(reader, |chunk, _| {
-                list.push(*seen.entry(chunk).or_insert_with(|| {
+        for cut in cut_all(&manifest.contents(), source)? {
+            let number = |chunk: Chunk| {
+                *seen.entry(chunk).or_insert_with(|| {
                     chunks.push(chunk);
                     (chunks.len() - 1) as u32
-                }));
-                Ok(())
-            })?;
-            let total: u64 = list.iter().map(|i| u64::from(chunks[*i as usize].len)).sum();
-            if total != content.size {
-                return Err(io::Error::other(format!(
-                    "content {} changed while it was read",
-                    content.digest
-                )));
-            }
-            contents.push(list);
+                })
+            };
+            contents.push(cut.into_iter().map(number).collect());
         }
         Ok(Self { chunks, contents })
     }
@@ -111,6 +103,52 @@ impl PackageIndex {
     }
 }
 
+/// Cuts contents side by side; returns the chunks of each.
+fn cut_all(contents: &[Content], source: &dyn ContentSource) -> io::Result<Vec<Vec<Chunk>>> {
+    let next = AtomicUsize::new(0);
+    let work = || -> io::Result<Vec<(usize, Vec<Chunk>)>> {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(content) = contents.get(number) else { return Ok(done) };
+            let cut = cut(content, source).inspect_err(|_| next.store(contents.len(), Ordering::Relaxed));
+            done.push((number, cut?));
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(contents.len());
+    let mut cut = vec![Vec::new(); contents.len()];
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            for (number, chunks) in thread.join().expect("cutting does not panic")? {
+                cut[number] = chunks;
+            }
+        }
+        Ok(cut)
+    })
+}
+
+fn cut(content: &Content, source: &dyn ContentSource) -> io::Result<Vec<Chunk>> {
+    match content.size {
+        0 => return Ok(Vec::new()),
+        // The cutter makes one chunk of it, which has the content's own digest: nothing to read.
+        len if len <= u64::from(caps::CHUNK_BYTES_MIN) => {
+            return Ok(vec![Chunk { digest: content.digest, len: len as u32 }]);
+        }
+        _ => {}
+    }
+    let mut chunks = Vec::new();
+    chunk::cut(source.reader(&content.digest, 0)?, |chunk, _| {
+        chunks.push(chunk);
+        Ok(())
+    })?;
+    let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+    if total != content.size {
+        return Err(io::Error::other(format!("content {} changed while it was read", content.digest)));
+    }
+    Ok(chunks)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +171,30 @@ mod tests {
         let bytes = index.encode();
         for cut in 0..bytes.len().min(400) {
             assert!(PackageIndex::decode(&bytes[..cut], &contents).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_is_what_cutting_gives() {
+        let dir = tempfile::tempdir().unwrap();
+        let noise: Vec<u8> = (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+        let min = caps::CHUNK_BYTES_MIN as usize;
+        for len in [0, 1, min - 1, min, min + 1, 200_000] {
+            fs_err::write(dir.path().join(len.to_string()), &noise[..len]).unwrap();
+        }
+        let tree = Tree::scan(dir.path()).unwrap();
+        let index = PackageIndex::build(tree.manifest(), &tree).unwrap();
+        for (number, content) in tree.manifest().contents().iter().enumerate() {
+            let mut expected = Vec::new();
+            let reader = tree.reader(&content.digest, 0).unwrap();
+            chunk::cut(reader, |chunk, _| {
+                expected.push(chunk);
+                Ok(())
+            })
+            .unwrap();
+            let listed: Vec<Chunk> =
+                index.content(number).iter().map(|i| index.chunks()[*i as usize]).collect();
+            assert_eq!(listed, expected, "{} bytes", content.size);
         }
     }
 }

@@ -51,11 +51,45 @@ pub struct Extent {
     pub len: u64,
 }
 
+/// Bytes that the receiver has before a frame comes, and that the frame leans on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lean {
+    /// Of a content of the base package.
+    Base(Extent),
+    /// Of a content of the target package: within one part of an earlier frame of the same plan.
+    Produced(Extent),
+}
+
+impl Lean {
+    /// Returns which bytes, of whichever package.
+    pub fn extent(&self) -> &Extent {
+        match self {
+            Self::Base(extent) | Self::Produced(extent) => extent,
+        }
+    }
+
+    /// Returns the bytes of the base package; nothing where it leans on what was produced.
+    pub fn of_base(&self) -> Option<&Extent> {
+        match self {
+            Self::Base(extent) => Some(extent),
+            Self::Produced(_) => None,
+        }
+    }
+
+    /// Returns the bytes of the target package that earlier frames have produced.
+    pub fn of_produced(&self) -> Option<&Extent> {
+        match self {
+            Self::Base(_) => None,
+            Self::Produced(extent) => Some(extent),
+        }
+    }
+}
+
 /// A frame as planned, before it is compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameSpec {
-    /// What of the base package the frame leans on, in order; empty for a plain frame.
-    pub base: Vec<Extent>,
+    /// What the frame leans on, in order; empty for a plain frame.
+    pub base: Vec<Lean>,
     /// What of the target package the frame holds, in order.
     pub parts: Vec<Extent>,
 }
@@ -68,7 +102,12 @@ impl FrameSpec {
 
     /// Returns the base bytes that the frame leans on.
     pub fn base_len(&self) -> u64 {
-        self.base.iter().map(|extent| extent.len).sum()
+        self.base.iter().map(|lean| lean.extent().len).sum()
+    }
+
+    /// Says whether the frame leans on the base package: then it is of use only to who has that package.
+    pub fn needs_base(&self) -> bool {
+        self.base.iter().any(|lean| lean.of_base().is_some())
     }
 }
 
@@ -114,8 +153,8 @@ pub struct Frame {
     pub wire_len: u64,
     /// How they are made.
     pub codec: Codec,
-    /// What of the base package it leans on.
-    pub base: Vec<Extent>,
+    /// What it leans on, in order.
+    pub base: Vec<Lean>,
     /// What it holds.
     pub parts: Vec<Part>,
 }
@@ -134,7 +173,7 @@ pub struct TransferPlan {
     pub base: Option<Digest>,
     /// The package that it gets.
     pub target: Digest,
-    /// The frames, in the order in which they are sent.
+    /// The frames, in the order in which they are sent: each leans on the base and on frames before it only.
     pub frames: Vec<Frame>,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use sluice_common::digest::Digest;
-use sluice_common::transfer::{DecodeFrameError, Frame, TransferPlan, decode_frame};
+use sluice_common::transfer::{DecodeFrameError, Frame, Lean, TransferPlan, decode_frame};
 use tokio::time::Instant;
 
 use super::area::{Area, discard};
@@ -75,25 +75,21 @@ impl Fetch<'_> {
         frames: &[usize],
         client: &mut impl ContentClient,
     ) -> (Option<Placer>, Result<(), FetchError>) {
-        let mut wanted = Vec::new();
         self.progress.begin(self.planned.plan.wire_len(), self.lacking_bytes(frames));
-        for number in frames {
+        let is_gathered = |number: &usize| {
             let frame = &self.planned.plan.frames[*number];
-            if self.area.frame_len(&frame.digest) < frame.wire_len {
-                wanted.push(*number);
-                continue;
-            }
-            match self.finish(placer, *number).await {
-                (Some(back), Ok(())) => placer = back,
-                (back, Err(FetchError::Damaged(_))) if back.is_some() => {
-                    placer = back.expect("it was just seen to be there");
-                    wanted.push(*number);
-                }
-                failed => return failed,
-            }
+            self.area.frame_len(&frame.digest) >= frame.wire_len
+        };
+        let (gathered, mut wanted): (Vec<usize>, Vec<usize>) = frames.iter().partition(|n| is_gathered(n));
+        let mut held = Held { gathered, damaged: Vec::new() };
+        match self.restore_held(placer, &mut held).await {
+            (Some(back), Ok(())) => placer = back,
+            failed => return failed,
         }
+        wanted.append(&mut held.damaged);
+        wanted.sort_unstable();
         if wanted.is_empty() {
-            return (Some(placer), Ok(()));
+            return (Some(placer), held.outcome(&self.planned.plan));
         }
         let request = wanted.iter().map(|number| {
             let digest = self.planned.plan.frames[*number].digest;
@@ -105,7 +101,7 @@ impl Fetch<'_> {
             () = self.work.token.cancelled() => return (Some(placer), Err(FetchError::Cancelled)),
         };
         match opened {
-            Ok(stream) => self.receive(placer, &wanted, stream).await,
+            Ok(stream) => self.receive(placer, held, &wanted, stream).await,
             Err(error) => (Some(placer), Err(error.into())),
         }
     }
@@ -121,15 +117,15 @@ impl Fetch<'_> {
     async fn receive(
         &self,
         mut placer: Placer,
+        mut held: Held,
         wanted: &[usize],
         mut stream: FrameStream,
     ) -> (Option<Placer>, Result<(), FetchError>) {
         let mut writer: Option<PartWriter> = None;
-        let mut damaged = None;
         let mut left = wanted.len();
         let result = loop {
             if left == 0 {
-                break damaged.map_or(Ok(()), |frame| Err(FetchError::Damaged(frame)));
+                break held.outcome(&self.planned.plan);
             }
             let chunk = match self.next(&mut stream).await {
                 Ok(chunk) => chunk,
@@ -140,15 +136,10 @@ impl Fetch<'_> {
                 Err(error) => break Err(error),
             };
             if whole {
-                let number = wanted[writer.take().expect("it was just written to").frame];
+                held.gathered.push(wanted[writer.take().expect("it was just written to").frame]);
                 left -= 1;
-                match self.finish(placer, number).await {
+                match self.restore_held(placer, &mut held).await {
                     (Some(back), Ok(())) => placer = back,
-                    // The other frames are of use all the same.
-                    (Some(back), Err(FetchError::Damaged(frame))) => {
-                        placer = back;
-                        damaged = Some(frame);
-                    }
                     failed => return failed,
                 }
             }
@@ -208,6 +199,33 @@ impl Fetch<'_> {
         Ok(whole)
     }
 
+    /// Decodes the gathered frames that lean on nothing that is still to come. Damaged ones are noted: the others are
+    /// of use all the same.
+    async fn restore_held(
+        &self,
+        mut placer: Placer,
+        held: &mut Held,
+    ) -> (Option<Placer>, Result<(), FetchError>) {
+        held.gathered.sort_unstable();
+        for number in std::mem::take(&mut held.gathered) {
+            let frame = &self.planned.plan.frames[number];
+            let mut leans = frame.base.iter().filter_map(Lean::of_produced);
+            if !leans.all(|extent| placer.has_produced(extent)) {
+                held.gathered.push(number);
+                continue;
+            }
+            match self.finish(placer, number).await {
+                (Some(back), Ok(())) => placer = back,
+                (Some(back), Err(FetchError::Damaged(_))) => {
+                    placer = back;
+                    held.damaged.push(number);
+                }
+                failed => return failed,
+            }
+        }
+        (Some(placer), Ok(()))
+    }
+
     /// Checks a gathered frame and decodes it. The placer comes back unless the disk took it.
     async fn finish(&self, placer: Placer, number: usize) -> (Option<Placer>, Result<(), FetchError>) {
         let (area, planned) = (self.area.clone(), self.planned.clone());
@@ -226,6 +244,26 @@ impl Fetch<'_> {
     }
 }
 
+/// Frames that have come and are not restored yet, by number.
+struct Held {
+    /// They wait for a frame that they lean on.
+    gathered: Vec<usize>,
+    /// They are not what they are named.
+    damaged: Vec<usize>,
+}
+
+impl Held {
+    /// Returns how a fetch ends after which these are left.
+    fn outcome(&self, plan: &TransferPlan) -> Result<(), FetchError> {
+        let digest = |number: &usize| plan.frames[*number].digest;
+        match (self.damaged.first(), self.gathered.first()) {
+            (Some(damaged), _) => Err(FetchError::Damaged(digest(damaged))),
+            (None, Some(waiting)) => Err(FetchError::Base(digest(waiting))),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 /// Checks a frame's digest, decodes it, and removes its file, whether it was right or not.
 fn restore(area: &Area, planned: &Planned, frame: &Frame, placer: &mut Placer) -> Result<(), FetchError> {
     let path = area.frame(&frame.digest);
@@ -235,7 +273,14 @@ fn restore(area: &Area, planned: &Planned, frame: &Frame, placer: &mut Placer) -
         return Err(FetchError::Damaged(frame.digest));
     }
     let compressed = io::BufReader::with_capacity(128 * 1024, fs_err::File::open(&path)?);
-    let result = decode_frame(frame, compressed, (&planned.base_contents, planned.base()), placer);
+    let produced = placer.produced();
+    let result = decode_frame(
+        frame,
+        compressed,
+        (&planned.base_contents, planned.base()),
+        (produced.contents(), &produced),
+        placer,
+    );
     match result {
         Ok(()) => Ok(discard(&path)?),
         Err(DecodeFrameError::Sink { source, .. }) => Err(source.into()),

@@ -5,14 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sluice_common::digest::Digest;
-use sluice_common::manifest::EntryKind;
-use sluice_common::transfer::{Extent, Part, PartSink, TransferPlan};
+use sluice_common::manifest::{Content, EntryKind};
+use sluice_common::transfer::{ContentSource, Extent, Part, PartSink, TransferPlan};
 
 use super::area::{Area, discard};
 use super::target::Target;
@@ -22,7 +22,7 @@ use crate::examine::{Fault, Finding};
 /// Puts contents in their places.
 pub(crate) struct Placer {
     area: Area,
-    tree: Beneath,
+    tree: Arc<Beneath>,
     target: Arc<Target>,
     /// Files that are not in the tree yet, by number of entry.
     missing: HashSet<usize>,
@@ -42,7 +42,7 @@ impl Placer {
     /// the findings to be missing.
     pub(crate) fn prepare(area: &Area, target: Arc<Target>, findings: &[Finding]) -> io::Result<Self> {
         let root = area.tree();
-        let tree = Beneath::open(&root)?;
+        let tree = Arc::new(Beneath::open(&root)?);
         let mut missing = HashSet::new();
         for finding in findings {
             let is_directory_mode = finding.fault == Fault::Mode
@@ -183,6 +183,27 @@ impl Placer {
                 .is_some_and(|parts| parts.iter().any(|state| state.extent == part.extent && state.is_done))
     }
 
+    /// Says whether bytes of the target can be leaned on.
+    pub(crate) fn has_produced(&self, extent: &Extent) -> bool {
+        let holds = |part: &PartState| {
+            let end = part.extent.offset + part.extent.len;
+            part.is_done && part.extent.offset <= extent.offset && extent.offset + extent.len <= end
+        };
+        !self.lacks_everywhere(extent.content)
+            || self.parts.get(&extent.content).is_some_and(|parts| parts.iter().any(holds))
+    }
+
+    /// Says whether no place of a content is filled.
+    fn lacks_everywhere(&self, content: u32) -> bool {
+        let digest = &self.target.contents[content as usize].digest;
+        self.target.places(digest).iter().all(|place| self.missing.contains(place))
+    }
+
+    /// Returns what serves contents that are staged already.
+    pub(crate) fn produced(&self) -> Produced {
+        Produced { area: self.area.clone(), tree: self.tree.clone(), target: self.target.clone() }
+    }
+
     fn partial(&self, content: u32) -> PathBuf {
         self.area.incoming_file(&self.target.contents[content as usize].digest, ".partial")
     }
@@ -207,6 +228,33 @@ impl Placer {
             part.is_done = false;
         }
         Ok(())
+    }
+}
+
+/// Serves contents of the target as far as they are staged, from their place or from what has come of them.
+pub(crate) struct Produced {
+    area: Area,
+    tree: Arc<Beneath>,
+    target: Arc<Target>,
+}
+
+impl Produced {
+    /// Returns the contents of the target, numbered.
+    pub(crate) fn contents(&self) -> &[Content] {
+        &self.target.contents
+    }
+}
+
+impl ContentSource for Produced {
+    fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        let places = self.target.places(content).iter().filter_map(|place| self.target.file(*place));
+        let placed = places.map(|(path, _)| self.tree.read(path)).find_map(Result::ok);
+        let mut file = match placed {
+            Some(file) => file,
+            None => fs_err::File::open(self.area.incoming_file(content, ".partial"))?.into(),
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
     }
 }
 

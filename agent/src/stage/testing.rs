@@ -93,7 +93,7 @@ impl Inner {
             None => &NoContent,
         };
         let contents = target.manifest().contents();
-        let specs = plan(base_manifest, target.manifest());
+        let specs = plan(base_manifest, target.manifest(), Effort::Quick);
         let frames = encode_all(
             &specs,
             (&base_contents, source),

@@ -40,7 +40,7 @@ pub fn cost(
         Some(tree) => tree,
         None => &NoContent,
     };
-    let specs = plan(base_manifest, target.manifest());
+    let specs = plan(base_manifest, target.manifest(), effort);
     let frames = encode_all(
         &specs,
         (&base_contents, source),

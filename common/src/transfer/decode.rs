@@ -9,9 +9,9 @@ use crate::caps;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Content;
 
-use super::encode::Side;
+use super::encode::{Side, read_leans};
 use super::image::{self, Bytes};
-use super::{Codec, ContentSource, Extent, Frame, Part};
+use super::{Codec, ContentSource, Extent, Frame, Lean, Part};
 
 /// Takes the parts of a frame. A part counts only once it was committed.
 pub trait PartSink {
@@ -53,15 +53,19 @@ pub enum DecodeFrameError {
 }
 
 /// Restores `frame` from its compressed bytes into `sink`. The caller has checked the frame's own digest.
-/// Never writes a byte more than the plan promised, whatever the compressed bytes are.
+/// `base` and `produced` are the numbered contents of both packages, with what serves those that the receiver has:
+/// of the target, what earlier frames have restored. Never writes a byte more than the plan promised, whatever the
+/// compressed bytes are.
 pub fn decode_frame(
     frame: &Frame,
     compressed: impl BufRead,
     base: (&[Content], &dyn ContentSource),
+    produced: (&[Content], &dyn ContentSource),
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
     let base_error = |source| DecodeFrameError::Base { frame: frame.digest, source };
-    let prefix = Side::new(base.0, base.1).read_all(&frame.base).map_err(base_error)?;
+    let sides = (Side::new(base.0, base.1), Side::new(produced.0, produced.1));
+    let prefix = read_leans(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
     let damaged = |reason: String| DecodeFrameError::Damaged { frame: frame.digest, reason };
     match frame.codec {
         Codec::Zstd => {
@@ -73,7 +77,7 @@ pub fn decode_frame(
         Codec::Image => {
             let mut encoded = Vec::new();
             compressed.take(frame.wire_len).read_to_end(&mut encoded).map_err(|e| damaged(e.to_string()))?;
-            let files = whole_files(&frame.base, base.0);
+            let files = whole_leans(&frame.base, base.0, produced.0);
             let image = Bytes { bytes: &prefix, files: &files };
             let decoder = image::Decoder::new(image, &encoded, frame.raw_len() as usize);
             decode_parts(frame, decoder.map_err(|e| damaged(e.to_string()))?, sink)
@@ -81,15 +85,25 @@ pub fn decode_frame(
     }
 }
 
-/// Returns where whole contents lie in extents that are laid end to end.
-pub(super) fn whole_files(extents: &[Extent], contents: &[Content]) -> Vec<Range<usize>> {
+/// Returns where whole contents lie in extents that are laid end to end, each with the contents it is of.
+pub(super) fn whole_files<'a>(
+    extents: impl Iterator<Item = (&'a Extent, &'a [Content])>,
+) -> Vec<Range<usize>> {
     let mut at = 0;
-    let place = |extent: &Extent| {
+    let place = |(extent, contents): (&Extent, &[Content])| {
         let begin = at;
         at += extent.len as usize;
         (extent.len == contents[extent.content as usize].size).then_some(begin..at)
     };
-    extents.iter().filter_map(place).collect()
+    extents.filter_map(place).collect()
+}
+
+/// Returns where whole contents lie in what a frame leans on.
+pub(super) fn whole_leans(leans: &[Lean], base: &[Content], produced: &[Content]) -> Vec<Range<usize>> {
+    whole_files(leans.iter().map(|lean| match lean {
+        Lean::Base(extent) => (extent, base),
+        Lean::Produced(extent) => (extent, produced),
+    }))
 }
 
 fn decode_parts(

@@ -14,9 +14,9 @@ use crate::caps;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Content;
 
-use super::decode::whole_files;
+use super::decode::{whole_files, whole_leans};
 use super::image::{self, Bytes};
-use super::{Codec, ContentSource, Extent, Frame, FrameSpec, Part};
+use super::{Codec, ContentSource, Extent, Frame, FrameSpec, Lean, Part};
 
 /// Size of an encoder's match tables when it leans on a base, as a power of two.
 const TABLE_LOG_MAX: u32 = 24;
@@ -97,26 +97,39 @@ impl Side<'_> {
         Ok(self.source.reader(digest, extent.offset)?.take(extent.len))
     }
 
-    /// Reads base extents end to end.
+    /// Reads extents end to end.
     pub(super) fn read_all(&self, extents: &[Extent]) -> io::Result<Vec<u8>> {
         let total: u64 = extents.iter().map(|extent| extent.len).sum();
         let mut bytes = Vec::with_capacity(total as usize);
-        for extent in extents {
-            let before = bytes.len() as u64;
-            self.reader(extent)?.read_to_end(&mut bytes)?;
-            if bytes.len() as u64 - before != extent.len {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "a base content is shorter than its size",
-                ));
-            }
-        }
+        extents.iter().try_for_each(|extent| self.append(extent, &mut bytes))?;
         Ok(bytes)
+    }
+
+    fn append(&self, extent: &Extent, bytes: &mut Vec<u8>) -> io::Result<()> {
+        let before = bytes.len() as u64;
+        self.reader(extent)?.read_to_end(bytes)?;
+        if bytes.len() as u64 - before != extent.len {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a content is shorter than its size"));
+        }
+        Ok(())
     }
 
     pub(super) fn new<'a>(contents: &'a [Content], source: &'a dyn ContentSource) -> Side<'a> {
         Side { contents, source }
     }
+}
+
+/// Reads what a frame leans on, end to end.
+pub(super) fn read_leans(leans: &[Lean], base: &Side<'_>, produced: &Side<'_>) -> io::Result<Vec<u8>> {
+    let total: u64 = leans.iter().map(|lean| lean.extent().len).sum();
+    let mut bytes = Vec::with_capacity(total as usize);
+    for lean in leans {
+        match lean {
+            Lean::Base(extent) => base.append(extent, &mut bytes)?,
+            Lean::Produced(extent) => produced.append(extent, &mut bytes)?,
+        }
+    }
+    Ok(bytes)
 }
 
 /// Encodes one frame. `base` and `target` are the numbered contents of both packages with their sources.
@@ -126,11 +139,11 @@ pub fn encode_frame(
     target: (&[Content], &dyn ContentSource),
     effort: Effort,
 ) -> Result<EncodedFrame, EncodeError> {
-    let prefix = Side::new(base.0, base.1).read_all(&spec.base)?;
     let target_side = Side::new(target.0, target.1);
+    let prefix = read_leans(&spec.base, &Side::new(base.0, base.1), &target_side)?;
     let (parts, quick) = encode_zstd(spec, &prefix, &target_side, effort.level(spec))?;
     let (codec, bytes) = match effort {
-        Effort::Best if !spec.base.is_empty() => {
+        Effort::Best if spec.needs_base() => {
             encode_image(spec, (base.0, &prefix), (target.0, &target_side), quick)?
         }
         Effort::Best | Effort::Quick => (Codec::Zstd, quick),
@@ -163,7 +176,8 @@ fn encode_image(
     zstd: Vec<u8>,
 ) -> Result<(Codec, Vec<u8>), EncodeError> {
     let bytes = target.1.read_all(&spec.parts)?;
-    let (base_files, files) = (whole_files(&spec.base, base.0), whole_files(&spec.parts, target.0));
+    let base_files = whole_leans(&spec.base, base.0, target.0);
+    let files = whole_files(spec.parts.iter().map(|extent| (extent, target.0)));
     let image =
         image::encode(Bytes { bytes: base.1, files: &base_files }, Bytes { bytes: &bytes, files: &files })?;
     Ok(if image.len() < zstd.len() { (Codec::Image, image) } else { (Codec::Zstd, zstd) })

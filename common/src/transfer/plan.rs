@@ -14,11 +14,11 @@ use std::collections::HashSet;
 use crate::manifest::{Content, Manifest};
 use crate::path::RelPath;
 
-use super::FrameSpec;
+use super::{Effort, FrameSpec};
 use bases::BaseIndex;
 
-/// Returns the frames that turn `base` into `target`.
-pub fn plan(base: Option<&Manifest>, target: &Manifest) -> Vec<FrameSpec> {
+/// Returns the frames that turn `base` into `target`. Where encoding may take its time, frames lean on more.
+pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<FrameSpec> {
     let bases = BaseIndex::new(base);
     let mut changed = Vec::new();
     let mut fresh = Vec::new();
@@ -34,7 +34,7 @@ pub fn plan(base: Option<&Manifest>, target: &Manifest) -> Vec<FrameSpec> {
     }
     let mut frames = Vec::new();
     against::frames(&changed, &mut frames);
-    plain::frames(fresh, &mut frames);
+    plain::frames(fresh, effort, &mut frames);
     frames
 }
 

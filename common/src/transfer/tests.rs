@@ -35,6 +35,20 @@ impl PartSink for Memory {
     }
 }
 
+/// What has been restored before a frame comes; what has not is not there to lean on.
+struct Restored<'a> {
+    contents: &'a [Content],
+    files: HashMap<u32, Vec<u8>>,
+}
+
+impl ContentSource for Restored<'_> {
+    fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        let number = self.contents.iter().position(|known| known.digest == *content).unwrap() as u32;
+        let file = self.files.get(&number).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(file.get(offset as usize..).ok_or(io::ErrorKind::UnexpectedEof)?))
+    }
+}
+
 fn tree(files: &[(&str, Vec<u8>)]) -> (tempfile::TempDir, Tree) {
     let dir = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
@@ -59,19 +73,17 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// Plans, encodes, passes the plan through its wire form, decodes; returns the restored contents and all frame bytes.
-fn travel(base: Option<&Tree>, target: &Tree) -> (Memory, Vec<EncodedFrame>) {
+fn travel(base: Option<&Tree>, target: &Tree, effort: Effort) -> (Memory, Vec<EncodedFrame>) {
     let base_contents = base.map(|tree| tree.manifest().contents()).unwrap_or_default();
     let contents = target.manifest().contents();
     let source: &dyn ContentSource = match base {
         Some(tree) => tree,
         None => &NoContent,
     };
-    let specs = plan(base.map(Tree::manifest), target.manifest());
+    let specs = plan(base.map(Tree::manifest), target.manifest(), effort);
     let encoded =
-        encode_all(&specs, (&base_contents, source), (&contents, target), Effort::Quick, 2, |_, frame| {
-            Ok(frame)
-        })
-        .unwrap();
+        encode_all(&specs, (&base_contents, source), (&contents, target), effort, 2, |_, frame| Ok(frame))
+            .unwrap();
     let sent = TransferPlan {
         base: base.map(|tree| tree.manifest().digest()),
         target: target.manifest().digest(),
@@ -82,7 +94,15 @@ fn travel(base: Option<&Tree>, target: &Tree) -> (Memory, Vec<EncodedFrame>) {
     assert_eq!(received, sent);
     let mut memory = Memory::default();
     for (frame, encoded) in received.frames.iter().zip(&encoded) {
-        decode_frame(frame, &encoded.bytes[..], (&base_contents, source), &mut memory).unwrap();
+        let restored = Restored { contents: &contents, files: memory.files.clone() };
+        decode_frame(
+            frame,
+            &encoded.bytes[..],
+            (&base_contents, source),
+            (&contents, &restored),
+            &mut memory,
+        )
+        .unwrap();
     }
     (memory, encoded)
 }
@@ -105,7 +125,7 @@ fn a_cold_install_restores_every_content() {
         ("big", noise(2, 20 << 20)),
         ("empty", vec![]),
     ]);
-    let (memory, frames) = travel(None, &target);
+    let (memory, frames) = travel(None, &target, Effort::Quick);
     assert_restored(&memory, None, &target);
     assert_eq!(frames.len(), 2, "one solid frame and the rest of the large file");
 }
@@ -119,7 +139,7 @@ fn an_update_sends_only_what_changed_and_against_what_the_host_has() {
     let mut small = noise(5, 3_000);
     small[7] ^= 1;
     let (_new, new) = tree(&[("same", noise(4, 100_000)), ("lib-1.3/big", big), ("small", small)]);
-    let (memory, frames) = travel(Some(&old), &new);
+    let (memory, frames) = travel(Some(&old), &new, Effort::Quick);
     assert_restored(&memory, Some(old.manifest()), &new);
     assert_eq!((frames.len(), memory.files.len()), (1, 2), "both changed files share a frame");
     assert!(frames[0].bytes.len() < 1_500, "{} bytes", frames[0].bytes.len());
@@ -132,7 +152,7 @@ fn a_file_larger_than_a_frame_travels_in_segments() {
     new_bytes[50 << 20] ^= 1;
     let (_old, old) = tree(&[("huge", old_bytes)]);
     let (_new, new) = tree(&[("huge", new_bytes)]);
-    let (memory, frames) = travel(Some(&old), &new);
+    let (memory, frames) = travel(Some(&old), &new, Effort::Quick);
     assert_restored(&memory, Some(old.manifest()), &new);
     assert_eq!(frames.len(), 3);
     assert!(frames.iter().all(|f| f.frame.raw_len() <= caps::FRAME_BYTES_MAX && f.bytes.len() < 40_000));
@@ -144,13 +164,15 @@ fn a_damaged_frame_or_base_is_never_accepted() {
     let mut bytes = noise(8, 200_000);
     bytes[100_000] ^= 1;
     let (_new, new) = tree(&[("x", bytes)]);
-    let (_, frames) = travel(Some(&old), &new);
+    let (_, frames) = travel(Some(&old), &new, Effort::Quick);
     let contents = old.manifest().contents();
     for at in 0..frames[0].bytes.len() {
         let mut damaged = frames[0].bytes.clone();
         damaged[at] ^= 0x10;
         let mut memory = Memory::default();
-        if decode_frame(&frames[0].frame, &damaged[..], (&contents, &old), &mut memory).is_ok() {
+        if decode_frame(&frames[0].frame, &damaged[..], (&contents, &old), (&[], &NoContent), &mut memory)
+            .is_ok()
+        {
             assert_eq!(
                 memory.files[&0],
                 fs_err::read(new.root().join("x")).unwrap(),
@@ -159,20 +181,28 @@ fn a_damaged_frame_or_base_is_never_accepted() {
         }
     }
     fs_err::write(old.root().join("x"), noise(90, 200_000)).unwrap();
-    let refused =
-        decode_frame(&frames[0].frame, &frames[0].bytes[..], (&contents, &old), &mut Memory::default());
+    let refused = decode_frame(
+        &frames[0].frame,
+        &frames[0].bytes[..],
+        (&contents, &old),
+        (&[], &NoContent),
+        &mut Memory::default(),
+    );
     assert!(matches!(refused, Err(DecodeFrameError::Damaged { .. })), "{refused:?}");
 }
 
 #[test]
 fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
     let (_dir, target) = tree(&[("zeros", vec![0; 1 << 20])]);
-    let (_, frames) = travel(None, &target);
+    let (_, frames) = travel(None, &target, Effort::Quick);
     let mut frame = frames[0].frame.clone();
     frame.parts[0].extent.len = 1_000;
     frame.parts[0].digest = Digest::of(&vec![0; 1_000]);
     let mut memory = Memory::default();
-    assert!(decode_frame(&frame, &frames[0].bytes[..], (&[], &NoContent), &mut memory).is_err());
+    assert!(
+        decode_frame(&frame, &frames[0].bytes[..], (&[], &NoContent), (&[], &NoContent), &mut memory)
+            .is_err()
+    );
     assert_eq!(memory.files[&0].len(), 1_000);
 }
 
@@ -183,7 +213,7 @@ fn a_plan_whose_extents_do_not_lie_inside_their_contents_is_refused() {
         let extent = Extent { content: 0, offset, len };
         let part = Part { extent, digest: Digest::of(b"part") };
         let (digest, codec) = (Digest::of(b"frame"), Codec::Zstd);
-        let frame = Frame { digest, wire_len: 10, codec, base: vec![extent], parts: vec![part] };
+        let frame = Frame { digest, wire_len: 10, codec, base: vec![Lean::Base(extent)], parts: vec![part] };
         let plan = TransferPlan { base: None, target: digest, frames: vec![frame] };
         TransferPlan::decode(&plan.encode(&contents, &contents).unwrap(), &contents, &contents)
     };
@@ -192,6 +222,44 @@ fn a_plan_whose_extents_do_not_lie_inside_their_contents_is_refused() {
         [(10, 991), (1_001, 1), (0, 1_001), (10, 0), (caps::PACKAGE_BYTES_MAX, caps::PACKAGE_BYTES_MAX)]
     {
         assert!(plan(offset, len).is_err(), "{offset} {len}");
+    }
+}
+
+#[test]
+fn a_frame_leans_on_earlier_frames_only() {
+    let contents = [
+        Content { digest: Digest::of(b"x"), size: 1_000 },
+        Content { digest: Digest::of(b"y"), size: 1_000 },
+    ];
+    let extent = |content, offset, len| Extent { content, offset, len };
+    let frame = |base: Vec<Extent>, part: Extent| Frame {
+        digest: Digest::of(b"frame"),
+        wire_len: 10,
+        codec: Codec::Zstd,
+        base: base.into_iter().map(Lean::Produced).collect(),
+        parts: vec![Part { extent: part, digest: contents[part.content as usize].digest }],
+    };
+    let round = |frames: Vec<Frame>| {
+        let plan = TransferPlan { base: None, target: Digest::of(b"target"), frames };
+        let decoded = TransferPlan::decode(&plan.encode(&[], &contents).unwrap(), &[], &contents);
+        decoded.map(|decoded| assert_eq!(decoded, plan))
+    };
+    let (x, y) = (extent(0, 0, 1_000), extent(1, 0, 1_000));
+    let half = Part { extent: extent(0, 0, 500), digest: Digest::of(b"half") };
+    let halved = |leans: Vec<Extent>| {
+        let first = Frame { parts: vec![half], ..frame(vec![], x) };
+        round(vec![first, frame(leans, y)])
+    };
+    assert!(round(vec![frame(vec![], x), frame(vec![x, extent(0, 10, 990)], y)]).is_ok());
+    assert!(halved(vec![extent(0, 100, 400), extent(0, 0, 500)]).is_ok());
+    for (name, refused) in [
+        ("a later frame", round(vec![frame(vec![y], x), frame(vec![], y)])),
+        ("the frame itself", round(vec![frame(vec![x], x)])),
+        ("more than a part", halved(vec![extent(0, 100, 401)])),
+        ("beyond a part", halved(vec![extent(0, 500, 1)])),
+        ("another content", halved(vec![extent(1, 0, 1)])),
+    ] {
+        assert!(refused.is_err(), "{name}");
     }
 }
 
@@ -217,7 +285,7 @@ proptest! {
     #[test]
     fn any_bytes_are_a_valid_plan_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let contents = [Content { digest: Digest::of(b"x"), size: 1 << 20 }];
-        let mut raw = b"sluice-plan\x01".to_vec();
+        let mut raw = b"sluice-plan\x02".to_vec();
         raw.extend_from_slice(&bytes);
         for candidate in [zstd::bulk::compress(&raw, 1).unwrap(), bytes] {
             if let Ok(plan) = TransferPlan::decode(&candidate, &contents, &contents) {
@@ -239,7 +307,7 @@ proptest! {
             tree(&files)
         };
         let ((_a, old), (_b, new)) = (make(&old), make(&new));
-        let (memory, _) = travel(Some(&old), &new);
+        let (memory, _) = travel(Some(&old), &new, Effort::Quick);
         assert_restored(&memory, Some(old.manifest()), &new);
     }
 }

@@ -1,12 +1,17 @@
-//! The bytes of a transfer plan, format 1, zstd-compressed as a whole.
+//! The bytes of a transfer plan, format 2, zstd-compressed as a whole.
 //!
 //! ```text
-//! "sluice-plan\x01"  base:0 | 1 sha256  target:sha256  frames:varint  frame*
-//! frame  = digest:sha256  wire_len:varint  codec:u8  bases:varint extent*  parts:varint part*
+//! "sluice-plan\x02"  base:0 | 1 sha256  target:sha256  frames:varint  frame*
+//! frame  = digest:sha256  wire_len:varint  codec:u8  leans:varint lean*  parts:varint part*
+//! lean   = 0 (of the base) | 1 (of the target, within one part of an earlier frame)  extent
 //! part   = extent  sha256 only where the extent is not the whole content
-//! extent = content:varint (difference to the previous one in the list, zigzag)  0 (whole content) | 1 offset:varint len:varint
+//! extent = content:varint (difference to the one before of the same package in the list, zigzag)
+//!          0 (whole content) | 1 offset:varint len:varint
 //! ```
+//!
+//! Format 1 knew no leans on the target.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use crate::caps;
@@ -14,9 +19,9 @@ use crate::codec::{self, DecodeError, Reader};
 use crate::digest::Digest;
 use crate::manifest::Content;
 
-use super::{Codec, Extent, Frame, Part, TransferPlan};
+use super::{Codec, Extent, Frame, Lean, Part, TransferPlan};
 
-const MAGIC: &[u8; 12] = b"sluice-plan\x01";
+const MAGIC: &[u8; 12] = b"sluice-plan\x02";
 const WHAT: &str = "transfer plan";
 
 impl TransferPlan {
@@ -58,7 +63,13 @@ impl TransferPlan {
         };
         let target_digest = reader.digest()?;
         let count = reader.varint((reader.remaining() / Digest::BYTES) as u64)?;
-        let frames = (0..count).map(|_| take_frame(&mut reader, base, target)).collect::<Result<_, _>>()?;
+        let mut produced = Produced::default();
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            let frame = take_frame(&mut reader, base, target, &produced)?;
+            frame.parts.iter().for_each(|part| produced.add(&part.extent));
+            frames.push(frame);
+        }
         reader.finish()?;
         Ok(Self { base: base_digest, target: target_digest, frames })
     }
@@ -69,9 +80,18 @@ fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: &[Content], target: &[Conte
     codec::put_varint(out, frame.wire_len);
     out.push(frame.codec.number());
     codec::put_varint(out, frame.base.len() as u64);
-    let mut previous = 0;
-    for extent in &frame.base {
-        put_extent(out, extent, &mut previous, base);
+    let (mut previous_base, mut previous_target) = (0, 0);
+    for lean in &frame.base {
+        match lean {
+            Lean::Base(extent) => {
+                out.push(0);
+                put_extent(out, extent, &mut previous_base, base);
+            }
+            Lean::Produced(extent) => {
+                out.push(1);
+                put_extent(out, extent, &mut previous_target, target);
+            }
+        }
     }
     codec::put_varint(out, frame.parts.len() as u64);
     let mut previous = 0;
@@ -96,18 +116,38 @@ fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: 
     whole
 }
 
-fn take_frame(reader: &mut Reader<'_>, base: &[Content], target: &[Content]) -> Result<Frame, DecodeError> {
+/// What the frames read so far hold.
+#[derive(Default)]
+struct Produced {
+    /// Lengths of parts, by content and offset.
+    parts: BTreeMap<(u32, u64), u64>,
+}
+
+impl Produced {
+    fn add(&mut self, part: &Extent) {
+        let len = self.parts.entry((part.content, part.offset)).or_default();
+        *len = part.len.max(*len);
+    }
+
+    /// Says whether an extent lies within one part.
+    fn holds(&self, extent: &Extent) -> bool {
+        let at = (extent.content, extent.offset);
+        self.parts.range(..=at).next_back().is_some_and(|((content, offset), len)| {
+            *content == extent.content && extent.offset + extent.len <= offset + len
+        })
+    }
+}
+
+fn take_frame(
+    reader: &mut Reader<'_>,
+    base: &[Content],
+    target: &[Content],
+    produced: &Produced,
+) -> Result<Frame, DecodeError> {
     let digest = reader.digest()?;
     let wire_len = reader.varint(caps::FRAME_WIRE_BYTES_MAX)?;
     let codec = Codec::from_number(reader.byte()?).ok_or_else(|| reader.invalid("unknown codec"))?;
-    let mut previous = 0;
-    let mut base_bytes = 0_u64;
-    let mut bases = Vec::new();
-    for _ in 0..reader.varint(reader.remaining() as u64)? {
-        let (extent, _) = take_extent(reader, &mut previous, base)?;
-        base_bytes = base_bytes.saturating_add(extent.len);
-        bases.push(extent);
-    }
+    let leans = take_leans(reader, base, target, produced)?;
     let mut previous = 0;
     let mut raw_bytes = 0_u64;
     let mut parts = Vec::new();
@@ -117,10 +157,37 @@ fn take_frame(reader: &mut Reader<'_>, base: &[Content], target: &[Content]) -> 
         raw_bytes = raw_bytes.saturating_add(extent.len);
         parts.push(Part { extent, digest });
     }
-    if base_bytes > caps::FRAME_BASE_BYTES_MAX || raw_bytes > caps::FRAME_BYTES_MAX {
+    if raw_bytes > caps::FRAME_BYTES_MAX {
         return Err(reader.invalid("a frame is over its limit"));
     }
-    Ok(Frame { digest, wire_len, codec, base: bases, parts })
+    Ok(Frame { digest, wire_len, codec, base: leans, parts })
+}
+
+fn take_leans(
+    reader: &mut Reader<'_>,
+    base: &[Content],
+    target: &[Content],
+    produced: &Produced,
+) -> Result<Vec<Lean>, DecodeError> {
+    let (mut previous_base, mut previous_target) = (0, 0);
+    let mut bytes = 0_u64;
+    let mut leans = Vec::new();
+    for _ in 0..reader.varint(reader.remaining() as u64)? {
+        let lean = match reader.byte()? {
+            0 => Lean::Base(take_extent(reader, &mut previous_base, base)?.0),
+            1 => Lean::Produced(take_extent(reader, &mut previous_target, target)?.0),
+            _ => return Err(reader.invalid("unknown kind of lean")),
+        };
+        if lean.of_produced().is_some_and(|extent| !produced.holds(extent)) {
+            return Err(reader.invalid("a frame leans on what no frame before it holds"));
+        }
+        bytes = bytes.saturating_add(lean.extent().len);
+        if bytes > caps::FRAME_BASE_BYTES_MAX {
+            return Err(reader.invalid("a frame leans on more than its limit"));
+        }
+        leans.push(lean);
+    }
+    Ok(leans)
 }
 
 fn take_extent(

@@ -4,7 +4,7 @@ use crate::caps;
 
 use super::Wanted;
 use super::bases::Candidate;
-use crate::transfer::{Extent, FrameSpec};
+use crate::transfer::{Extent, FrameSpec, Lean};
 
 /// Base bytes kept on either side of a segment of a file too large for one frame.
 const SEGMENT_MARGIN_BYTES: u64 = (caps::FRAME_BASE_BYTES_MAX - caps::FRAME_BYTES_MAX) / 2;
@@ -23,7 +23,7 @@ pub(super) fn frames(changed: &[(Wanted<'_>, Candidate)], frames: &mut Vec<Frame
         if !fits(group.raw_len() + wanted.size, group.base_len() + base.size) {
             frames.push(std::mem::replace(&mut group, FrameSpec { base: Vec::new(), parts: Vec::new() }));
         }
-        group.base.push(Extent { content: base.number, offset: 0, len: base.size });
+        group.base.push(Lean::Base(Extent { content: base.number, offset: 0, len: base.size }));
         group.parts.push(whole);
     }
     if !group.parts.is_empty() {
@@ -41,7 +41,7 @@ fn segments(wanted: &Wanted<'_>, base: &Candidate, frames: &mut Vec<FrameSpec>) 
             .min(base.size.saturating_sub(caps::FRAME_BASE_BYTES_MAX));
         let base_len = caps::FRAME_BASE_BYTES_MAX.min(base.size - from);
         frames.push(FrameSpec {
-            base: vec![Extent { content: base.number, offset: from, len: base_len }],
+            base: vec![Lean::Base(Extent { content: base.number, offset: from, len: base_len })],
             parts: vec![Extent { content: wanted.number, offset, len }],
         });
         offset += len;

@@ -3,10 +3,10 @@
 use crate::caps;
 
 use super::Wanted;
-use crate::transfer::{Extent, FrameSpec};
+use crate::transfer::{Effort, Extent, FrameSpec};
 
 /// Orders fresh contents by likeness and fills solid frames; only a content larger than a frame is cut.
-pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, frames: &mut Vec<FrameSpec>) {
+pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, _effort: Effort, frames: &mut Vec<FrameSpec>) {
     fresh.sort_by(|a, b| {
         let key = |w: &Wanted<'_>| (w.path.extension().to_owned(), w.path.file_name().to_owned());
         key(a).cmp(&key(b)).then_with(|| a.path.cmp(b.path))

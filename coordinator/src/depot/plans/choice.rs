@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use sluice_common::digest::Digest;
 use sluice_common::manifest::Manifest;
-use sluice_common::transfer;
+use sluice_common::transfer::{self, Effort};
 
 use super::{Estimated, PlanError, Plans};
 use crate::depot::packages::LoadError;
@@ -18,8 +18,8 @@ const AGAINST_SIXTEENTHS: u64 = 2;
 /// Estimates what travels from `base` to `target`, in sixteenths of plain bytes.
 fn estimate(base: &Manifest, target: &Manifest) -> u64 {
     let weight = |against: bool| if against { AGAINST_SIXTEENTHS } else { 16 };
-    let frames = transfer::plan(Some(base), target);
-    frames.iter().map(|frame| frame.raw_len() * weight(!frame.base.is_empty())).sum()
+    let frames = transfer::plan(Some(base), target, Effort::Quick);
+    frames.iter().map(|frame| frame.raw_len() * weight(frame.needs_base())).sum()
 }
 
 impl Plans {

@@ -35,14 +35,19 @@ pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey) -> Result<ServedPlan,
         None => None,
     };
     let (from, to) = (base.clone(), target.clone());
-    let planning =
-        tokio::task::spawn_blocking(move || transfer::plan(from.as_ref().map(|p| &p.manifest), &to.manifest));
+    let effort = plans.effort;
+    let planning = tokio::task::spawn_blocking(move || {
+        transfer::plan(from.as_ref().map(|p| &p.manifest), &to.manifest, effort)
+    });
     let specs = planning.await.expect("planning does not panic");
+    // What a frame leans on of the target is what earlier frames hold.
     let taken = specs.iter().flat_map(|spec| spec.parts.iter().map(|part| part.content));
     let target = plans.side(key.target, target, numbers(taken)).await?;
     let base = match key.base.zip(base) {
         Some((digest, package)) => {
-            let leaned = specs.iter().flat_map(|spec| spec.base.iter().map(|extent| extent.content));
+            let leaned = specs.iter().flat_map(|spec| {
+                spec.base.iter().filter_map(|lean| lean.of_base()).map(|extent| extent.content)
+            });
             Some(plans.side(digest, package, numbers(leaned)).await?)
         }
         None => None,

@@ -88,7 +88,9 @@ async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<&Parcel>, t
     };
     let mut memory = Memory::default();
     for (frame, bytes) in decoded.frames.iter().zip(fetch_all(plans, plan).await.unwrap()) {
-        decode_frame(frame, &bytes[..], (&base_contents, source), &mut memory).unwrap();
+        // No quick frame leans on what another one restored.
+        decode_frame(frame, &bytes[..], (&base_contents, source), (&contents, &NoContent), &mut memory)
+            .unwrap();
     }
     for (number, content) in contents.iter().enumerate() {
         match memory.files.get(&(number as u32)) {
