@@ -5,8 +5,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use jiff::Timestamp;
 use rustls::ClientConfig;
-use sluice_proto::transport::client::{Address, Dial};
+use sluice_proto::transport::client::{Address, ConnectError, Dial};
 use sluice_proto::transport::credentials::{Credentials, NewKey};
+use sluice_proto::transport::metered::Meter;
 use sluice_proto::transport::peer::PeerCertificate;
 use sluice_proto::transport::tls;
 use sluice_proto::v1;
@@ -20,6 +21,7 @@ use v1::session_client::SessionClient;
 use super::error::{LOG_IN, advise};
 use super::home::Home;
 use super::output::moment;
+use super::push::Line;
 
 /// A connection, and how to make another.
 #[derive(Clone)]
@@ -27,6 +29,7 @@ pub(super) struct Coordinator {
     address: Address,
     tls: Arc<ClientConfig>,
     channel: Channel,
+    meter: Arc<Meter>,
 }
 
 impl Coordinator {
@@ -40,8 +43,8 @@ impl Coordinator {
             None => home.coordinator()?,
         };
         let tls = tls::client(&credentials).context("cannot use your identity")?;
-        let channel = Dial::new(address.clone(), tls.clone()).connect().await?;
-        let mut coordinator = Self { address, tls, channel };
+        let (channel, meter) = dial(&address, &tls).await?;
+        let mut coordinator = Self { address, tls, channel, meter };
         if is_due(&credentials, now) {
             coordinator.renew(home).await;
         }
@@ -55,7 +58,18 @@ impl Coordinator {
 
     /// Makes a further connection.
     pub(super) async fn redial(&self) -> anyhow::Result<Channel> {
-        Ok(Dial::new(self.address.clone(), self.tls.clone()).connect().await?)
+        Ok(dial(&self.address, &self.tls).await?.0)
+    }
+
+    /// Returns the connection there is, to push over it.
+    pub(super) fn line(&self) -> Line {
+        Line { channel: self.channel.clone(), meter: self.meter.clone() }
+    }
+
+    /// Makes a further connection, to push over it.
+    pub(super) async fn new_line(&self) -> anyhow::Result<Line> {
+        let (channel, meter) = dial(&self.address, &self.tls).await?;
+        Ok(Line { channel, meter })
     }
 
     pub(super) fn administration(&self) -> AdministrationClient<Channel> {
@@ -91,6 +105,12 @@ impl Coordinator {
         self.tls = tls::client(&credentials)?;
         Ok(())
     }
+}
+
+async fn dial(address: &Address, tls: &Arc<ClientConfig>) -> Result<(Channel, Arc<Meter>), ConnectError> {
+    let dial = Dial::new(address.clone(), tls.clone());
+    let meter = dial.meter.clone();
+    Ok((dial.connect().await?, meter))
 }
 
 /// Reads the certificate. One that cannot be read is left for the coordinator to refuse.

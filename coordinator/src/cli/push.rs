@@ -18,6 +18,7 @@ use serde::Serialize;
 use sluice_common::digest::Digest;
 use sluice_common::tree::Tree;
 use sluice_common::units::{format_duration, format_size};
+use sluice_proto::transport::metered::Meter;
 use tonic::transport::Channel;
 
 use super::error::insist;
@@ -58,14 +59,16 @@ pub(super) struct Pushed {
     pub(super) digest: Digest,
     pub(super) files: u64,
     pub(super) tree_bytes: u64,
-    /// Distinct chunks of the package.
-    pub(super) chunks: u64,
+    /// Distinct chunks of the package; nothing where nobody had to count them: the coordinator knew its digest.
+    pub(super) chunks: Option<u64>,
     /// Those that the coordinator lacked.
     pub(super) chunks_sent: u64,
     /// Bytes of the chunks sent, raw.
     pub(super) raw_bytes_sent: u64,
-    /// Bytes sent: compressed chunks, manifest and index.
+    /// Bytes sent, as the sockets count them.
     pub(super) wire_bytes_sent: u64,
+    /// Bytes received, as the sockets count them.
+    pub(super) wire_bytes_received: u64,
     /// How often the connection had to be made anew.
     pub(super) reconnects: u32,
 }
@@ -74,13 +77,15 @@ impl fmt::Display for Pushed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let files = count(usize::try_from(self.files).unwrap_or(usize::MAX), "file");
         write!(f, "pushed {files}, {}: ", format_size(self.tree_bytes))?;
-        if self.chunks_sent == 0 {
-            f.write_str("the coordinator had every chunk of it")?;
-        } else {
-            let (raw, wire) = (format_size(self.raw_bytes_sent), format_size(self.wire_bytes_sent));
-            write!(f, "{} of {} chunks sent, {raw} as {wire}", self.chunks_sent, self.chunks)?;
-            if self.chunks_sent < self.chunks {
-                f.write_str("; the others were there already")?;
+        match self.chunks {
+            None => f.write_str("the coordinator had it already")?,
+            Some(_) if self.chunks_sent == 0 => f.write_str("the coordinator had every chunk of it")?,
+            Some(chunks) => {
+                let (raw, wire) = (format_size(self.raw_bytes_sent), format_size(self.wire_bytes_sent));
+                write!(f, "{} of {chunks} chunks sent, {raw} as {wire}", self.chunks_sent)?;
+                if self.chunks_sent < chunks {
+                    f.write_str("; the others were there already")?;
+                }
             }
         }
         match self.reconnects {
@@ -100,7 +105,8 @@ struct Tally {
     advanced: bool,
     chunks_sent: u64,
     raw_bytes_sent: u64,
-    wire_bytes_sent: u64,
+    /// One for each connection.
+    meters: Vec<Arc<Meter>>,
 }
 
 impl Tally {
@@ -112,7 +118,7 @@ impl Tally {
             advanced: false,
             chunks_sent: 0,
             raw_bytes_sent: 0,
-            wire_bytes_sent: 0,
+            meters: Vec::new(),
         }
     }
 
@@ -124,30 +130,39 @@ impl Tally {
         self.lacking = Some(lacking);
     }
 
-    fn sent(&mut self, chunks: usize, raw: u64, wire: u64) {
+    fn sent(&mut self, chunks: usize, raw: u64) {
         self.chunks_sent += chunks as u64;
         self.raw_bytes_sent += raw;
-        self.wire_bytes_sent += wire;
         if let Some(bar) = &self.bar {
             bar.inc(raw);
         }
     }
 }
 
+/// A connection to push over.
+pub(super) struct Line {
+    pub(super) channel: Channel,
+    /// Counts all that passed it.
+    pub(super) meter: Arc<Meter>,
+}
+
 /// Pushes a tree over connections made by `dial`.
 pub(super) async fn push(
     output: Output,
-    dial: impl AsyncFn() -> anyhow::Result<Channel>,
+    dial: impl AsyncFn() -> anyhow::Result<Line>,
     tree: Tree,
     patience: Patience,
 ) -> anyhow::Result<Pushed> {
-    let parcel = Arc::new(Parcel::prepare(output, tree).await?);
+    let parcel = Parcel::new(tree);
     let mut tally = Tally::new(output);
     let (mut failures, mut reconnects) = (0, 0);
     loop {
         tally.advanced = false;
         let tried = match dial().await {
-            Ok(channel) => attempt::run(channel, &parcel, &mut tally).await,
+            Ok(Line { channel, meter }) => {
+                tally.meters.push(meter);
+                attempt::run(channel, &parcel, &mut tally).await
+            }
             Err(error) => Err(Failure::Broken(error)),
         };
         let error = match tried {
@@ -180,10 +195,11 @@ fn finish(parcel: &Parcel, tally: Tally, reconnects: u32) -> Pushed {
         digest: parcel.digest,
         files: manifest.file_count(),
         tree_bytes: manifest.tree_bytes(),
-        chunks: parcel.chunks().len() as u64,
+        chunks: parcel.described().map(|description| description.chunks().len() as u64),
         chunks_sent: tally.chunks_sent,
         raw_bytes_sent: tally.raw_bytes_sent,
-        wire_bytes_sent: tally.wire_bytes_sent,
+        wire_bytes_sent: tally.meters.iter().map(|meter| meter.written()).sum(),
+        wire_bytes_received: tally.meters.iter().map(|meter| meter.read()).sum(),
         reconnects,
     }
 }

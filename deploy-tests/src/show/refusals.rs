@@ -197,10 +197,15 @@ fn push(lab: &Lab, manifest: &[u8]) -> Result<()> {
     let package = Digest::of(manifest).as_bytes().to_vec();
     let compressed = encode_manifest(manifest, &[])?;
     let index = encode_manifest(b"sluice-index\x01\x00\x00", &[])?;
-    let begin =
-        v1::PushBegin { package, manifest_len: compressed.len() as u64, index_len: index.len() as u64 };
-    let messages =
-        [Push::Begin(begin), Push::Manifest(compressed), Push::Index(index), Push::Commit(v1::PushCommit {})];
+    let description =
+        v1::PushDescription { manifest_len: compressed.len() as u64, index_len: index.len() as u64 };
+    let messages = [
+        Push::Begin(v1::PushBegin { package }),
+        Push::Description(description),
+        Push::Manifest(compressed),
+        Push::Index(index),
+        Push::Commit(v1::PushCommit {}),
+    ];
     let requests = messages.map(|message| v1::PushRequest { message: Some(message) });
     lab.operator().ask(async |channel| {
         let mut answers = PackagesClient::new(channel).push(tokio_stream::iter(requests)).await?.into_inner();

@@ -3,6 +3,7 @@
 mod build;
 mod cost;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -60,10 +61,14 @@ pub(super) async fn push_dir(
     dir: &Path,
 ) -> anyhow::Result<push::Pushed> {
     let tree = build::pack(context.output, dir.to_owned()).await?;
-    let pushed =
-        push::push(context.output, async || coordinator.redial().await, tree, push::Patience::default())
-            .await
-            .with_context(|| format!("cannot push {}", dir.display()))?;
+    let first = Cell::new(Some(coordinator.line()));
+    let dial = async || match first.take() {
+        Some(line) => Ok(line),
+        None => coordinator.new_line().await,
+    };
+    let pushed = push::push(context.output, dial, tree, push::Patience::default())
+        .await
+        .with_context(|| format!("cannot push {}", dir.display()))?;
     context.output.note(&pushed);
     Ok(pushed)
 }

@@ -1,11 +1,11 @@
 //! One stream of a push.
 //!
 //! Two halves run side by side: [`upload`] feeds requests through a bounded channel, [`answers`] reads what the
-//! coordinator says and hands the upload its list of missing chunks. At most [`FRAMES_AHEAD`] frames are being
+//! coordinator says and hands the upload what is asked of it: first whether the package has to be described at all,
+//! then the list of missing chunks. At most [`FRAMES_AHEAD`] frames are being
 //! compressed and [`REQUESTS_AHEAD`] wait for the connection, so memory stays at a few groups.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sluice_common::digest::Digest;
@@ -21,7 +21,7 @@ use v1::push_response::Message as Response;
 
 use super::Tally;
 use super::missing;
-use super::parcel::Parcel;
+use super::parcel::{Description, Parcel};
 
 /// Frames compressed at the same time.
 const FRAMES_AHEAD: usize = 2;
@@ -52,35 +52,55 @@ pub(in crate::cli) fn is_broken(status: &Status) -> bool {
 }
 
 /// Pushes over one connection until the coordinator has committed the package.
-pub(super) async fn run(channel: Channel, parcel: &Arc<Parcel>, tally: &mut Tally) -> Result<(), Failure> {
+pub(super) async fn run(channel: Channel, parcel: &Parcel, tally: &mut Tally) -> Result<(), Failure> {
     let (requests, queue) = mpsc::channel(REQUESTS_AHEAD);
-    let (tell_missing, missing) = oneshot::channel();
+    let (tell, asked) = questions();
     let client = PackagesClient::new(channel);
     tokio::select! {
         biased;
-        done = answers(client, queue, tell_missing, parcel) => done,
+        done = answers(client, queue, tell, parcel) => done,
         // Only a failure on this side ends the attempt from here; otherwise the coordinator has the last word.
-        Err(error) = upload(parcel, requests, missing, tally) => Err(Failure::Final(error)),
+        Err(error) = upload(parcel, requests, asked, tally) => Err(Failure::Final(error)),
     }
+}
+
+/// What the coordinator asks, as [`answers`] passes it on; each once.
+struct Tell {
+    describe: Option<oneshot::Sender<()>>,
+    missing: Option<oneshot::Sender<Vec<Range<u32>>>>,
+}
+
+/// What the coordinator asks, as [`upload`] waits for it.
+struct Asked {
+    describe: oneshot::Receiver<()>,
+    missing: oneshot::Receiver<Vec<Range<u32>>>,
+}
+
+fn questions() -> (Tell, Asked) {
+    let (tell_describe, describe) = oneshot::channel();
+    let (tell_missing, missing) = oneshot::channel();
+    (Tell { describe: Some(tell_describe), missing: Some(tell_missing) }, Asked { describe, missing })
 }
 
 async fn answers(
     mut client: PackagesClient<Channel>,
     queue: mpsc::Receiver<v1::PushRequest>,
-    tell_missing: oneshot::Sender<Vec<Range<u32>>>,
+    mut tell: Tell,
     parcel: &Parcel,
 ) -> Result<(), Failure> {
     let mut responses = client.push(ReceiverStream::new(queue)).await?.into_inner();
-    let mut tell_missing = Some(tell_missing);
     let mut ranges = Vec::new();
     while let Some(response) = responses.message().await? {
         match response.message {
+            Some(Response::Describe(v1::PushDescribe {})) => {
+                // Here and below: the upload is gone only when it failed, which ends the attempt anyway.
+                let _ = tell.describe.take().map(|describe| describe.send(()));
+            }
             Some(Response::Missing(v1::PushMissing { runs, more })) => {
-                missing::extend(&mut ranges, &runs, parcel.chunks().len())
-                    .map_err(|error| Failure::Final(error.into()))?;
-                if !more && let Some(tell) = tell_missing.take() {
-                    // The upload is gone only when it failed, which ends the attempt anyway.
-                    let _ = tell.send(std::mem::take(&mut ranges));
+                let chunks = parcel.described().map_or(0, |description| description.chunks().len());
+                missing::extend(&mut ranges, &runs, chunks).map_err(|error| Failure::Final(error.into()))?;
+                if !more && let Some(missing) = tell.missing.take() {
+                    let _ = missing.send(std::mem::take(&mut ranges));
                 }
             }
             Some(Response::Stored(v1::PushStored { chunks })) => tracing::debug!(chunks, "chunks stored"),
@@ -101,43 +121,48 @@ fn committed(package: Option<v1::Package>, parcel: &Parcel) -> Result<(), Failur
 
 /// Sends everything. Returns early, without an error, when the connection is gone: its answers say why.
 async fn upload(
-    parcel: &Arc<Parcel>,
+    parcel: &Parcel,
     requests: mpsc::Sender<v1::PushRequest>,
-    missing: oneshot::Receiver<Vec<Range<u32>>>,
+    asked: Asked,
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
     let send = async |message| requests.send(v1::PushRequest { message: Some(message) }).await.is_ok();
-    let begin = v1::PushBegin {
-        package: parcel.digest.as_bytes().to_vec(),
-        manifest_len: parcel.manifest.len() as u64,
-        index_len: parcel.index.len() as u64,
-    };
-    let head = std::iter::once(Request::Begin(begin))
-        .chain(parcel.manifest.chunks(PIECE_BYTES).map(|piece| Request::Manifest(piece.to_vec())))
-        .chain(parcel.index.chunks(PIECE_BYTES).map(|piece| Request::Index(piece.to_vec())));
-    for message in head {
+    let begin = v1::PushBegin { package: parcel.digest.as_bytes().to_vec() };
+    if !send(Request::Begin(begin)).await || asked.describe.await.is_err() {
+        return Ok(());
+    }
+    let description = parcel.describe(tally.output).await?;
+    for message in announcement(description) {
         if !send(message).await {
             return Ok(());
         }
     }
-    tally.sent(0, 0, (parcel.manifest.len() + parcel.index.len()) as u64);
-    let Ok(missing) = missing.await else {
+    let Ok(missing) = asked.missing.await else {
         return Ok(());
     };
-    tally.begin(parcel.raw_len(&missing));
+    tally.begin(description.raw_len(&missing));
     let compress = |group| {
-        let parcel = parcel.clone();
-        async move { spawn_blocking(move || parcel.frame(&group).map(|frame| (group, frame))).await? }
+        let description = description.clone();
+        async move { spawn_blocking(move || description.frame(&group).map(|frame| (group, frame))).await? }
     };
-    let mut frames = stream::iter(parcel.groups(&missing)).map(compress).buffered(FRAMES_AHEAD);
+    let mut frames = stream::iter(description.groups(&missing)).map(compress).buffered(FRAMES_AHEAD);
     while let Some((group, frame)) = frames.try_next().await? {
-        let (chunks, raw, wire) = (group.numbers.len(), group.raw_len, frame.len() as u64);
-        if !send(Request::Chunks(v1::PushChunks { numbers: group.numbers, frame })).await {
+        let (chunks, raw) = (group.numbers.len(), group.raw_len);
+        if !send(Request::Chunks(v1::PushChunks { numbers: group.numbers, frame: frame.into() })).await {
             return Ok(());
         }
-        tally.sent(chunks, raw, wire);
+        tally.sent(chunks, raw);
     }
     // Whether it went out or not, the answer decides.
     send(Request::Commit(v1::PushCommit {})).await;
     Ok(())
+}
+
+/// Says what the package is made of: lengths, manifest, index.
+fn announcement(description: &Description) -> impl Iterator<Item = Request> + '_ {
+    let Description { manifest, index, .. } = description;
+    let lengths = v1::PushDescription { manifest_len: manifest.len() as u64, index_len: index.len() as u64 };
+    std::iter::once(Request::Description(lengths))
+        .chain(manifest.chunks(PIECE_BYTES).map(|piece| Request::Manifest(piece.to_vec())))
+        .chain(index.chunks(PIECE_BYTES).map(|piece| Request::Index(piece.to_vec())))
 }

@@ -1,8 +1,10 @@
-//! What a push sends: manifest, index, and groups of chunks read from the tree as they are asked for.
+//! What a push sends: a digest; where that is not known, manifest, index, and groups of chunks read from the tree as
+//! they are asked for.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use sluice_common::caps;
@@ -12,6 +14,7 @@ use sluice_common::index::PackageIndex;
 use sluice_common::manifest::{Content, Manifest};
 use sluice_common::transfer::{ContentSource, encode_manifest};
 use sluice_common::tree::Tree;
+use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
 use crate::cli::output::Output;
@@ -20,10 +23,16 @@ use crate::cli::progress;
 /// zstd level of uploads: as fast as hashing; the coordinator may compress better later.
 const LEVEL: i32 = 3;
 
-/// A package ready to be pushed.
+/// A package ready to be pushed. It is cut into chunks when it turns out that the coordinator does not have it.
 pub(super) struct Parcel {
-    pub(super) tree: Tree,
+    pub(super) tree: Arc<Tree>,
     pub(super) digest: Digest,
+    description: OnceCell<Arc<Description>>,
+}
+
+/// A package as a coordinator must know it that does not have it.
+pub(super) struct Description {
+    tree: Arc<Tree>,
     /// Compressed.
     pub(super) manifest: Vec<u8>,
     /// Compressed.
@@ -66,24 +75,37 @@ impl Read for CountedReader<'_> {
 }
 
 impl Parcel {
-    /// Cuts a tree into chunks, on a blocking thread.
-    pub(super) async fn prepare(output: Output, tree: Tree) -> anyhow::Result<Self> {
-        let bar = progress::bytes(output, "chunking", contents_bytes(tree.manifest()));
-        let prepare = move || {
-            let counted = Counted { source: &tree, count: &|bytes| bar.inc(bytes) };
-            let package = PackageIndex::build(tree.manifest(), &counted);
-            bar.finish_and_clear();
-            Self::new(tree, package.context("cannot read the tree")?)
-        };
-        spawn_blocking(prepare).await?
+    pub(super) fn new(tree: Tree) -> Self {
+        Self { digest: tree.manifest().digest(), tree: tree.into(), description: OnceCell::new() }
     }
 
-    fn new(tree: Tree, package: PackageIndex) -> anyhow::Result<Self> {
-        let manifest = tree.manifest().encode();
+    /// Returns the description where it was made.
+    pub(super) fn described(&self) -> Option<&Arc<Description>> {
+        self.description.get()
+    }
+
+    /// Cuts the tree into chunks, once, on a blocking thread.
+    pub(super) async fn describe(&self, output: Output) -> anyhow::Result<&Arc<Description>> {
+        let describe = || async {
+            let bar = progress::bytes(output, "chunking", contents_bytes(self.tree.manifest()));
+            let tree = self.tree.clone();
+            spawn_blocking(move || {
+                let counted = Counted { source: &*tree, count: &|bytes| bar.inc(bytes) };
+                let package = PackageIndex::build(tree.manifest(), &counted);
+                bar.finish_and_clear();
+                Ok(Arc::new(Description::new(tree, package.context("cannot read the tree")?)?))
+            })
+            .await?
+        };
+        self.description.get_or_try_init(describe).await
+    }
+}
+
+impl Description {
+    fn new(tree: Arc<Tree>, package: PackageIndex) -> anyhow::Result<Self> {
         let contents = tree.manifest().contents();
         Ok(Self {
-            digest: Digest::of(&manifest),
-            manifest: encode_manifest(&manifest, &[])?,
+            manifest: encode_manifest(&tree.manifest().encode(), &[])?,
             index: encode_manifest(&package.encode(), &[])?,
             places: places(&package, contents.len()),
             package,
@@ -177,19 +199,20 @@ mod tests {
         fs::write(dir.path().join("b"), &noise[..3_000_000]).unwrap();
         let tree = Tree::scan(dir.path()).unwrap();
         let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
-        let parcel = Parcel::new(tree, package).unwrap();
-        let total = parcel.chunks().len() as u32;
+        let description = Description::new(tree.into(), package).unwrap();
+        let total = description.chunks().len() as u32;
         let missing = [0..3, 5..total];
-        let groups: Vec<Group> = parcel.groups(&missing).collect();
+        let groups: Vec<Group> = description.groups(&missing).collect();
         assert!(groups.len() >= 2 && groups.iter().all(|group| group.raw_len <= caps::UPLOAD_GROUP_BYTES));
         let numbers: Vec<u32> = groups.iter().flat_map(|group| group.numbers.clone()).collect();
         assert_eq!(numbers, (0..3).chain(5..total).collect::<Vec<_>>());
-        assert_eq!(parcel.raw_len(&missing), groups.iter().map(|group| group.raw_len).sum::<u64>());
+        assert_eq!(description.raw_len(&missing), groups.iter().map(|group| group.raw_len).sum::<u64>());
         for group in &groups {
-            let raw = zstd::bulk::decompress(&parcel.frame(group).unwrap(), group.raw_len as usize).unwrap();
+            let raw =
+                zstd::bulk::decompress(&description.frame(group).unwrap(), group.raw_len as usize).unwrap();
             let mut at = 0;
             for number in &group.numbers {
-                let chunk = parcel.chunks()[*number as usize];
+                let chunk = description.chunks()[*number as usize];
                 assert_eq!(Digest::of(&raw[at..at + chunk.len as usize]), chunk.digest);
                 at += chunk.len as usize;
             }
@@ -203,11 +226,11 @@ mod tests {
         fs::write(dir.path().join("log"), b"one").unwrap();
         let tree = Tree::scan(dir.path()).unwrap();
         let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
-        let parcel = Parcel::new(tree, package).unwrap();
+        let description = Description::new(tree.into(), package).unwrap();
         fs::write(dir.path().join("log"), b"two").unwrap();
         let missing = std::iter::once(0..1).collect::<Vec<_>>();
-        let group = parcel.groups(&missing).next().unwrap();
-        let error = parcel.frame(&group).unwrap_err().to_string();
+        let group = description.groups(&missing).next().unwrap();
+        let error = description.frame(&group).unwrap_err().to_string();
         assert!(error.contains("log changed while it was pushed"), "{error}");
     }
 }

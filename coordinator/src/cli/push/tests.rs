@@ -44,6 +44,11 @@ struct Depot {
     tasks: TaskTracker,
 }
 
+fn committed(digest: Digest) -> Answer {
+    let package = v1::Package { digest: digest.as_bytes().to_vec(), ..v1::Package::default() };
+    Answer::Committed(v1::PushCommitted { package: Some(package) })
+}
+
 type Answers = mpsc::Sender<Result<v1::PushResponse, Status>>;
 
 impl Depot {
@@ -52,11 +57,21 @@ impl Depot {
             let response = v1::PushResponse { message: Some(answer) };
             answers.send(Ok(response)).await.map_err(|_| Status::cancelled("gone"))
         };
-        let (mut begin, mut manifest, mut bytes) = (None, Vec::new(), Vec::new());
+        let (mut begin, mut lengths, mut manifest, mut bytes) = (None, None, Vec::new(), Vec::new());
         let mut index: Option<PackageIndex> = None;
         while let Some(request) = requests.message().await? {
             match request.message.unwrap() {
-                Message::Begin(message) => begin = Some(message),
+                Message::Begin(message) => {
+                    let digest = Digest::from_slice(&message.package).unwrap();
+                    if self.packages.lock().unwrap().contains(&digest) {
+                        return say(committed(digest)).await;
+                    }
+                    begin = Some(message);
+                    say(Answer::Describe(v1::PushDescribe {})).await?;
+                }
+                Message::Description(v1::PushDescription { manifest_len, index_len }) => {
+                    lengths = Some((manifest_len, index_len));
+                }
                 Message::Manifest(piece) => manifest.extend(piece),
                 Message::Index(piece) => bytes.extend(piece),
                 Message::Chunks(group) => {
@@ -77,14 +92,11 @@ impl Depot {
                     let digest = Digest::from_slice(&begin.as_ref().unwrap().package).unwrap();
                     assert!(self.missing(index.as_ref().unwrap()).is_empty());
                     self.packages.lock().unwrap().insert(digest);
-                    let package =
-                        v1::Package { digest: digest.as_bytes().to_vec(), ..v1::Package::default() };
-                    say(Answer::Committed(v1::PushCommitted { package: Some(package) })).await?;
+                    say(committed(digest)).await?;
                 }
             }
             let Some(begin) = &begin else { continue };
-            let is_whole =
-                (manifest.len() as u64, bytes.len() as u64) == (begin.manifest_len, begin.index_len);
+            let is_whole = Some((manifest.len() as u64, bytes.len() as u64)) == lengths;
             if index.is_none() && is_whole {
                 let manifest = decode_manifest(&manifest, &[]).unwrap();
                 assert_eq!(Digest::of(&manifest).as_bytes()[..], begin.package[..]);
@@ -229,7 +241,10 @@ fn tree(dir: &Path, files: &[(&str, Vec<u8>)]) -> Tree {
 }
 
 async fn push_to(address: SocketAddr, tree: Tree) -> anyhow::Result<Pushed> {
-    let dial = async || Ok(Endpoint::from_shared(format!("http://{address}"))?.connect().await?);
+    let dial = async || {
+        let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+        Ok(Line { channel, meter: Arc::default() })
+    };
     push(Output::new(false, true), dial, tree, PATIENCE).await
 }
 
@@ -241,12 +256,20 @@ async fn what_the_depot_has_is_not_sent_again() {
     let (big, small) = (noise(1, 5_000_000), noise(2, 400_000));
     let first =
         push_to(address, tree(one.path(), &[("big", big.clone()), ("empty", Vec::new())])).await.unwrap();
-    assert_eq!((first.chunks_sent, first.reconnects, first.files), (first.chunks, 0, 2));
+    assert_eq!((Some(first.chunks_sent), first.reconnects, first.files), (first.chunks, 0, 2));
     assert_eq!(first.raw_bytes_sent, 5_000_000);
     assert!(first.to_string().contains("chunks sent"), "{first}");
     let again = push_to(address, Tree::scan(one.path()).unwrap()).await.unwrap();
-    assert_eq!((again.chunks_sent, again.digest), (0, first.digest));
-    assert!(again.to_string().ends_with("the coordinator had every chunk of it"), "{again}");
+    assert_eq!(
+        (again.chunks, again.chunks_sent, again.digest),
+        (None, 0, first.digest),
+        "its digest was enough"
+    );
+    assert!(again.to_string().ends_with("the coordinator had it already"), "{again}");
+    depot.packages.lock().unwrap().clear();
+    let described = push_to(address, Tree::scan(one.path()).unwrap()).await.unwrap();
+    assert_eq!((described.chunks, described.chunks_sent), (first.chunks, 0));
+    assert!(described.to_string().ends_with("the coordinator had every chunk of it"), "{described}");
     let more = push_to(address, tree(two.path(), &[("a", big), ("b", small)])).await.unwrap();
     assert_eq!(more.raw_bytes_sent, 400_000);
     assert!(more.to_string().ends_with("the others were there already"), "{more}");
@@ -271,7 +294,7 @@ async fn a_broken_connection_goes_on_where_it_was() {
     assert!(depot.packages.lock().unwrap().contains(&digest));
     let mut numbers = depot.numbers.lock().unwrap().clone();
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..pushed.chunks as u32).collect::<Vec<_>>(), "each chunk was stored once");
+    assert_eq!(numbers, (0..pushed.chunks.unwrap() as u32).collect::<Vec<_>>(), "each chunk was stored once");
 }
 
 #[tokio::test]
@@ -302,7 +325,7 @@ async fn patience_ends() {
     let (dir, tried) = (tempfile::tempdir().unwrap(), AtomicU32::new(0));
     let dial = async || {
         tried.fetch_add(1, Ordering::Relaxed);
-        anyhow::bail!("no route")
+        Err(anyhow::anyhow!("no route"))
     };
     let tree = tree(dir.path(), &[("a", b"a".to_vec())]);
     let error = push(Output::new(false, true), dial, tree, PATIENCE).await.unwrap_err();

@@ -101,6 +101,7 @@ impl PushError {
     pub(super) fn unexpected(expected: &'static str, found: &Request) -> Self {
         let found = match found {
             Request::Begin(_) => "begin",
+            Request::Description(_) => "description",
             Request::Manifest(_) => "manifest",
             Request::Index(_) => "index",
             Request::Chunks(_) => "chunks",

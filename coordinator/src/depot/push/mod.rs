@@ -1,4 +1,5 @@
-//! Taking a package in: manifest and index first, then the chunks that the depot lacks, then the commit.
+//! Taking a package in: its digest first, which may be all; then manifest and index, the chunks that the depot lacks,
+//! and the commit.
 //!
 //! Invariant: before the commit nothing exists but chunks, each verified, which the next attempt need not send again.
 //! Memory is bounded by the limits of [`caps`](sluice_common::caps) whatever the package: two packs and a few frames besides the manifest
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
+use sluice_common::digest::Digest;
 use sluice_common::name::OperatorName;
 use sluice_proto::v1;
 use sluice_proto::v1::push_request::Message as Request;
@@ -80,14 +82,14 @@ where
             () = self.responses.closed() => return Err(PushError::Broken),
             () = self.depot.token.cancelled() => return Err(PushError::Stopping),
         };
-        let begin = match self.next().await? {
-            Request::Begin(begin) => receive::Begin::try_from(begin)?,
+        let digest = match self.next().await? {
+            Request::Begin(begin) => receive::begin(&begin)?,
             other => return Err(PushError::unexpected("begin", &other)),
         };
-        if let Some(package) = check::whole(&self.depot, begin.package).await? {
+        if let Some(package) = check::whole(&self.depot, digest).await? {
             return self.answer_at_once(package).await;
         }
-        let announced = self.receive(&begin).await?;
+        let announced = self.receive(digest).await?;
         let lacking = check::lacking(&self.depot, &announced.index).await?;
         self.send_missing(&lacking).await?;
         let mut upload = Upload::new(self.depot.clone(), announced.index.clone(), lacking);
@@ -113,10 +115,15 @@ where
         }
     }
 
-    /// Takes manifest and index and checks one against the other.
-    async fn receive(&mut self, begin: &receive::Begin) -> Result<Arc<Announced>, PushError> {
-        let mut manifest = receive::Pieces::new("manifest", begin.manifest_len);
-        let mut index = receive::Pieces::new("index", begin.index_len);
+    /// Asks for manifest and index, takes them and checks one against the other.
+    async fn receive(&mut self, package: Digest) -> Result<Arc<Announced>, PushError> {
+        self.send(Response::Describe(v1::PushDescribe {})).await?;
+        let description = match self.next().await? {
+            Request::Description(description) => receive::Description::try_from(description)?,
+            other => return Err(PushError::unexpected("description", &other)),
+        };
+        let mut manifest = receive::Pieces::new("manifest", description.manifest_len);
+        let mut index = receive::Pieces::new("index", description.index_len);
         while !(manifest.is_whole() && index.is_whole()) {
             match self.next().await? {
                 Request::Manifest(piece) => manifest.add(&piece)?,
@@ -125,7 +132,7 @@ where
                 other => return Err(PushError::unexpected("manifest", &other)),
             }
         }
-        let (package, manifest, index) = (begin.package, manifest.into_bytes(), index.into_bytes());
+        let (manifest, index) = (manifest.into_bytes(), index.into_bytes());
         let decoding = tokio::task::spawn_blocking(move || Announced::decode(package, manifest, index));
         Ok(Arc::new(decoding.await.expect("decoding does not panic")?))
     }

@@ -14,22 +14,27 @@ use sluice_proto::v1;
 use super::PushError;
 use crate::depot::packages::{self, Package};
 
-/// The first message.
+/// Returns the package that the first message names.
+pub(super) fn begin(message: &v1::PushBegin) -> Result<Digest, PushError> {
+    let v1::PushBegin { package } = message;
+    Ok(convert::digest("begin.package", package)?)
+}
+
+/// How long manifest and index are.
 #[derive(Debug)]
-pub(super) struct Begin {
-    pub(super) package: Digest,
+pub(super) struct Description {
     pub(super) manifest_len: u64,
     pub(super) index_len: u64,
 }
 
-impl TryFrom<v1::PushBegin> for Begin {
+impl TryFrom<v1::PushDescription> for Description {
     type Error = PushError;
 
-    fn try_from(message: v1::PushBegin) -> Result<Self, PushError> {
-        let v1::PushBegin { package, manifest_len, index_len } = message;
+    fn try_from(message: v1::PushDescription) -> Result<Self, PushError> {
+        let v1::PushDescription { manifest_len, index_len } = message;
         for (what, field, bytes, max) in [
-            ("manifest", "begin.manifest_len", manifest_len, caps::MANIFEST_BYTES_MAX),
-            ("index", "begin.index_len", index_len, caps::INDEX_BYTES_MAX),
+            ("manifest", "description.manifest_len", manifest_len, caps::MANIFEST_BYTES_MAX),
+            ("index", "description.index_len", index_len, caps::INDEX_BYTES_MAX),
         ] {
             if bytes > max {
                 return Err(PushError::TooLarge { what, bytes, max });
@@ -38,7 +43,7 @@ impl TryFrom<v1::PushBegin> for Begin {
                 return Err(Invalid::new(field, "must not be zero").into());
             }
         }
-        Ok(Self { package: convert::digest("begin.package", &package)?, manifest_len, index_len })
+        Ok(Self { manifest_len, index_len })
     }
 }
 

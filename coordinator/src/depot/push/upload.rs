@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use sluice_common::index::PackageIndex;
@@ -71,7 +70,6 @@ impl Upload {
             self.outstanding -= 1;
             chunks.push(self.index.chunks()[number as usize]);
         }
-        let frame = Bytes::from(frame);
         self.verifying.push_back(tokio::task::spawn_blocking(move || VerifiedFrame::verify(frame, chunks)));
         Ok(())
     }

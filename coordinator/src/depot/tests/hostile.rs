@@ -37,7 +37,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
             "manifest over its announced length",
             |p| {
                 let mut messages = whole(p);
-                messages.insert(2, Request::Manifest(vec![0; 1 << 20]));
+                messages.insert(3, Request::Manifest(vec![0; 1 << 20]));
                 messages
             },
             "compressed manifest has",
@@ -45,17 +45,15 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
         (
             "manifest announced over the limit",
             |p| {
-                vec![Request::Begin(v1::PushBegin {
-                    package: p.digest.as_bytes().to_vec(),
-                    manifest_len: caps::MANIFEST_BYTES_MAX + 1,
-                    index_len: 1,
-                })]
+                let manifest_len = caps::MANIFEST_BYTES_MAX + 1;
+                let description = v1::PushDescription { manifest_len, index_len: 1 };
+                vec![p.begin(), Request::Description(description)]
             },
             "more than",
         ),
         (
             "no digest",
-            |_| vec![Request::Begin(v1::PushBegin { package: vec![1; 31], manifest_len: 1, index_len: 1 })],
+            |_| vec![Request::Begin(v1::PushBegin { package: vec![1; 31] })],
             "31 bytes are no SHA-256",
         ),
         (
@@ -124,7 +122,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
             |p| {
                 let mut messages = whole(p);
                 let frame = zstd::bulk::compress(&vec![7; p.index.chunks()[0].len as usize], 3).unwrap();
-                messages[5] = Request::Chunks(v1::PushChunks { numbers: vec![0], frame });
+                messages[6] = Request::Chunks(v1::PushChunks { numbers: vec![0], frame: frame.into() });
                 messages
             },
             "not what its digest says",
@@ -134,7 +132,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
             |p| {
                 let mut messages = whole(p);
                 let frame = zstd::bulk::compress(&vec![0; 512 << 20], 3).unwrap();
-                messages[5] = Request::Chunks(v1::PushChunks { numbers: vec![0], frame });
+                messages[6] = Request::Chunks(v1::PushChunks { numbers: vec![0], frame: frame.into() });
                 messages
             },
             "holds more than",
@@ -167,7 +165,7 @@ async fn chunks_that_were_not_asked_for_are_refused() {
     let total = shop.index.chunks().len() as u32;
     for numbers in [vec![total], vec![0, 0]] {
         let mut messages = shop.preamble();
-        messages.push(Request::Chunks(v1::PushChunks { numbers, frame: Vec::new() }));
+        messages.push(Request::Chunks(v1::PushChunks { numbers, frame: Vec::new().into() }));
         let status = refusal(&bench, messages).await;
         assert!(status.message().contains("not asked for"), "{status}");
     }

@@ -117,8 +117,11 @@ impl Parcel {
     }
 
     fn begin(&self) -> Request {
-        Request::Begin(v1::PushBegin {
-            package: self.digest.as_bytes().to_vec(),
+        Request::Begin(v1::PushBegin { package: self.digest.as_bytes().to_vec() })
+    }
+
+    fn description(&self) -> Request {
+        Request::Description(v1::PushDescription {
             manifest_len: self.manifest.len() as u64,
             index_len: self.index_bytes.len() as u64,
         })
@@ -132,7 +135,7 @@ impl Parcel {
         };
         let manifest = halves(&self.manifest).into_iter().map(Request::Manifest);
         let index = halves(&self.index_bytes).into_iter().map(Request::Index);
-        std::iter::once(self.begin()).chain(manifest).chain(index).collect()
+        [self.begin(), self.description()].into_iter().chain(manifest).chain(index).collect()
     }
 
     /// Every chunk's bytes, in the order of their numbers.
@@ -164,7 +167,7 @@ impl Parcel {
             }
         }
         let frame = |(numbers, raw): (Vec<u32>, Vec<u8>)| {
-            Request::Chunks(v1::PushChunks { numbers, frame: zstd::bulk::compress(&raw, 3).unwrap() })
+            Request::Chunks(v1::PushChunks { numbers, frame: zstd::bulk::compress(&raw, 3).unwrap().into() })
         };
         groups.into_iter().map(frame).collect()
     }
@@ -224,8 +227,11 @@ impl Client {
     async fn missing(&mut self) -> Result<Vec<u32>, Status> {
         let mut numbers = Vec::new();
         loop {
-            let Response::Missing(v1::PushMissing { runs, more }) = self.next().await? else {
-                panic!("expected missing chunks")
+            let (runs, more) = match self.next().await? {
+                Response::Missing(v1::PushMissing { runs, more }) => (runs, more),
+                // It was sent unasked.
+                Response::Describe(v1::PushDescribe {}) => continue,
+                other => panic!("expected missing chunks, not {other:?}"),
             };
             numbers.extend(runs.chunks(2).flat_map(|run| run[0]..run[0] + run[1]));
             if !more {
@@ -254,7 +260,7 @@ impl Client {
                 Response::Committed(v1::PushCommitted { package }) => {
                     return Ok(Pushed { package: package.unwrap(), chunks_sent, stored });
                 }
-                Response::Missing(_) => panic!("missing chunks were told already"),
+                other => panic!("expected the commit, not {other:?}"),
             }
         }
     }

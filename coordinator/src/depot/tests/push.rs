@@ -75,7 +75,11 @@ async fn a_push_broken_off_after_any_message_goes_on_where_it_was() {
 fn chunk_count(message: &Request) -> usize {
     match message {
         Request::Chunks(chunks) => chunks.numbers.len(),
-        Request::Begin(_) | Request::Manifest(_) | Request::Index(_) | Request::Commit(_) => 0,
+        Request::Begin(_)
+        | Request::Description(_)
+        | Request::Manifest(_)
+        | Request::Index(_)
+        | Request::Commit(_) => 0,
     }
 }
 
