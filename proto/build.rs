@@ -13,6 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Kept for reflection and for the test that no method lacks an authorisation rule.
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     fs_err::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".sluice.v1.FrameData").bytes(".sluice.v1.PushChunks").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".sluice.v1.FrameData")
+        .bytes(".sluice.v1.PushChunks")
+        .compile_fds(descriptors)?;
     Ok(())
 }
