@@ -42,6 +42,10 @@ pub const FRAME_BASE_BYTES_MAX: u64 = 64 * MIB;
 pub const FRAME_WIRE_BYTES_MAX: u64 = 33 * MIB;
 /// Largest transfer plan, encoded: a million extents of 48 bytes.
 pub const PLAN_BYTES_MAX: u64 = 64 * MIB;
+/// Time for which the frames of a replaced plan are served on: a host away for longer has lost its certificate.
+pub const RETIRED_FRAMES_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Time for which a coordinator has a plan to make, unless it renews: a crash delays background work by a minute.
+pub const PLAN_LEASE: Duration = Duration::from_secs(60);
 /// zstd window of any frame, as a power of two: covers the frame and its base.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Size of one message of a content stream: amortises framing to 0.1 %, stays far below the message limit.

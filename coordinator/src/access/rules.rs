@@ -39,6 +39,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/sluice.v1.Packages/Push", DEPLOYER),
     ("/sluice.v1.Packages/ListPackages", VIEWER),
     ("/sluice.v1.Packages/GetPackage", VIEWER),
+    ("/sluice.v1.Packages/ListPlans", VIEWER),
     ("/sluice.v1.Packages/CreateRelease", DEPLOYER),
     ("/sluice.v1.Packages/ListReleases", VIEWER),
     ("/sluice.v1.Rollouts/Start", DEPLOYER),

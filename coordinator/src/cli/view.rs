@@ -4,6 +4,7 @@
 //! `sha256:...`. What is not known is `null`. Tables and live views are made of the same values.
 
 pub(super) mod fleet;
+pub(super) mod plan;
 pub(super) mod release;
 pub(super) mod rollout;
 

@@ -14,6 +14,8 @@ use sqlx::Row;
 
 use super::Depot;
 use super::objects::{Kind, Name, ObjectError};
+use super::plans::retired;
+use crate::clock::Clock;
 use crate::store::{self, Actor};
 
 /// Age under which an object may still be on its way to its row: far longer than any write takes.
@@ -46,6 +48,7 @@ impl Depot {
     /// Removes the objects older than `age` that no row names; returns how many.
     pub async fn collect(&self, age: Duration) -> Result<u64, CollectError> {
         self.forget_empty_packs().await?;
+        retired::forget_expired(&self.store, Clock::of_process().now()).await?;
         let before = Timestamp::now() - age;
         let mut removed = 0;
         for kind in Kind::ALL {
@@ -82,7 +85,7 @@ impl Depot {
             Kind::Pack => "SELECT digest FROM depot_packs",
             Kind::Manifest => return self.packages_named().await,
             Kind::Index => "SELECT index_digest FROM packages",
-            Kind::Frame => "SELECT DISTINCT frame FROM depot_plan_frames",
+            Kind::Frame => "SELECT frame FROM depot_plan_frames UNION SELECT frame FROM depot_retired_frames",
             Kind::Plan => "SELECT plan FROM depot_plans",
         };
         let mut rows = sqlx::query(sql).fetch(self.store.read());

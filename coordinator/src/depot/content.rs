@@ -142,11 +142,7 @@ pub(super) async fn fetch(
     let mut queue = VecDeque::with_capacity(wanted.len());
     for (number, v1::FrameWanted { digest, offset }) in wanted.into_iter().enumerate() {
         let digest = convert::digest("frames.digest", &digest)?;
-        let len = plan.frame_len(&digest).ok_or_else(|| {
-            Status::not_found(format!(
-                "frame {digest} is not in this plan, or no longer; ask for the plan again"
-            ))
-        })?;
+        let len = plans.frame_len(&plan, &digest).await.map_err(|error| Status::from(&*error))?;
         if offset > len {
             let reason = format!("frame {digest} has {len} bytes, {offset} is beyond its end");
             return Err(Invalid::new("frames.offset", reason).into());
@@ -209,7 +205,7 @@ impl FrameStream {
         if sending.offset == 0 {
             self.plans.begin_frame(&self.host, sending.digest);
         }
-        let sound = self.plans.ensure_frame(&self.plan, sending.digest).await;
+        let sound = self.plans.ensure_frame(&self.plan, sending.digest, sending.len).await;
         sound.map_err(|error| Status::from(&*error))?;
         self.open = Some(sending);
         Ok(())

@@ -51,6 +51,18 @@ impl<K: Eq + Hash + Clone, V: Clone> Lru<K, V> {
         }
     }
 
+    /// Forgets the values that `keep` refuses.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        let weight = &mut self.weight;
+        self.entries.retain(|key, entry| {
+            let stays = keep(key, &entry.value);
+            if !stays {
+                *weight -= entry.weight;
+            }
+            stays
+        });
+    }
+
     /// Forgets the value.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.remove(key)?;
@@ -77,5 +89,8 @@ mod tests {
         assert_eq!((lru.get(&"a"), lru.weight), (Some(5), 5));
         lru.remove(&"a");
         assert_eq!((lru.get(&"a"), lru.weight), (None, 4));
+        lru.insert("d", 6, 3);
+        lru.retain(|key, value| *key != "d" || *value != 6);
+        assert_eq!((lru.get(&"d"), lru.get(&"c"), lru.weight), (None, Some(3), 4));
     }
 }

@@ -16,15 +16,16 @@
 //!
 //! ```text
 //! let depot = Depot::open(store.clone(), &data.join("depot"), stop.clone())?;
-//! let plans = Plans::new(depot.clone());                                  // plans.prepare(base, target) warms one
-//! routes.with(PackagesServer::new(PackagesService::new(depot.clone())))
+//! let plans = Plans::new(depot.clone(), policy.first());
+//! let improver = Improver::new(plans.clone(), forecast, Options { policy, workers });  // spawn its `run`
+//! routes.with(PackagesServer::new(PackagesService::new(depot.clone(), improver)))
 //!     .with(ContentServer::new(ContentService::new(plans, Arc::new(orders), fleet)));
 //! depot.ended().await;                                                    // after `stop` was cancelled
 //! ```
 //!
 //! Tasks, all on [`Depot`]'s tracker and ended by its token: one per running push (requests in, responses out through
 //! a bounded channel), one per pack being written, one per plan being made or frame being checked (its result shared
-//! by all who wait), one that collects orphans at the start.
+//! by all who wait), one that collects orphans at the start. The [`plans::Improver`] is run by whoever opened the depot.
 
 mod bounded;
 mod chunks;
@@ -48,7 +49,7 @@ use std::sync::{Arc, Mutex};
 
 use sluice_common::digest::Digest;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,6 +72,8 @@ pub struct Depot {
     chunks: Arc<ChunkReader>,
     packages: Mutex<Lru<Digest, Arc<Package>>>,
     pushes: Arc<Semaphore>,
+    /// Counts packages, releases and plans that came: the planning ahead looks again.
+    news: watch::Sender<u64>,
     tasks: TaskTracker,
     token: CancellationToken,
 }
@@ -92,9 +95,15 @@ impl Depot {
             chunks,
             packages: Mutex::new(Lru::new(PACKAGE_CACHE_BYTES)),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
+            news: watch::Sender::new(0),
             tasks: TaskTracker::new(),
             token,
         })
+    }
+
+    /// Tells that a package, a release or a plan came.
+    fn tell(&self) {
+        self.news.send_modify(|count| *count += 1);
     }
 
     /// Waits until every task has ended; call it after the token was cancelled.

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::packages::{self, LoadError, LookupError};
+use super::plans::Improver;
 use super::releases::{self, Registered};
 use super::{Depot, push};
 use crate::access::Caller;
@@ -27,12 +28,13 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Debug, Clone)]
 pub struct PackagesService {
     depot: Arc<Depot>,
+    improver: Arc<Improver>,
 }
 
 impl PackagesService {
-    /// Makes the service over a depot.
-    pub fn new(depot: Arc<Depot>) -> Self {
-        Self { depot }
+    /// Makes the service over a depot and the planning ahead for it.
+    pub fn new(depot: Arc<Depot>, improver: Arc<Improver>) -> Self {
+        Self { depot, improver }
     }
 }
 
@@ -115,6 +117,20 @@ impl Packages for PackagesService {
         Ok(Response::new(Box::pin(responses)))
     }
 
+    async fn list_plans(
+        &self,
+        request: Request<v1::ListPlansRequest>,
+    ) -> Result<Response<v1::ListPlansResponse>, Status> {
+        let v1::ListPlansRequest { digest_prefix } = request.into_inner();
+        let package = match digest_prefix.as_str() {
+            "" => None,
+            prefix => Some(packages::find_by_prefix(&self.depot.store, prefix).await?.digest),
+        };
+        let plans = self.improver.overview(package).await?;
+        let plans = plans.into_iter().map(v1::TransferPlan::from).collect();
+        Ok(Response::new(v1::ListPlansResponse { plans }))
+    }
+
     async fn create_release(
         &self,
         request: Request<v1::CreateReleaseRequest>,
@@ -123,6 +139,7 @@ impl Packages for PackagesService {
         let v1::CreateReleaseRequest { release } = request.into_inner();
         let signed = SignedRelease::try_from(convert::required("release", release)?)?;
         let (registered, created) = releases::create(&self.depot.store, &by, signed).await?;
+        self.depot.tell();
         let release = Some(v1::Release::from(&registered));
         Ok(Response::new(v1::CreateReleaseResponse { release, created }))
     }

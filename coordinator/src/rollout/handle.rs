@@ -1,5 +1,6 @@
 //! The handle: how sessions, content and operators speak to the rollout component.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sluice_common::digest::Digest;
@@ -124,6 +125,7 @@ impl Handle {
         }
         tables::insert(&mut tx, &rollout, number).await?;
         tx.commit().await?;
+        self.shared.starts.send_modify(|count| *count += 1);
         tracing::info!(rollout.id = %rollout.id, app = %rollout.app, release = %rollout.version, hosts = rollout.members.len(), "rollout started");
         self.drive(&rollout.id).await;
         Ok(rollout.id)
@@ -179,6 +181,16 @@ impl Handle {
     /// drives the rollout.
     pub fn changes(&self, id: &RolloutId) -> Option<watch::Receiver<u64>> {
         self.shared.subscribe(id)
+    }
+
+    /// Returns a count that changes when a rollout is started.
+    pub fn starts(&self) -> watch::Receiver<u64> {
+        self.shared.starts.subscribe()
+    }
+
+    /// Returns the packages that unfinished rollouts bring to hosts.
+    pub async fn unfinished_targets(&self) -> Result<HashMap<(HostName, AppName), Digest>, store::Error> {
+        tables::unfinished_targets(self.store()).await
     }
 
     /// Returns what ran where, newest first.

@@ -5,6 +5,7 @@
 //! | `wanted` | handle | watcher | rollouts that somebody has to drive |
 //! | `reports` | sessions | recorder | reports, each with a way to answer |
 //! | [`Inbox`] | recorder, sessions, operators | one driver | hosts with news, "read again" |
+//! | `starts` | handle | whoever prepares transfers | a count of rollouts started |
 //! | `changes` of the inbox | driver, recorder | watching operators | "look again" |
 //!
 //! Locks are held for a look-up, never across an await.
@@ -28,6 +29,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) wanted: mpsc::Sender<RolloutId>,
     pub(super) reports: mpsc::Sender<Record>,
+    /// Counts the rollouts that were started here.
+    pub(super) starts: watch::Sender<u64>,
     inboxes: Mutex<HashMap<RolloutId, Arc<Inbox>>>,
     /// Grows with every coming and going of a host: the first report after it is believed whatever its number.
     comings: Mutex<HashMap<HostName, u64>>,
@@ -65,8 +68,8 @@ impl Shared {
         wanted: mpsc::Sender<RolloutId>,
         reports: mpsc::Sender<Record>,
     ) -> Self {
-        let (inboxes, comings) = (Mutex::default(), Mutex::default());
-        Self { store, hosts, clock: Clock::of_process(), wanted, reports, inboxes, comings }
+        let (inboxes, comings, starts) = (Mutex::default(), Mutex::default(), watch::Sender::default());
+        Self { store, hosts, clock: Clock::of_process(), wanted, reports, starts, inboxes, comings }
     }
 
     /// Takes note that a host came, went or changed.

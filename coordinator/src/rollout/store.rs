@@ -17,7 +17,7 @@ pub use history::Line;
 pub(super) use history::history;
 pub(super) use load::{
     Fleet, Stored, fleet, fleet_of, fleet_running, is_settled, list, load, reports, unfinished,
-    unfinished_hosts,
+    unfinished_hosts, unfinished_targets,
 };
 pub(super) use orders::{Standing, may_fetch, standing};
 pub use record::forget_reports;

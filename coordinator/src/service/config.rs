@@ -1,14 +1,17 @@
 //! Configuration: flags win over `coordinator.toml`, which wins over defaults.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
-use sluice_common::transfer::Effort;
 use sluice_common::units::ByteRate;
 use sluice_proto::transport::client::DEFAULT_PORT;
+
+use crate::depot::plans::Policy;
+use crate::depot::plans::improver::Options;
 
 /// The flags of `serve`.
 #[derive(Debug, Default, Args)]
@@ -22,10 +25,14 @@ pub struct ServeFlags {
     /// Limit of all content together, such as 100Mbit/s
     #[arg(long, value_name = "RATE")]
     limit: Option<ByteRate>,
-    /// CPU that new transfer plans may take: quick (about a second) or best (smaller by half, minutes)
-    #[arg(long, value_name = "quick|best")]
-    effort: Option<Effort>,
-    /// Configuration file (TOML): data, listen, limit, effort
+    /// CPU that transfer plans may take: quick (about a second), improve (quick at once, the best in the background)
+    /// or best (hosts wait for it, minutes for a large tree) [default: improve]
+    #[arg(long, value_name = "quick|improve|best")]
+    effort: Option<Policy>,
+    /// Threads that improve plans in the background [default: half of the cores]
+    #[arg(long, value_name = "N")]
+    plan_workers: Option<NonZeroUsize>,
+    /// Configuration file (TOML): data, listen, limit, effort, plan_workers
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -37,7 +44,8 @@ struct File {
     data: Option<PathBuf>,
     listen: Option<SocketAddr>,
     limit: Option<ByteRate>,
-    effort: Option<Effort>,
+    effort: Option<Policy>,
+    plan_workers: Option<NonZeroUsize>,
 }
 
 /// What the service runs with.
@@ -49,8 +57,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Limit of all content together.
     pub limit: Option<ByteRate>,
-    /// CPU that new transfer plans may take.
-    pub effort: Effort,
+    /// CPU that transfer plans may take, and when.
+    pub plans: Options,
 }
 
 impl Config {
@@ -62,12 +70,14 @@ impl Config {
                 "no data directory; give one with --data DIR, or as data = \"DIR\" in the file of --config"
             );
         };
+        let standard = Options::new(flags.effort.or(file.effort).unwrap_or_default());
+        let workers = flags.plan_workers.or(file.plan_workers).unwrap_or(standard.workers);
         let everywhere_local = SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT));
         Ok(Self {
             data,
             listen: flags.listen.or(file.listen).unwrap_or(everywhere_local),
             limit: flags.limit.or(file.limit),
-            effort: flags.effort.or(file.effort).unwrap_or_default(),
+            plans: Options { workers, ..standard },
         })
     }
 }
@@ -90,10 +100,10 @@ mod tests {
             fs_err::write(&path, text).unwrap();
             Config::load(ServeFlags { config: Some(path.clone()), ..flags })
         };
-        let file =
-            "data = \"/var/lib/sluice\"\nlisten = \"0.0.0.0:7000\"\nlimit = \"8Mbit/s\"\neffort = \"best\"";
+        let file = "data = \"/var/lib/sluice\"\nlisten = \"0.0.0.0:7000\"\nlimit = \"8Mbit/s\"\neffort = \"best\"\nplan_workers = 3";
         let config = load(file, ServeFlags::default()).unwrap();
-        assert_eq!((config.listen.to_string().as_str(), config.effort), ("0.0.0.0:7000", Effort::Best));
+        assert_eq!((config.listen.to_string().as_str(), config.plans.policy), ("0.0.0.0:7000", Policy::Best));
+        assert_eq!(config.plans.workers.get(), 3);
         assert_eq!((config.data.to_str(), config.limit), (Some("/var/lib/sluice"), "8Mbit/s".parse().ok()));
         let flags =
             ServeFlags { data: Some("/d".into()), listen: "127.0.0.1:0".parse().ok(), ..Default::default() };
@@ -101,10 +111,15 @@ mod tests {
         assert_eq!((config.data.to_str(), config.listen.port()), (Some("/d"), 0));
         let config = load("data = \"/d\"", ServeFlags::default()).unwrap();
         assert_eq!(
-            (config.listen.to_string().as_str(), config.limit, config.effort),
-            ("127.0.0.1:7443", None, Effort::Quick)
+            (config.listen.to_string().as_str(), config.limit, config.plans),
+            ("127.0.0.1:7443", None, Options::new(Policy::Improve))
         );
-        for bad in ["", "data = \"/d\"\nlimits = \"1Mbit/s\"", "data = \"/d\"\nlimit = \"fast\""] {
+        for bad in [
+            "",
+            "data = \"/d\"\nlimits = \"1Mbit/s\"",
+            "data = \"/d\"\nplan_workers = 0",
+            "data = \"/d\"\nlimit = \"fast\"",
+        ] {
             assert!(load(bad, ServeFlags::default()).is_err(), "{bad}");
         }
     }

@@ -7,10 +7,12 @@
 //! |---|---|
 //! | [`config`] | flags and `coordinator.toml` |
 //! | [`data`] | the data directory: modes, lock, `DATA/address` |
+//! | `forecast` | what the fleet has and will want, for the planning of transfers |
 //! | [`serve`] | start, wiring, stop |
 
 pub mod config;
 pub mod data;
+mod forecast;
 pub mod serve;
 mod token;
 

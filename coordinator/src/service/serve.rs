@@ -4,7 +4,7 @@
 //! more connections, sessions end, calls get a few seconds, tasks are joined, the database is closed.
 //!
 //! Tasks, all on one tracker and ended by one token: the listener (and its own), refusals, times last seen, the
-//! coordinator's certificate, the rollouts' service, one session per connected host.
+//! coordinator's certificate, the rollouts' service, the planning of transfers ahead, one session per connected host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,13 +29,14 @@ use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::data::DataDir;
+use super::forecast::Survey;
 use crate::access::{Gate, Refusals, Roster, refusals};
 use crate::authority::administration::AdministrationService;
 use crate::authority::enrolment::EnrollmentService;
 use crate::authority::{Authority, own};
 use crate::depot::Depot;
 use crate::depot::content::{ContentService, OrderBook};
-use crate::depot::plans::Plans;
+use crate::depot::plans::{Improver, Plans};
 use crate::depot::service::PackagesService;
 use crate::fleet::service::FleetService;
 use crate::fleet::session::SessionService;
@@ -71,6 +72,7 @@ struct Parts {
     refusals: Refusals,
     depot: Arc<Depot>,
     plans: Arc<Plans>,
+    improver: Arc<Improver>,
     rollouts: rollout::Handle,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -94,6 +96,10 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
     tasks.spawn(refusals::run(inbox, store.clone(), stop.clone()));
     tasks.spawn(fleet.clone().run(stop.clone()));
     tasks.spawn(own::run(authority.clone(), roster.clone(), current, stop.clone()));
+    let plans = Plans::new(depot.clone(), config.plans.policy.first());
+    let forecast = Survey { store: store.clone(), fleet: fleet.clone(), rollouts: rollouts.clone() };
+    let improver = Improver::new(plans.clone(), Arc::new(forecast), config.plans);
+    tasks.spawn(improver.clone().run(stop.clone()));
     let (connections, stop_rollouts) = (Connections::default(), stop.clone());
     let parts = Parts {
         store: store.clone(),
@@ -102,7 +108,8 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
         fleet,
         connections: connections.clone(),
         refusals,
-        plans: Plans::new(depot.clone(), config.effort),
+        plans,
+        improver,
         depot: depot.clone(),
         rollouts,
         tasks: tasks.clone(),
@@ -120,8 +127,20 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
 
 /// Puts every service where its calls come in.
 fn routes(parts: Parts) -> Routes {
-    let Parts { store, roster, authority, fleet, connections, refusals, depot, plans, rollouts, tasks, stop } =
-        parts;
+    let Parts {
+        store,
+        roster,
+        authority,
+        fleet,
+        connections,
+        refusals,
+        depot,
+        plans,
+        improver,
+        rollouts,
+        tasks,
+        stop,
+    } = parts;
     let rollout_rpcs = RolloutsService::new(rollouts.clone(), stop.clone());
     let sink: Arc<dyn RolloutSink> = Arc::new(rollouts.clone());
     let enrolment = EnrollmentService::new(authority.clone(), fleet.clone(), refusals);
@@ -136,7 +155,7 @@ fn routes(parts: Parts) -> Routes {
         .with(ContentServer::new(content).max_decoding_message_size(max))
         .with(AdministrationServer::new(administration).max_decoding_message_size(max))
         .with(FleetServer::new(hosts).max_decoding_message_size(max))
-        .with(PackagesServer::new(PackagesService::new(depot)).max_decoding_message_size(max))
+        .with(PackagesServer::new(PackagesService::new(depot, improver)).max_decoding_message_size(max))
         .with(RolloutsServer::new(rollout_rpcs).max_decoding_message_size(max))
 }
 

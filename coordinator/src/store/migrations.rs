@@ -20,8 +20,12 @@ macro_rules! migration {
 }
 
 /// Every migration, oldest first.
-const MIGRATIONS: &[Migration] =
-    &[migration!(1, "0001_core.sql"), migration!(2, "0002_rollouts.sql"), migration!(3, "0003_depot.sql")];
+const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_core.sql"),
+    migration!(2, "0002_rollouts.sql"),
+    migration!(3, "0003_depot.sql"),
+    migration!(4, "0004_better_plans.sql"),
+];
 
 /// Says why the schema does not fit.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use crate::sluice;
 
 /// Every command with a help of its own.
-const COMMANDS: [&[&str]; 41] = [
+const COMMANDS: [&[&str]; 42] = [
     &["login"],
     &["whoami"],
     &["key"],
@@ -14,6 +14,7 @@ const COMMANDS: [&[&str]; 41] = [
     &["package", "push"],
     &["package", "list"],
     &["package", "show"],
+    &["package", "plans"],
     &["package", "cost"],
     &["release"],
     &["release", "create"],

@@ -1,7 +1,8 @@
-//! `package`: packing and its cost, here; pushing, listing and showing, at the coordinator.
+//! `package`: packing and its cost, here; pushing, listing and showing, and transfer plans, at the coordinator.
 
 mod build;
 mod cost;
+mod plans;
 
 use std::cell::Cell;
 use std::path::Path;
@@ -50,6 +51,7 @@ pub(super) async fn run(context: &Context, command: PackageCommand) -> anyhow::R
         }
         PackageCommand::List => list(context).await,
         PackageCommand::Show { digest, files } => show(context, digest, files).await,
+        PackageCommand::Plans { package } => plans::run(context, package).await,
         PackageCommand::Cost(args) => cost::run(context, args).await,
     }
 }

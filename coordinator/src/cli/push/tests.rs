@@ -164,6 +164,13 @@ impl Packages for Depot {
         Err(Status::unimplemented("not here"))
     }
 
+    async fn list_plans(
+        &self,
+        _: Request<v1::ListPlansRequest>,
+    ) -> Result<Response<v1::ListPlansResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn get_package(
         &self,
         _: Request<v1::GetPackageRequest>,

@@ -1,19 +1,23 @@
 //! Making a plan: decide, encode, store the frames, store the plan, name it.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use rustix::process::setpriority_process;
 use sluice_common::digest::Digest;
 use sluice_common::manifest::{Content, Manifest};
 use sluice_common::transfer::{
-    self, ContentSource, EncodeError, EncodedFrame, Frame, FrameSpec, NoContent, TransferPlan,
+    self, ContentSource, Effort, EncodeError, EncodedFrame, Frame, FrameSpec, NoContent, TransferPlan,
 };
 use tokio::runtime::Handle;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
+use super::progress::Making;
+use super::stored::Labour;
 use super::{PlanError, PlanKey, Plans, ServedPlan, stored};
 use crate::depot::objects::{Kind, Name};
 use crate::depot::packages::Package;
@@ -25,9 +29,107 @@ struct Side {
     source: PackageSource,
 }
 
+/// Who encodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crew {
+    /// Somebody waits: as many threads as are free of one per core.
+    AtOnce,
+    /// Nobody waits: so many threads of the lowest priority, beside those that somebody waits for.
+    Background(NonZeroUsize),
+}
+
+/// Lowest priority of a thread: it computes when nothing else wants to.
+const NICENESS: i32 = 19;
+
 /// Makes, stores and names a plan.
 pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey) -> Result<ServedPlan, PlanError> {
+    let (plan, labour) = encode(plans, key, plans.effort, Crew::AtOnce).await?;
+    stored::insert(&plans.depot, &plan, labour).await?;
+    plans.depot.tell();
+    Ok(plan)
+}
+
+/// Makes a plan and stores all that it names. Cut off, it leaves objects that nothing names, for the collection.
+pub(super) async fn encode(
+    plans: &Arc<Plans>,
+    key: PlanKey,
+    effort: Effort,
+    crew: Crew,
+) -> Result<(ServedPlan, Labour), PlanError> {
     let started = Instant::now();
+    let work = prepare(plans, key, effort).await?;
+    let under_way = plans.begin_making(key, effort);
+    let making = under_way.making.clone();
+    making.begin(work.specs.len());
+    plans.encoded.fetch_add(1, Ordering::Relaxed);
+    let (encoder, runtime, frames) = (plans.clone(), Handle::current(), work.specs.len());
+    let note = making.clone();
+    let encoded = match crew {
+        Crew::AtOnce => {
+            let permits = plans.encoders(frames).await;
+            let encoding = tokio::task::spawn_blocking(move || {
+                // The permits live as long as the threads do.
+                let permits = permits;
+                encoder.encode(&runtime, key, &work, &note, permits.len())
+            });
+            encoding.await.expect("encoding does not panic")
+        }
+        Crew::Background(workers) => {
+            below_everything(move || encoder.encode(&runtime, key, &work, &note, workers.get())).await?
+        }
+    };
+    let (plan, cpu) = (encoded?, making.cpu());
+    tracing::info!(
+        package = %key.target,
+        base = key.base.map(tracing::field::display),
+        effort = stored::effort_text(effort),
+        frames,
+        bytes = plan.wire_bytes(),
+        cpu_ms = cpu.as_millis() as u64,
+        elapsed_ms = started.elapsed().as_millis() as u64,
+        "transfer plan made"
+    );
+    Ok((plan, Labour { effort, cpu }))
+}
+
+/// Runs `work` on a thread of the lowest priority, which the threads that it starts inherit. Not one of the runtime's:
+/// a thread without privileges never gets its priority back, and the stop of the service does not wait for a frame
+/// that takes a minute. Such a thread finds the token cancelled before it touches anything again.
+async fn below_everything<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, PlanError> {
+    let (tell, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("plan-encoder".to_owned());
+    let begun = thread.spawn(move || {
+        // On Linux the priority is the calling thread's own.
+        if let Err(errno) = setpriority_process(None, NICENESS) {
+            tracing::debug!(%errno, "encoding keeps the priority of the service");
+        }
+        // Nobody is left to tell when the service stops.
+        let _ = tell.send(work());
+    });
+    begun.map_err(PlanError::Encode)?;
+    told.await.map_err(|_| PlanError::Stopping)
+}
+
+/// Everything that encoding needs.
+struct Work {
+    effort: Effort,
+    specs: Vec<FrameSpec>,
+    base: Option<Side>,
+    target: Side,
+}
+
+/// Sorts numbers and drops repetitions.
+fn numbers(numbers: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// Decides on the frames and looks up what they take.
+async fn prepare(plans: &Arc<Plans>, key: PlanKey, effort: Effort) -> Result<Work, PlanError> {
     let depot = &plans.depot;
     let target = depot.package(key.target).await?;
     let base = match key.base {
@@ -35,7 +137,6 @@ pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey) -> Result<ServedPlan,
         None => None,
     };
     let (from, to) = (base.clone(), target.clone());
-    let effort = plans.effort;
     let planning = tokio::task::spawn_blocking(move || {
         transfer::plan(from.as_ref().map(|p| &p.manifest), &to.manifest, effort)
     });
@@ -52,33 +153,7 @@ pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey) -> Result<ServedPlan,
         }
         None => None,
     };
-    let workers = plans.encoders(specs.len()).await;
-    plans.encoded.fetch_add(1, Ordering::Relaxed);
-    let (encoder, runtime) = (plans.clone(), Handle::current());
-    let encoding = tokio::task::spawn_blocking(move || {
-        // The permits live as long as the threads do.
-        let workers = workers;
-        encoder.encode(&runtime, key, &specs, base.as_ref(), &target, workers.len())
-    });
-    let plan = encoding.await.expect("encoding does not panic")?;
-    stored::insert(depot, &plan).await?;
-    tracing::info!(
-        package = %key.target,
-        base = key.base.map(tracing::field::display),
-        frames = plan.plan.frames.len(),
-        bytes = plan.wire_bytes(),
-        elapsed_ms = started.elapsed().as_millis() as u64,
-        "transfer plan made"
-    );
-    Ok(plan)
-}
-
-/// Sorts numbers and drops repetitions.
-fn numbers(numbers: impl Iterator<Item = u32>) -> Vec<u32> {
-    let mut numbers: Vec<u32> = numbers.collect();
-    numbers.sort_unstable();
-    numbers.dedup();
-    numbers
+    Ok(Work { effort, specs, base, target })
 }
 
 impl Plans {
@@ -106,11 +181,11 @@ impl Plans {
         &self,
         runtime: &Handle,
         key: PlanKey,
-        specs: &[FrameSpec],
-        base: Option<&Side>,
-        target: &Side,
+        work: &Work,
+        making: &Making,
         workers: usize,
     ) -> Result<ServedPlan, PlanError> {
+        let Work { effort, specs, base, target } = work;
         let (base_contents, base_source): (&[Content], &dyn ContentSource) = match base {
             Some(side) => (&side.package.contents, &side.source),
             None => (&[], &NoContent),
@@ -119,15 +194,15 @@ impl Plans {
             specs,
             (base_contents, base_source),
             (&target.package.contents, &target.source),
-            self.effort,
+            *effort,
             workers,
-            |_, encoded| self.store_frame(runtime, encoded),
+            |_, encoded| self.store_frame(runtime, making, encoded),
         )
         .map_err(|error| if self.depot.token.is_cancelled() { PlanError::Stopping } else { error.into() })?;
         let plan = TransferPlan { base: key.base, target: key.target, frames };
         let plan_bytes: Bytes =
             plan.encode(base_contents, &target.package.contents).map_err(PlanError::Encode)?.into();
-        let base_manifest = base.map(|side| side.package.manifest.encode()).unwrap_or_default();
+        let base_manifest = base.as_ref().map(|side| side.package.manifest.encode()).unwrap_or_default();
         let manifest_frame: Bytes = encode_manifest(&target.package.manifest, &base_manifest)?;
         let objects = &self.depot.objects;
         let name = |kind, bytes: &Bytes| Name(kind, Digest::of(bytes));
@@ -137,13 +212,19 @@ impl Plans {
     }
 
     /// Makes a frame durable as soon as it is encoded, so that no more than one per thread is in memory.
-    fn store_frame(&self, runtime: &Handle, encoded: EncodedFrame) -> Result<Frame, EncodeError> {
+    fn store_frame(
+        &self,
+        runtime: &Handle,
+        making: &Making,
+        encoded: EncodedFrame,
+    ) -> Result<Frame, EncodeError> {
         if self.depot.token.is_cancelled() {
             return Err(io::Error::from(io::ErrorKind::Interrupted).into());
         }
         let EncodedFrame { frame, bytes } = encoded;
         let stored = runtime.block_on(self.depot.objects.put(Name(Kind::Frame, frame.digest), bytes));
         stored.map_err(io::Error::other)?;
+        making.frame_done();
         Ok(frame)
     }
 }

@@ -1,15 +1,37 @@
 //! Transfer plans: made once per (base, target), kept in the depot, shared by every host with the same base.
 //!
-//! Invariant: a plan is handed out only after every frame it names is durable. Frames are checked again when they are
-//! first sent after a start; damaged ones make their plan anew.
+//! Invariants: a plan is handed out only after every frame it names is durable; a better plan takes the place of
+//! another in one transaction, and the frames of the older one are served on to those that began with it. Frames are
+//! checked again when they are first sent after a start; damaged ones make their plan anew.
 //!
-//! Each plan is made by one task, whoever waits for it; encoding takes at most one thread per core in all, for
-//! however many plans.
+//! Each plan is made by one task, whoever waits for it; encoding that somebody waits for takes at most one thread per
+//! core in all, for however many plans. The [`Improver`] makes plans before anybody asks, and better ones beside them,
+//! on threads of the lowest priority.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `choice` | which package of a host is the best base |
+//! | `make`, `progress` | encoding a plan, and how far it is |
+//! | `stored`, `retired` | plans at rest, and frames of replaced ones |
+//! | `frames` | trust in frames at rest |
+//! | [`policy`] | which effort when |
+//! | [`demand`], `queue` | pure: who wants what, and what to work on next |
+//! | `lease` | which coordinator works on it |
+//! | [`improver`] | the tasks that do |
+//! | [`overview`] | all of it, as operators see it |
 
 mod choice;
+pub mod demand;
 mod error;
 mod frames;
+pub mod improver;
+mod lease;
 mod make;
+pub mod overview;
+pub mod policy;
+mod progress;
+pub(in crate::depot) mod queue;
+pub(in crate::depot) mod retired;
 mod stored;
 
 use std::collections::HashMap;
@@ -19,11 +41,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use sluice_common::digest::Digest;
 use sluice_common::name::HostName;
-use sluice_common::transfer::{Effort, TransferPlan};
+use sluice_common::transfer::{Effort, Frame, TransferPlan};
 use tokio::sync::Semaphore;
 
 pub use self::error::PlanError;
 use self::frames::Frames;
+pub use self::improver::Improver;
+use self::make::Crew;
+pub use self::policy::Policy;
+use self::progress::Making;
+use self::stored::Replaced;
 use super::Depot;
 use super::flights::Flights;
 use super::lru::Lru;
@@ -36,7 +63,7 @@ const PART_BYTES: u64 = 64;
 const ESTIMATES: u64 = 1024;
 
 /// From what to what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PlanKey {
     /// The package that the host has; nothing for a cold install.
     pub(super) base: Option<Digest>,
@@ -55,6 +82,8 @@ pub struct ServedPlan {
     pub manifest_frame: Bytes,
     /// The plan, encoded.
     pub plan_bytes: Bytes,
+    /// Digest of the encoded plan.
+    plan_digest: Digest,
     /// The plan, decoded.
     pub plan: TransferPlan,
     lengths: HashMap<Digest, u64>,
@@ -63,7 +92,8 @@ pub struct ServedPlan {
 impl ServedPlan {
     fn new(plan: TransferPlan, plan_bytes: Bytes, manifest_frame: Bytes) -> Self {
         let lengths = plan.frames.iter().map(|frame| (frame.digest, frame.wire_len)).collect();
-        Self { base: plan.base, target: plan.target, manifest_frame, plan_bytes, plan, lengths }
+        let plan_digest = Digest::of(&plan_bytes);
+        Self { base: plan.base, target: plan.target, manifest_frame, plan_bytes, plan_digest, plan, lengths }
     }
 
     /// Returns the length of a frame; nothing when the plan does not name it.
@@ -74,6 +104,14 @@ impl ServedPlan {
     /// Returns everything that a host is sent.
     pub fn wire_bytes(&self) -> u64 {
         (self.manifest_frame.len() + self.plan_bytes.len()) as u64 + self.plan.wire_len()
+    }
+
+    fn frames(&self) -> impl Iterator<Item = (Digest, u64)> {
+        self.lengths.iter().map(|(frame, len)| (*frame, *len))
+    }
+
+    fn raw_bytes(&self) -> u64 {
+        self.plan.frames.iter().map(Frame::raw_len).sum()
     }
 
     fn key(&self) -> PlanKey {
@@ -100,6 +138,8 @@ pub struct Plans {
     estimates: Mutex<Lru<(Digest, Digest), u64>>,
     estimating: Flights<(Digest, Digest), Estimated>,
     making: Flights<PlanKey, Made>,
+    /// Plans that are being encoded here, for onlookers.
+    under_way: Mutex<HashMap<PlanKey, Arc<Making>>>,
     encoders: Arc<Semaphore>,
     frames: Frames,
     encoded: AtomicU64,
@@ -115,6 +155,7 @@ impl Plans {
             estimates: Mutex::new(Lru::new(ESTIMATES)),
             estimating: Flights::new(depot.tasks.clone()),
             making: Flights::new(depot.tasks.clone()),
+            under_way: Mutex::default(),
             encoders: Arc::new(Semaphore::new(cores)),
             frames: Frames::new(depot.tasks.clone()),
             encoded: AtomicU64::new(0),
@@ -158,26 +199,39 @@ impl Plans {
         self.encoded.load(Ordering::Relaxed)
     }
 
-    /// Begins to make a plan that will be wanted soon.
-    pub fn prepare(self: &Arc<Self>, base: Option<Digest>, target: Digest) {
-        let plans = self.clone();
-        self.depot.tasks.spawn(async move {
-            if let Err(error) = plans.get(base, target).await {
-                let base = base.map(tracing::field::display);
-                tracing::warn!(package = %target, base, error = &error as &dyn std::error::Error, "no transfer plan");
-            }
-        });
-    }
-
     /// Makes sure that a frame of a plan is undamaged before its first byte is sent; heals it by making the plan
     /// anew. After that, the frame may be another: [`PlanError::FrameGone`].
     pub async fn ensure_frame(
         self: &Arc<Self>,
         plan: &Arc<ServedPlan>,
         frame: Digest,
+        len: u64,
     ) -> Result<(), Arc<PlanError>> {
         let (plans, plan) = (self.clone(), plan.clone());
-        self.frames.ensure(frame, || async move { plans.check_or_heal(&plan, frame).await }).await
+        self.frames.ensure(frame, || async move { plans.check_or_heal(&plan, frame, len).await }).await
+    }
+
+    /// Returns the length of a frame that a host wants of `plan`: the plan's own, one of a plan that it replaced, or
+    /// one of a plan that another coordinator put in its place.
+    pub async fn frame_len(&self, plan: &ServedPlan, frame: &Digest) -> Result<u64, Arc<PlanError>> {
+        if let Some(len) = plan.frame_len(frame) {
+            return Ok(len);
+        }
+        let found = self.frame_len_elsewhere(plan, frame).await.map_err(Arc::new)?;
+        found.ok_or_else(|| PlanError::FrameGone(*frame).into())
+    }
+
+    async fn frame_len_elsewhere(&self, plan: &ServedPlan, frame: &Digest) -> Result<Option<u64>, PlanError> {
+        let key = plan.key();
+        if let Some(len) = retired::frame_len(&self.depot.store, key, frame).await? {
+            return Ok(Some(len));
+        }
+        let row = stored::find(&self.depot.store, key).await?;
+        if row.is_none_or(|row| row.plan == plan.plan_digest) {
+            return Ok(None);
+        }
+        let newest = stored::load(&self.depot, key).await?.map(|newest| self.serve(newest));
+        Ok(newest.and_then(|newest| newest.frame_len(frame)))
     }
 
     /// Notes that a host asks for a frame from its first byte on. Asking twice means that it did not fit: the frame
@@ -203,29 +257,81 @@ impl Plans {
             Some(plan) => plan,
             None => make::make(self, key).await?,
         };
-        let plan = Arc::new(plan);
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.insert(key, plan.clone(), plan.weight());
-        Ok(plan)
+        Ok(self.serve(plan))
     }
 
-    async fn check_or_heal(self: &Arc<Self>, plan: &ServedPlan, frame: Digest) -> Result<(), Arc<PlanError>> {
-        let len = plan.frame_len(&frame).ok_or(PlanError::FrameGone(frame))?;
+    /// Serves a plan to whoever asks from now on.
+    fn serve(&self, plan: ServedPlan) -> Arc<ServedPlan> {
+        let plan = Arc::new(plan);
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.insert(plan.key(), plan.clone(), plan.weight());
+        plan
+    }
+
+    /// Forgets what is in memory of plans that another coordinator has replaced.
+    fn drop_replaced(&self, stored: &HashMap<PlanKey, stored::Row>) {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        ready.retain(|key, plan| stored.get(key).is_some_and(|row| row.plan == plan.plan_digest));
+    }
+
+    /// Makes the best plan and serves it where it is smaller than the one that is served.
+    async fn improve(self: &Arc<Self>, key: PlanKey, crew: Crew) -> Result<Replaced, PlanError> {
+        let Some(old) = stored::load(&self.depot, key).await? else { return Ok(Replaced::Overtaken) };
+        let (new, labour) = make::encode(self, key, Effort::Best, crew).await?;
+        let replaced = stored::replace(&self.depot, &old, &new, labour).await?;
+        match replaced {
+            Replaced::Yes => drop(self.serve(new)),
+            Replaced::NotSmaller | Replaced::Overtaken => {}
+        }
+        Ok(replaced)
+    }
+
+    /// Notes that a plan is being encoded, until what is returned is dropped.
+    fn begin_making(self: &Arc<Self>, key: PlanKey, effort: Effort) -> UnderWay {
+        let making = Arc::new(Making::new(effort));
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.insert(key, making.clone());
+        UnderWay { plans: self.clone(), key, making }
+    }
+
+    /// Returns what is being encoded here.
+    fn under_way(&self) -> HashMap<PlanKey, Arc<Making>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn check_or_heal(
+        self: &Arc<Self>,
+        plan: &ServedPlan,
+        frame: Digest,
+        len: u64,
+    ) -> Result<(), Arc<PlanError>> {
         if frames::is_sound(&self.depot, frame, len).await? {
             return Ok(());
         }
         tracing::warn!(frame = %frame, package = %plan.target, "a frame in the depot is damaged; its plan is made anew");
-        self.forget(plan.key()).await?;
+        stored::forget_damaged(&self.depot, plan, &frame).await.map_err(PlanError::from)?;
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(&plan.key());
         let anew = self.get(plan.base, plan.target).await?;
         match anew.frame_len(&frame) {
             Some(len) if frames::is_sound(&self.depot, frame, len).await? => Ok(()),
             Some(_) | None => Err(PlanError::FrameGone(frame).into()),
         }
     }
+}
 
-    async fn forget(&self, key: PlanKey) -> Result<(), PlanError> {
-        stored::forget(&self.depot, key).await?;
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        Ok(())
+/// A plan on the list of those that are being encoded.
+struct UnderWay {
+    plans: Arc<Plans>,
+    key: PlanKey,
+    making: Arc<Making>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut under_way = self.plans.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        // A plan that is made at once and improved at the same time is on the list once, as what began last.
+        if under_way.get(&self.key).is_some_and(|making| Arc::ptr_eq(making, &self.making)) {
+            under_way.remove(&self.key);
+        }
     }
 }

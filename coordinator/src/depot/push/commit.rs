@@ -52,6 +52,7 @@ pub(super) async fn commit(
         tracing::info!(package = %announced.digest, operator = %by, "package pushed again");
     }
     depot.forget_package(&announced.digest);
+    depot.tell();
     let row = packages::find(&depot.store, &announced.digest).await?;
     let row =
         row.ok_or_else(|| store::Error::damaged("packages.digest", "no package that was just stored"))?;

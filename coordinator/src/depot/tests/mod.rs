@@ -2,6 +2,7 @@
 
 mod content;
 mod hostile;
+mod improver;
 mod plans;
 mod push;
 mod wire;
@@ -57,6 +58,12 @@ impl Bench {
         self.depot.ended().await;
         self.store.close().await;
         Self::open(self.dir).await
+    }
+
+    /// Opens the depot once more, as a second coordinator does.
+    async fn beside(&self) -> Arc<Depot> {
+        let store = Store::open(self.dir.path(), Schema::MustMatch).await.unwrap();
+        Depot::open(store, &self.dir.path().join("depot"), self.token.clone()).unwrap()
     }
 
     fn objects(&self, kind: &str) -> Vec<PathBuf> {

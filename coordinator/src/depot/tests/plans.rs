@@ -43,12 +43,12 @@ pub(super) fn host() -> HostName {
     "web-1".parse().unwrap()
 }
 
-fn wanted(frame: &Digest, offset: u64) -> v1::FrameWanted {
+pub(super) fn wanted(frame: &Digest, offset: u64) -> v1::FrameWanted {
     v1::FrameWanted { digest: frame.as_bytes().to_vec(), offset }
 }
 
 /// Fetches frames as a host does and returns the bytes of each.
-async fn fetch(
+pub(super) async fn fetch(
     plans: &Arc<Plans>,
     plan: &ServedPlan,
     frames: Vec<v1::FrameWanted>,
@@ -73,7 +73,7 @@ async fn fetch_all(plans: &Arc<Plans>, plan: &ServedPlan) -> Result<Vec<Vec<u8>>
 }
 
 /// Takes a plan in as a host with `base` does: everything it gets comes from the plan and its frames.
-async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<&Parcel>, target: &Parcel) {
+pub(super) async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<&Parcel>, target: &Parcel) {
     assert_eq!(plan.base, base.map(|base| base.digest));
     let base_manifest = base.map(|base| base.tree.manifest().encode()).unwrap_or_default();
     let manifest = decode_manifest(&plan.manifest_frame, &base_manifest).unwrap();
@@ -101,7 +101,7 @@ async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<&Parcel>, t
 }
 
 /// A depot with two versions of the shop.
-async fn two_versions() -> (Bench, Parcel, Parcel) {
+pub(super) async fn two_versions() -> (Bench, Parcel, Parcel) {
     let bench = Bench::new().await;
     let (one, two) = (shop(1), shop(2));
     bench.push(&one).await.unwrap();
@@ -146,15 +146,6 @@ async fn a_plan_outlives_a_restart_and_is_never_collected() {
     assert_eq!((&after.plan_bytes, &after.manifest_frame), (&before.plan_bytes, &before.manifest_frame));
     assert_eq!(plans.encoded(), 0);
     install(&plans, &after, Some(&one), &two).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_prepared_plan_is_ready_when_hosts_come() {
-    let (bench, one, two) = two_versions().await;
-    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    plans.prepare(Some(one.digest), two.digest);
-    plans.get(Some(one.digest), two.digest).await.unwrap();
-    assert_eq!(plans.encoded(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

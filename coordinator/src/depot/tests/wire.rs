@@ -7,6 +7,7 @@ use sluice_common::identity::{Principal, Role};
 use sluice_common::keys::SecretKey;
 use sluice_common::name::Platform;
 use sluice_common::release::Release;
+use sluice_common::transfer::Effort;
 use sluice_proto::v1::packages_client::PackagesClient;
 use sluice_proto::v1::packages_server::PackagesServer;
 use tokio::net::TcpListener;
@@ -15,8 +16,10 @@ use tokio_util::task::TaskTracker;
 use tonic::Request as Call;
 use tonic::transport::{Channel, Endpoint, Server};
 
+use super::improver::improver;
 use super::*;
 use crate::access::Caller;
+use crate::depot::plans::{Plans, Policy};
 use crate::depot::service::PackagesService;
 
 /// Serves a depot on loopback to a caller that the gate has let in as alice.
@@ -25,8 +28,10 @@ async fn serve(bench: &Bench, tasks: &TaskTracker) -> PackagesClient<Channel> {
     let address = listener.local_addr().unwrap();
     let caller =
         Caller { principal: Principal::Operator("alice".parse().unwrap()), role: Some(Role::Deployer) };
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let improver = improver(&plans, &[], Policy::Quick);
     let service = PackagesServer::with_interceptor(
-        PackagesService::new(bench.depot.clone()),
+        PackagesService::new(bench.depot.clone(), improver),
         move |mut call: Call<()>| {
             call.extensions_mut().insert(caller.clone());
             Ok(call)
@@ -75,6 +80,15 @@ async fn a_package_is_pushed_shown_and_released_over_the_wire() {
     for (app, count) in [("", 1), ("shop", 1), ("other", 0)] {
         let request = v1::ListReleasesRequest { app: app.into() };
         assert_eq!(client.list_releases(request).await.unwrap().into_inner().releases.len(), count);
+    }
+    for (prefix, count) in [("", 1), (&*shop.digest.short(), 1)] {
+        let request = v1::ListPlansRequest { digest_prefix: prefix.to_owned() };
+        let plans = client.list_plans(request).await.unwrap().into_inner().plans;
+        assert_eq!(plans.len(), count, "the cold plan of what was just pushed");
+        assert_eq!(
+            (plans[0].state(), plans[0].target_releases.as_slice()),
+            (v1::PlanState::Queued, &["shop 1.0".to_owned()][..])
+        );
     }
     let get = v1::GetPackageRequest { digest_prefix: shop.digest.short(), manifest: true };
     let parts = client.get_package(get).await.unwrap().into_inner();

@@ -109,6 +109,24 @@ pub(crate) async fn unfinished_hosts(
     rows.iter().map(pair).collect()
 }
 
+/// Returns the package that an unfinished rollout brings to each of its hosts; not what one that goes back leaves there.
+pub(crate) async fn unfinished_targets(
+    store: &Store,
+) -> Result<HashMap<(HostName, AppName), Digest>, store::Error> {
+    let rows = sqlx::query(
+        "SELECT h.host, r.app, h.package FROM rollout_hosts h JOIN rollouts r ON r.id = h.rollout
+         WHERE r.state IN ('running', 'paused')",
+    )
+    .fetch_all(store.read())
+    .await?;
+    let target = |row: &AnyRow| {
+        let host = store::parse("rollout_hosts.host", row.try_get("host")?)?;
+        let app = store::parse("rollouts.app", row.try_get("app")?)?;
+        Ok(((host, app), store::parse("rollout_hosts.package", row.try_get("package")?)?))
+    };
+    rows.iter().map(target).collect()
+}
+
 async fn with_members(connection: &mut AnyConnection, row: &AnyRow) -> Result<Stored, store::Error> {
     let id: &str = row.try_get("id")?;
     let app: AppName = store::parse("rollouts.app", row.try_get("app")?)?;

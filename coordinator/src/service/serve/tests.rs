@@ -1,4 +1,3 @@
-use sluice_common::transfer::Effort;
 use sluice_proto::token::JoinToken;
 use sluice_proto::transport::client::{Address, Dial};
 use sluice_proto::transport::credentials::NewKey;
@@ -9,6 +8,8 @@ use sluice_proto::v1::enrollment_client::EnrollmentClient;
 use tonic::transport::Channel;
 
 use super::*;
+use crate::depot::plans::Policy;
+use crate::depot::plans::improver::Options;
 
 async fn started(dir: &tempfile::TempDir) -> (Coordinator, CancellationToken) {
     let data = dir.path().join("data");
@@ -16,7 +17,7 @@ async fn started(dir: &tempfile::TempDir) -> (Coordinator, CancellationToken) {
         data: data.clone(),
         listen: "127.0.0.1:0".parse().unwrap(),
         limit: None,
-        effort: Effort::Quick,
+        plans: Options::new(Policy::Improve),
     };
     let stop = CancellationToken::new();
     let coordinator = start(&config, DataDir::open(&data).unwrap(), stop.clone()).await.unwrap();

@@ -1,0 +1,162 @@
+//! Which transfers the fleet wants or will want: pure, from what hosts have, are ordered to have, and may be ordered to
+//! have next.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use sluice_common::digest::Digest;
+use sluice_common::units::ByteRate;
+use tokio::sync::watch;
+
+use super::PlanKey;
+use crate::store;
+
+/// What a link without a limit carries, in bytes a second: gigabit Ethernet.
+const OPEN_LINK_BYTES_PER_SECOND: f64 = 125e6;
+/// What a transfer that may be ordered weighs beside one that is ordered.
+const FORESEEN_WEIGHT: f64 = 0.25;
+
+/// Knows what the fleet has and will want. The depot asks; rollouts, releases and hosts answer.
+#[async_trait]
+pub trait Forecast: Send + Sync + 'static {
+    /// Returns how things stand now.
+    async fn outlook(&self) -> Result<Outlook, store::Error>;
+    /// Returns a number that changes when things stand very differently; what changes little by little shows at the
+    /// next look.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// What the fleet has and will want.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// Every application on every host.
+    pub hosts: Vec<Standing>,
+    /// The packages of each application's newest release: what a new host will install.
+    pub released: Vec<Digest>,
+}
+
+/// One application on one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The package that it runs; nothing where it has none yet.
+    pub has: Option<Digest>,
+    /// The package that an unfinished rollout brings it.
+    pub ordered: Option<Digest>,
+    /// Its package in the newest release.
+    pub newest: Option<Digest>,
+    /// The limit of its site.
+    pub limit: Option<ByteRate>,
+}
+
+/// Who wants a plan.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Demand {
+    /// Hosts whose rollout runs.
+    pub(super) ordered: u64,
+    /// Hosts whose application has a newer release that nobody has ordered yet.
+    pub(super) foreseen: u64,
+    /// Whether a newest release names the target.
+    pub(super) released: bool,
+    /// The time that each byte of the plan takes of the hosts' links, in seconds, all hosts together.
+    pub(super) link_seconds_per_byte: f64,
+}
+
+impl Demand {
+    /// Returns the hosts that would use the plan.
+    pub(super) fn hosts(&self) -> u64 {
+        self.ordered + self.foreseen
+    }
+
+    fn add(&mut self, limit: Option<ByteRate>, weight: f64) {
+        let rate = limit.map_or(OPEN_LINK_BYTES_PER_SECOND, |rate| rate.bytes_per_second() as f64);
+        self.link_seconds_per_byte += weight / rate.max(1.0);
+    }
+}
+
+/// Counts who wants which plan. A base that the depot does not know is none: such hosts install cold.
+pub(super) fn tally(outlook: &Outlook, is_known: impl Fn(&Digest) -> bool) -> HashMap<PlanKey, Demand> {
+    let mut demands: HashMap<PlanKey, Demand> = HashMap::new();
+    for Standing { has, ordered, newest, limit } in &outlook.hosts {
+        let Some(target) = ordered.or(*newest).filter(|target| *has != Some(*target)) else { continue };
+        let demand = demands.entry(PlanKey { base: has.filter(&is_known), target }).or_default();
+        match ordered {
+            Some(_) => {
+                demand.ordered += 1;
+                demand.add(*limit, 1.0);
+            }
+            None => {
+                demand.foreseen += 1;
+                demand.add(*limit, FORESEEN_WEIGHT);
+            }
+        }
+    }
+    for target in &outlook.released {
+        let demand = demands.entry(PlanKey { base: None, target: *target }).or_default();
+        if !demand.released {
+            demand.released = true;
+            demand.add(None, FORESEEN_WEIGHT);
+        }
+    }
+    demands.retain(|key, _| is_known(&key.target));
+    demands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(name: &str) -> Digest {
+        Digest::of(name.as_bytes())
+    }
+
+    fn standing(has: &str, ordered: &str, newest: &str) -> Standing {
+        let named = |name: &str| (!name.is_empty()).then(|| package(name));
+        Standing { has: named(has), ordered: named(ordered), newest: named(newest), limit: None }
+    }
+
+    #[test]
+    fn hosts_are_counted_where_they_stand_and_where_they_go() {
+        type Case = (&'static str, Standing, Option<(Option<&'static str>, &'static str, u64, u64)>);
+        let cases: [Case; 8] = [
+            ("ordered", standing("1", "2", "2"), Some((Some("1"), "2", 1, 0))),
+            ("an order wins over a newer release", standing("1", "2", "3"), Some((Some("1"), "2", 1, 0))),
+            ("foreseen", standing("1", "", "3"), Some((Some("1"), "3", 0, 1))),
+            ("installs cold", standing("", "2", "2"), Some((None, "2", 1, 0))),
+            ("has what it is ordered to have", standing("2", "2", "3"), None),
+            ("has the newest", standing("3", "", "3"), None),
+            ("runs what the depot lost", standing("lost", "2", "2"), Some((None, "2", 1, 0))),
+            ("is to get what the depot lost", standing("1", "lost", "2"), None),
+        ];
+        for (name, standing, expected) in cases {
+            let outlook = Outlook { hosts: vec![standing], released: Vec::new() };
+            let demands = tally(&outlook, |digest| *digest != package("lost"));
+            let found = demands.iter().next().map(|(key, demand)| (*key, demand.ordered, demand.foreseen));
+            let expected = expected.map(|(base, target, ordered, foreseen)| {
+                (PlanKey { base: base.map(package), target: package(target) }, ordered, foreseen)
+            });
+            assert_eq!((found, demands.len()), (expected, usize::from(expected.is_some())), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_thin_link_counts_by_the_time_that_a_byte_takes_of_it() {
+        let seconds = |limit: Option<&str>, ordered: &str| {
+            let limit = limit.map(|rate| rate.parse().unwrap());
+            let hosts = vec![Standing { limit, ..standing("1", ordered, "2") }; 3];
+            let demands = tally(&Outlook { hosts, released: Vec::new() }, |_| true);
+            demands.values().next().unwrap().link_seconds_per_byte
+        };
+        assert!((seconds(Some("1MB/s"), "2") - 3e-6).abs() < 1e-9);
+        assert!((seconds(None, "2") - 3.0 / 125e6).abs() < 1e-12);
+        assert!(seconds(Some("1MB/s"), "") < seconds(Some("1MB/s"), "2"));
+    }
+
+    #[test]
+    fn what_is_released_is_wanted_cold_though_no_host_is_known() {
+        let released = vec![package("1"), package("1"), package("lost")];
+        let demands = tally(&Outlook { hosts: Vec::new(), released }, |digest| *digest != package("lost"));
+        let demand = demands[&PlanKey { base: None, target: package("1") }];
+        assert_eq!((demands.len(), demand.hosts(), demand.released), (1, 0, true));
+        assert!((demand.link_seconds_per_byte - 0.25 / 125e6).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,223 @@
+//! Plans made ahead and made better: by one coordinator, by two, by one that dies; and what hosts are served meanwhile.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sluice_common::caps;
+use sluice_common::transfer::Effort;
+use tokio::sync::watch;
+
+use super::plans::{fetch, install, two_versions, wanted};
+use super::*;
+use crate::clock::Clock;
+use crate::depot::plans::demand::{Forecast, Outlook, Standing};
+use crate::depot::plans::improver::Options;
+use crate::depot::plans::overview::State;
+use crate::depot::plans::queue::Lane;
+use crate::depot::plans::{Improver, Plans, Policy, retired};
+use crate::store;
+
+/// A fleet that stands still.
+pub(super) struct Still(Outlook, watch::Sender<u64>);
+
+#[async_trait]
+impl Forecast for Still {
+    async fn outlook(&self) -> Result<Outlook, store::Error> {
+        Ok(self.0.clone())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.1.subscribe()
+    }
+}
+
+/// Makes the planning ahead for hosts that have `one` and are ordered to have `two`.
+pub(super) fn improver(
+    plans: &Arc<Plans>,
+    hosts: &[(Option<Digest>, Digest)],
+    policy: Policy,
+) -> Arc<Improver> {
+    let standing =
+        |(has, ordered): &(_, _)| Standing { has: *has, ordered: Some(*ordered), newest: None, limit: None };
+    let outlook = Outlook { hosts: hosts.iter().map(standing).collect(), released: Vec::new() };
+    let options = Options { policy, workers: NonZeroUsize::MIN };
+    Improver::new(plans.clone(), Arc::new(Still(outlook, watch::Sender::new(0))), options)
+}
+
+async fn state(improver: &Improver, base: Option<Digest>, target: Digest) -> Option<(Option<Effort>, State)> {
+    let plans = improver.overview(None).await.unwrap();
+    plans.into_iter().find(|p| (p.base, p.target) == (base, target)).map(|p| (p.effort, p.state))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_are_there_before_hosts_ask_and_get_better_while_they_are_served() {
+    let (bench, one, two) = two_versions().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let (from, to) = (Some(one.digest), two.digest);
+    let improver = improver(&plans, &[(from, to), (from, to)], Policy::Improve);
+    let queued = State::Queued { effort: Effort::Quick, place: 1 };
+    assert_eq!(state(&improver, from, to).await, Some((None, queued)));
+    while improver.step(Lane::Ahead).await.unwrap() {}
+    // The update, and both packages cold: they were just pushed.
+    assert_eq!(plans.encoded(), 3);
+    let quick = plans.get(from, to).await.unwrap();
+    let queued = State::Queued { effort: Effort::Best, place: 1 };
+    assert_eq!((state(&improver, from, to).await, plans.encoded()), (Some((Some(Effort::Quick), queued)), 3));
+
+    while improver.step(Lane::Better).await.unwrap() {}
+    assert_eq!(plans.encoded(), 4, "what nobody is to have stays quick");
+    let best = plans.get(from, to).await.unwrap();
+    assert!(best.wire_bytes() < quick.wire_bytes(), "{} of {}", best.wire_bytes(), quick.wire_bytes());
+    install(&plans, &best, Some(&one), &two).await;
+    let view =
+        improver.overview(Some(one.digest)).await.unwrap().into_iter().find(|p| p.base == from).unwrap();
+    assert_eq!((view.effort, view.state, view.hosts), (Some(Effort::Best), State::Ready, 2));
+    assert_eq!((view.wire_bytes, view.tree_bytes), (best.wire_bytes(), two.tree.manifest().tree_bytes()));
+    assert!(view.cpu > Duration::ZERO);
+
+    // A host that began with the quick plan goes on with it, also after restarts and collections.
+    install(&plans, &quick, Some(&one), &two).await;
+    let bench = bench.reopen().await;
+    bench.depot.collect(Duration::ZERO).await.unwrap();
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    install(&plans, &quick, Some(&one), &two).await;
+    let later = crate::clock::after(Clock::of_process().now(), caps::RETIRED_FRAMES_TTL);
+    retired::forget_expired(&bench.store, later).await.unwrap();
+    assert!(bench.depot.collect(Duration::ZERO).await.unwrap() > 0);
+    let gone = fetch(&plans, &quick, vec![wanted(&quick.plan.frames[0].digest, 0)]).await.unwrap_err();
+    assert_eq!(gone.code(), tonic::Code::NotFound);
+    install(&plans, &plans.get(from, to).await.unwrap(), Some(&one), &two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_frame_of_a_replaced_plan_costs_the_better_one_nothing() {
+    let (bench, one, two) = two_versions().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let (from, to) = (Some(one.digest), two.digest);
+    let quick = plans.get(from, to).await.unwrap();
+    while improver(&plans, &[(from, to)], Policy::Improve).step(Lane::Better).await.unwrap() {}
+    let frame = quick.plan.frames[0].digest;
+    flip(&bench.dir.path().join("depot/frames").join(frame.to_hex()));
+    let encoded = plans.encoded();
+    let gone = fetch(&plans, &quick, vec![wanted(&frame, 0)]).await.unwrap_err();
+    assert_eq!(gone.code(), tonic::Code::NotFound, "{gone}");
+    assert_eq!(plans.encoded(), encoded);
+    assert_ne!(plans.get(from, to).await.unwrap().plan, quick.plan);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_coordinators_over_one_depot_do_no_work_twice() {
+    let (bench, one, two) = two_versions().await;
+    let other = bench.beside().await;
+    let (a, b) = (Plans::new(bench.depot.clone(), Effort::Quick), Plans::new(other.clone(), Effort::Quick));
+    let (from, to) = (Some(one.digest), two.digest);
+    let hosts = [(from, to), (None, to)];
+    let (first, second) = (improver(&a, &hosts, Policy::Improve), improver(&b, &hosts, Policy::Improve));
+    for lane in [Lane::Ahead, Lane::Better] {
+        let (first, second) = (first.clone(), second.clone());
+        let work = async |improver: Arc<Improver>| while improver.step(lane).await.unwrap() {};
+        tokio::join!(work(first), work(second));
+    }
+    // Three quick plans, two of them made better.
+    assert_eq!(a.encoded() + b.encoded(), 5);
+    let frames = |plans: &Arc<Plans>| {
+        let plans = plans.clone();
+        async move { plans.get(from, to).await.unwrap().plan_bytes.clone() }
+    };
+    first.step(Lane::Better).await.unwrap();
+    second.step(Lane::Better).await.unwrap();
+    assert_eq!(frames(&a).await, frames(&b).await, "both serve what one has made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_may_take_its_plan_from_one_coordinator_and_its_frames_from_another() {
+    let (bench, one, two) = two_versions().await;
+    let (a, b) =
+        (Plans::new(bench.depot.clone(), Effort::Quick), Plans::new(bench.beside().await, Effort::Quick));
+    let (from, to) = (Some(one.digest), two.digest);
+    let quick = b.get(from, to).await.unwrap();
+    while improver(&a, &[(from, to)], Policy::Improve).step(Lane::Better).await.unwrap() {}
+    let best = a.get(from, to).await.unwrap();
+    // The other one still has the quick plan in memory.
+    install(&b, &best, Some(&one), &two).await;
+    install(&a, &quick, Some(&one), &two).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_leaves_no_half_plan_and_holds_the_work_up_only_for_a_lease() {
+    let (bench, one, two) = two_versions().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let (from, to) = (Some(one.digest), two.digest);
+    let quick = plans.get(from, to).await.unwrap();
+    let dead = improver(&plans, &[(from, to)], Policy::Improve);
+    // Cut off as soon as it holds the plan, as a kill does: nothing is given back.
+    let mut step = Box::pin(dead.step(Lane::Better));
+    while bench.count("depot_plan_leases").await == 0 {
+        assert!(futures::poll!(&mut step).is_pending(), "it ended before it was cut off");
+        tokio::task::yield_now().await;
+    }
+    drop(step);
+    let bench = bench.reopen().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let next = improver(&plans, &[(from, to)], Policy::Improve);
+    assert!(!next.step(Lane::Better).await.unwrap(), "the plan is held");
+    assert_eq!(plans.get(from, to).await.unwrap().plan_bytes, quick.plan_bytes);
+    install(&plans, &quick, Some(&one), &two).await;
+    expire_leases(&bench).await;
+    assert!(next.step(Lane::Better).await.unwrap());
+    let best = plans.get(from, to).await.unwrap();
+    assert!(best.wire_bytes() < quick.wire_bytes());
+    install(&plans, &best, Some(&one), &two).await;
+    assert_eq!(bench.count("depot_plan_leases").await, 0);
+}
+
+async fn expire_leases(bench: &Bench) {
+    let mut tx = bench.store.begin(store::Actor::console()).await.unwrap();
+    sqlx::query("UPDATE depot_plan_leases SET expires_ms = 0").execute(&mut *tx).await.unwrap();
+    tx.commit_observation().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_made_better_is_left_alone() {
+    let bench = Bench::new().await;
+    let (one, two) = (Parcel::new(&[("a", noise(1, 50_000))]), Parcel::new(&[("a", noise(2, 50_000))]));
+    bench.push(&one).await.unwrap();
+    bench.push(&two).await.unwrap();
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let (from, to) = (Some(one.digest), two.digest);
+    let quick = plans.get(from, to).await.unwrap();
+    let improver = improver(&plans, &[(from, to)], Policy::Improve);
+    assert!(improver.step(Lane::Better).await.unwrap());
+    assert!(!improver.step(Lane::Better).await.unwrap(), "it is tried once");
+    let after = plans.get(from, to).await.unwrap();
+    assert!(after.wire_bytes() <= quick.wire_bytes());
+    assert_eq!(state(&improver, from, to).await, Some((Some(Effort::Best), State::Ready)));
+
+    // A package that is damaged in the depot is not tried again and again.
+    let three = Parcel::new(&[("a", noise(3, 50_000))]);
+    bench.push(&three).await.unwrap();
+    bench.damage("packs");
+    let bench = bench.reopen().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let improver = self::improver(&plans, &[(None, three.digest)], Policy::Quick);
+    while improver.step(Lane::Ahead).await.unwrap() {}
+    assert_eq!(state(&improver, None, three.digest).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tasks_work_by_themselves_and_stop_when_told() {
+    let (bench, one, two) = two_versions().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let (from, to) = (Some(one.digest), two.digest);
+    let improver = improver(&plans, &[(from, to)], Policy::Improve);
+    let tasks = tokio_util::task::TaskTracker::new();
+    tasks.spawn(improver.clone().run(bench.token.clone()));
+    while state(&improver, from, to).await != Some((Some(Effort::Best), State::Ready)) {
+        tokio::task::yield_now().await;
+    }
+    bench.token.cancel();
+    tasks.close();
+    tasks.wait().await;
+    assert_eq!(bench.count("depot_plan_leases").await, 0);
+}
