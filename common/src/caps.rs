@@ -32,14 +32,33 @@ pub const PATH_DEPTH_MAX: usize = 64;
 pub const SYMLINK_HOPS_MAX: usize = 40;
 /// Largest package, raw.
 pub const PACKAGE_BYTES_MAX: u64 = 20 * GIB;
-/// Raw bytes in one transfer frame: large enough to compress solid, small enough to decode in bounded memory.
+/// Raw bytes in one transfer frame: most executables fit as a whole, and their references with them.
 pub const FRAME_BYTES_MAX: u64 = 32 * MIB;
-/// Raw bytes that one cold frame gathers: 16 MiB loses 2 % against one solid stream (measured).
-pub const FRAME_SOLID_BYTES: u64 = 16 * MIB;
-/// Most base bytes that one frame may lean on.
+/// Most bytes that one frame may lean on: the codecs that go as far read them by place.
 pub const FRAME_BASE_BYTES_MAX: u64 = 64 * MIB;
+/// Raw bytes in one zstd frame, and what small files gather into. A receiver holds them as the window.
+pub const ZSTD_FRAME_BYTES_MAX: u64 = 16 * MIB;
+/// Most bytes that a zstd frame may lean on. A receiver holds them as the prefix: with the window, and the agent's own
+/// 12 MiB, less than 64 MiB.
+pub const ZSTD_FRAME_BASE_BYTES_MAX: u64 = 28 * MIB;
+/// Bytes of an archive frame's base once its changed members are inflated: what a receiver holds while it restores one, and
+/// with the image codec's own needs stays below 128 MiB.
+pub const ARCHIVE_EXPANDED_BYTES_MAX: u64 = 72 * MIB;
+/// Bytes that an encoder inflates of one side of an archive frame while it looks for members: 16 times a full base, more
+/// than anything but a bomb holds.
+pub const ARCHIVE_SCAN_BYTES_MAX: u64 = GIB;
+/// Members that one archive frame inflates: a full base of members of half a KiB.
+pub const ARCHIVE_MEMBERS_MAX: usize = 128 * KIB as usize;
 /// Largest compressed frame: zstd's worst-case growth on `FRAME_BYTES_MAX`, rounded up.
 pub const FRAME_WIRE_BYTES_MAX: u64 = 33 * MIB;
+/// Most that a stream of an image frame copies from: bounds a receiver's memory to 24 MiB for all streams, and what is
+/// left of an executable of 25 MB fits.
+pub const IMAGE_DICTIONARY_BYTES_MAX: u32 = 8 * MIB as u32;
+/// Most blocks of an image frame: twelve times what a recompiled executable of 25 MB has, 24 MiB in memory.
+pub const IMAGE_BLOCKS_MAX: usize = 1 << 20;
+/// Most references of the base that an image frame predicts: over four times those of an executable of 25 MB, 48 MiB
+/// in memory.
+pub const IMAGE_REFERENCES_MAX: usize = 4 << 20;
 /// Largest transfer plan, encoded: a million extents of 48 bytes.
 pub const PLAN_BYTES_MAX: u64 = 64 * MIB;
 /// Time for which the frames of a replaced plan are served on: a host away for longer has lost its certificate.
@@ -48,8 +67,13 @@ pub const RETIRED_FRAMES_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const PLAN_LEASE: Duration = Duration::from_secs(60);
 /// zstd window of any frame, as a power of two: covers the frame and its base.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Size of one message of a content stream: amortises framing to 0.1 %, stays far below the message limit.
+/// Size of one message of a limited content stream: amortises framing to 0.1 %; at 64 kbit/s it takes 4 s.
 pub const CONTENT_MESSAGE_BYTES: usize = 32 * KIB as usize;
+/// Size of one message of an unlimited content stream: half of what a stream reads at a time, so that messages and
+/// reads end together.
+pub const CONTENT_MESSAGE_BYTES_UNLIMITED: usize = 128 * KIB as usize;
+/// Largest HTTP/2 frame that a receiver of content takes: one message goes out as one piece.
+pub const CONTENT_HTTP2_FRAME_BYTES: u32 = 192 * KIB as u32;
 /// Raw bytes of chunks that one upload message carries.
 pub const UPLOAD_GROUP_BYTES: u64 = 2 * MIB;
 /// Size at which the depot closes a pack: one object-store request then moves tens of MiB.

@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::caps;
 use crate::chunk::{self, Chunk};
 use crate::codec::{self, DecodeError, Reader};
 use crate::manifest::{Content, Manifest};
+use crate::parallel;
 use crate::transfer::ContentSource;
 
 const MAGIC: &[u8; 13] = b"sluice-index\x01";
@@ -26,7 +26,7 @@ impl PackageIndex {
     pub fn build(manifest: &Manifest, source: &dyn ContentSource) -> io::Result<Self> {
         let mut seen: HashMap<Chunk, u32> = HashMap::new();
         let (mut chunks, mut contents) = (Vec::new(), Vec::new());
-        for cut in cut_all(&manifest.contents(), source)? {
+        for cut in parallel::each(&manifest.contents(), |content| cut(content, source))? {
             let number = |chunk: Chunk| {
                 *seen.entry(chunk).or_insert_with(|| {
                     chunks.push(chunk);
@@ -101,31 +101,6 @@ impl PackageIndex {
         reader.finish()?;
         Ok(Self { chunks, contents: lists })
     }
-}
-
-/// Cuts contents side by side; returns the chunks of each.
-fn cut_all(contents: &[Content], source: &dyn ContentSource) -> io::Result<Vec<Vec<Chunk>>> {
-    let next = AtomicUsize::new(0);
-    let work = || -> io::Result<Vec<(usize, Vec<Chunk>)>> {
-        let mut done = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(content) = contents.get(number) else { return Ok(done) };
-            let cut = cut(content, source).inspect_err(|_| next.store(contents.len(), Ordering::Relaxed));
-            done.push((number, cut?));
-        }
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(contents.len());
-    let mut cut = vec![Vec::new(); contents.len()];
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            for (number, chunks) in thread.join().expect("cutting does not panic")? {
-                cut[number] = chunks;
-            }
-        }
-        Ok(cut)
-    })
 }
 
 fn cut(content: &Content, source: &dyn ContentSource) -> io::Result<Vec<Chunk>> {

@@ -18,6 +18,7 @@
 //! | [`identity`] | who a certificate speaks for |
 //! | [`order`] | what the coordinator wants of a host, and what the host answers |
 //! | [`durable`] | write, sync, rename, sync |
+//! | [`parallel`] | the same work for many items, on every core |
 
 pub mod caps;
 pub mod chunk;
@@ -31,6 +32,7 @@ pub mod manifest;
 pub mod name;
 pub mod order;
 pub mod pacing;
+pub mod parallel;
 pub mod path;
 pub mod release;
 pub mod selector;

@@ -7,16 +7,20 @@
 //!
 //! `plan` decides (pure), `encode` compresses, `wire` fixes the bytes of a plan, `decode` restores and verifies.
 
+mod archive;
 mod cost;
 mod decode;
 mod encode;
 mod image;
+mod leans;
+mod likeness;
 mod manifest_frame;
 mod plan;
 mod wire;
 
 use std::io::{self, Read};
 
+use crate::caps;
 use crate::digest::Digest;
 
 pub use cost::{Cost, cost};
@@ -127,6 +131,8 @@ pub enum Codec {
     Zstd,
     /// Differences to the base, aware of executables.
     Image,
+    /// Differences of what archives hold.
+    Archive,
 }
 
 impl Codec {
@@ -135,12 +141,27 @@ impl Codec {
         match self {
             Self::Zstd => 0,
             Self::Image => 1,
+            Self::Archive => 2,
+        }
+    }
+
+    /// Says whether a frame of so many raw bytes that leans on so many can be restored in bounded memory.
+    pub fn fits(self, raw_bytes: u64, base_bytes: u64) -> bool {
+        match self {
+            // The prefix and the window are held in memory.
+            Self::Zstd => {
+                raw_bytes <= caps::ZSTD_FRAME_BYTES_MAX && base_bytes <= caps::ZSTD_FRAME_BASE_BYTES_MAX
+            }
+            // The base is read by place, and what is restored is not read again.
+            Self::Image | Self::Archive => {
+                raw_bytes <= caps::FRAME_BYTES_MAX && base_bytes <= caps::FRAME_BASE_BYTES_MAX
+            }
         }
     }
 
     /// Returns the codec of a number.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Zstd, Self::Image].into_iter().find(|codec| codec.number() == number)
+        [Self::Zstd, Self::Image, Self::Archive].into_iter().find(|codec| codec.number() == number)
     }
 }
 

@@ -13,6 +13,7 @@ use fs_err as fs;
 use crate::caps;
 use crate::digest::Digest;
 use crate::manifest::{Entry, EntryKind, FileEntry, Manifest, ManifestError};
+use crate::parallel;
 use crate::path::{PathError, RelPath};
 use crate::transfer::ContentSource;
 
@@ -49,13 +50,17 @@ pub enum ScanError {
 impl Tree {
     /// Walks and hashes `root`.
     pub fn scan(root: &Path) -> Result<Self, ScanError> {
-        Self::scan_with(root, &mut |_| {})
+        Self::scan_with(root, &|_| {})
     }
 
-    /// Walks and hashes `root`; `progress` is told the size of each file as it has been hashed.
-    pub fn scan_with(root: &Path, progress: &mut dyn FnMut(u64)) -> Result<Self, ScanError> {
-        let mut entries = Vec::new();
-        walk(root, &mut Vec::new(), &mut entries, progress)?;
+    /// Walks `root` and hashes it on every core; `progress` is told the size of each file as it has been hashed.
+    pub fn scan_with(root: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Self, ScanError> {
+        let mut found = Found::default();
+        walk(root, &mut Vec::new(), &mut found)?;
+        let Found { mut entries, files } = found;
+        let hashed = parallel::each(&files, |path| hash_file(&path.below(root), progress))?;
+        let file = |(path, file)| Entry { path, kind: EntryKind::File(file) };
+        entries.extend(files.into_iter().zip(hashed).map(file));
         entries.sort_by(|a, b| a.path.as_str().cmp(b.path.as_str()));
         Ok(Self::with_manifest(root, Manifest::new(entries)?))
     }
@@ -88,12 +93,16 @@ impl ContentSource for Tree {
     }
 }
 
-fn walk(
-    root: &Path,
-    above: &mut Vec<String>,
-    entries: &mut Vec<Entry>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), ScanError> {
+/// What a walk found.
+#[derive(Default)]
+struct Found {
+    /// Directories and links.
+    entries: Vec<Entry>,
+    /// Files, not read yet.
+    files: Vec<RelPath>,
+}
+
+fn walk(root: &Path, above: &mut Vec<String>, all: &mut Found) -> Result<(), ScanError> {
     let directory = above.iter().fold(root.to_owned(), |path, name| path.join(name));
     for found in fs::read_dir(&directory)? {
         let found = found?;
@@ -102,7 +111,7 @@ fn walk(
             name.to_str().ok_or_else(|| PathError::NotUtf8(found.path().to_string_lossy().into_owned()))?;
         let path: RelPath =
             above.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("/").parse()?;
-        if entries.len() as u64 >= caps::MANIFEST_ENTRIES_MAX {
+        if (all.entries.len() + all.files.len()) as u64 >= caps::MANIFEST_ENTRIES_MAX {
             return Err(ManifestError::TooManyEntries.into());
         }
         let metadata = fs::symlink_metadata(found.path())?;
@@ -110,14 +119,17 @@ fn walk(
             t if t.is_symlink() => EntryKind::Symlink { target: link_target(&found.path())? },
             t if t.is_dir() => {
                 above.push(name.to_owned());
-                walk(root, above, entries, progress)?;
+                walk(root, above, all)?;
                 above.pop();
                 EntryKind::Directory
             }
-            t if t.is_file() => EntryKind::File(hash_file(&found.path(), &metadata, progress)?),
+            t if t.is_file() => {
+                all.files.push(path);
+                continue;
+            }
             t => return Err(ScanError::Kind { path: found.path(), kind: describe(t) }),
         };
-        entries.push(Entry { path, kind });
+        all.entries.push(Entry { path, kind });
     }
     Ok(())
 }
@@ -128,11 +140,12 @@ fn link_target(path: &Path) -> Result<String, ScanError> {
     Ok(text.to_owned())
 }
 
-fn hash_file(
-    path: &Path,
-    metadata: &std::fs::Metadata,
-    progress: &mut dyn FnMut(u64),
-) -> Result<FileEntry, ScanError> {
+fn hash_file(path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<FileEntry, ScanError> {
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_file() {
+        // It was one when it was found; opening what it is now might wait for ever.
+        return Err(ScanError::Kind { path: path.to_owned(), kind: describe(metadata.file_type()) });
+    }
     if metadata.mode() & 0o6000 != 0 {
         return Err(ScanError::Kind { path: path.to_owned(), kind: "setuid or setgid file" });
     }
@@ -150,6 +163,8 @@ fn describe(file_type: std::fs::FileType) -> &'static str {
         t if t.is_socket() => "socket",
         t if t.is_block_device() => "block device",
         t if t.is_char_device() => "character device",
+        t if t.is_symlink() => "symlink by now",
+        t if t.is_dir() => "directory by now",
         _ => "file of unknown kind",
     }
 }

@@ -1,6 +1,6 @@
 //! Restores frames on the receiver: bounded, streaming, verified part by part.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
 use zstd::stream::read::Decoder;
@@ -9,9 +9,14 @@ use crate::caps;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Content;
 
+use super::archive::Expansion;
 use super::encode::{Side, read_leans};
-use super::image::{self, Bytes};
+use super::image::{self, Base};
+use super::leans::LeanReader;
 use super::{Codec, ContentSource, Extent, Frame, Lean, Part};
+
+/// Bytes of a base read at once where it is read from its beginning to its end.
+const LEAN_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Takes the parts of a frame. A part counts only once it was committed.
 pub trait PartSink {
@@ -65,10 +70,10 @@ pub fn decode_frame(
 ) -> Result<(), DecodeFrameError> {
     let base_error = |source| DecodeFrameError::Base { frame: frame.digest, source };
     let sides = (Side::new(base.0, base.1), Side::new(produced.0, produced.1));
-    let prefix = read_leans(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
     let damaged = |reason: String| DecodeFrameError::Damaged { frame: frame.digest, reason };
     match frame.codec {
         Codec::Zstd => {
+            let prefix = read_leans(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
             let mut decoder =
                 Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(e.to_string()))?;
             decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(e.to_string()))?;
@@ -78,9 +83,25 @@ pub fn decode_frame(
             let mut encoded = Vec::new();
             compressed.take(frame.wire_len).read_to_end(&mut encoded).map_err(|e| damaged(e.to_string()))?;
             let files = whole_leans(&frame.base, base.0, produced.0);
-            let image = Bytes { bytes: &prefix, files: &files };
-            let decoder = image::Decoder::new(image, &encoded, frame.raw_len() as usize);
-            decode_parts(frame, decoder.map_err(|e| damaged(e.to_string()))?, sink)
+            let leans = LeanReader::new(&frame.base, sides.0, sides.1);
+            let image = Base { source: &leans, len: leans.len(), files: &files };
+            let decoded = image::Decoder::new(image, &encoded, frame.raw_len() as usize)
+                .map_err(|e| damaged(e.to_string()))
+                .and_then(|decoder| decode_parts(frame, decoder, sink));
+            decoded.map_err(|error| leans.into_failure().map_or(error, base_error))
+        }
+        Codec::Archive => {
+            let mut encoded = Vec::new();
+            compressed.take(frame.wire_len).read_to_end(&mut encoded).map_err(|e| damaged(e.to_string()))?;
+            let leans = LeanReader::new(&frame.base, sides.0, sides.1);
+            // Expanded as it is read: compressed and expanded base together are too much to hold.
+            let base = BufReader::with_capacity(LEAN_BUFFER_BYTES, leans.stream());
+            let decoded =
+                Expansion::open(base, &encoded).map_err(|e| damaged(e.to_string())).and_then(|expansion| {
+                    let decoder = expansion.decoder(frame.raw_len() as usize);
+                    decode_parts(frame, decoder.map_err(|e| damaged(e.to_string()))?, sink)
+                });
+            decoded.map_err(|error| leans.into_failure().map_or(error, base_error))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Compresses planned frames. Runs wherever the contents are: at the coordinator, or on a release engineer's
 //! machine for `sluice package cost`.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -14,8 +15,10 @@ use crate::caps;
 use crate::digest::{Digest, Hasher};
 use crate::manifest::Content;
 
+use super::archive;
 use super::decode::{whole_files, whole_leans};
 use super::image::{self, Bytes};
+use super::likeness;
 use super::{Codec, ContentSource, Extent, Frame, FrameSpec, Lean, Part};
 
 /// Size of an encoder's match tables when it leans on a base, as a power of two.
@@ -31,7 +34,7 @@ pub enum Effort {
     /// zstd -3 plain, -9 against a base.
     #[default]
     Quick,
-    /// zstd -19 plain; against a base the image codec, where that is smaller.
+    /// zstd -19, leaning on what earlier frames restore; against a base the image codec, where that is smaller.
     Best,
 }
 
@@ -58,7 +61,7 @@ impl Effort {
             (Self::Quick, true) => 3,
             (Self::Quick, false) => 9,
             // The image codec is smaller but for small texts, and nine levels up cost twenty times the CPU.
-            (Self::Best, false) if spec.raw_len() > BEST_ZSTD_BYTES_MAX => 9,
+            (Self::Best, false) if spec.needs_base() && spec.raw_len() > BEST_ZSTD_BYTES_MAX => 9,
             (Self::Best, _) => 19,
         }
     }
@@ -92,17 +95,9 @@ pub(super) struct Side<'a> {
 }
 
 impl Side<'_> {
-    fn reader(&self, extent: &Extent) -> io::Result<impl Read + '_> {
+    pub(super) fn reader(&self, extent: &Extent) -> io::Result<impl Read + '_> {
         let digest = &self.contents[extent.content as usize].digest;
         Ok(self.source.reader(digest, extent.offset)?.take(extent.len))
-    }
-
-    /// Reads extents end to end.
-    pub(super) fn read_all(&self, extents: &[Extent]) -> io::Result<Vec<u8>> {
-        let total: u64 = extents.iter().map(|extent| extent.len).sum();
-        let mut bytes = Vec::with_capacity(total as usize);
-        extents.iter().try_for_each(|extent| self.append(extent, &mut bytes))?;
-        Ok(bytes)
     }
 
     fn append(&self, extent: &Extent, bytes: &mut Vec<u8>) -> io::Result<()> {
@@ -141,46 +136,65 @@ pub fn encode_frame(
 ) -> Result<EncodedFrame, EncodeError> {
     let target_side = Side::new(target.0, target.1);
     let prefix = read_leans(&spec.base, &Side::new(base.0, base.1), &target_side)?;
-    let (parts, quick) = encode_zstd(spec, &prefix, &target_side, effort.level(spec))?;
-    let (codec, bytes) = match effort {
+    let (parts, codec, bytes) = match effort {
         Effort::Best if spec.needs_base() => {
-            encode_image(spec, (base.0, &prefix), (target.0, &target_side), quick)?
+            encode_aware(spec, (base.0, &prefix), (target.0, &target_side), effort)?
         }
-        Effort::Best | Effort::Quick => (Codec::Zstd, quick),
+        Effort::Best | Effort::Quick => {
+            let fill = |out: &mut Compressor<'_>| copy_parts(&target_side, &spec.parts, out);
+            let (parts, bytes) = compress(spec, &prefix, effort, fill)?;
+            (parts, Codec::Zstd, bytes)
+        }
     };
     let digest = Digest::of(&bytes);
     let frame = Frame { digest, wire_len: bytes.len() as u64, codec, base: spec.base.clone(), parts };
     Ok(EncodedFrame { frame, bytes })
 }
 
-fn encode_zstd(
+type Compressor<'a> = Encoder<'a, Vec<u8>>;
+
+/// Compresses what `fill` writes; returns what it returned, too.
+fn compress<T>(
     spec: &FrameSpec,
     prefix: &[u8],
-    target: &Side<'_>,
-    level: i32,
-) -> Result<(Vec<Part>, Vec<u8>), EncodeError> {
-    let mut encoder = Encoder::with_ref_prefix(Vec::new(), level, prefix)?;
+    effort: Effort,
+    fill: impl FnOnce(&mut Compressor<'_>) -> Result<T, EncodeError>,
+) -> Result<(T, Vec<u8>), EncodeError> {
+    let mut encoder = Encoder::with_ref_prefix(Vec::new(), effort.level(spec), prefix)?;
     configure(&mut encoder, spec)?;
-    let mut parts = Vec::with_capacity(spec.parts.len());
-    for extent in &spec.parts {
-        parts.push(Part { extent: *extent, digest: copy_part(target, extent, &mut encoder)? });
-    }
-    Ok((parts, encoder.finish()?))
+    let filled = fill(&mut encoder)?;
+    Ok((filled, encoder.finish()?))
 }
 
-/// Returns the smaller of the zstd frame and one by the image codec.
-fn encode_image(
+/// Returns the smallest of the zstd frame, where its receiver can hold it, and those by the codecs that know what is
+/// in a file.
+fn encode_aware(
     spec: &FrameSpec,
     base: (&[Content], &[u8]),
     target: (&[Content], &Side<'_>),
-    zstd: Vec<u8>,
-) -> Result<(Codec, Vec<u8>), EncodeError> {
-    let bytes = target.1.read_all(&spec.parts)?;
+    effort: Effort,
+) -> Result<(Vec<Part>, Codec, Vec<u8>), EncodeError> {
+    let mut raw = Vec::with_capacity(spec.raw_len() as usize);
+    let parts = copy_parts(target.1, &spec.parts, &mut raw)?;
     let base_files = whole_leans(&spec.base, base.0, target.0);
     let files = whole_files(spec.parts.iter().map(|extent| (extent, target.0)));
-    let image =
-        image::encode(Bytes { bytes: base.1, files: &base_files }, Bytes { bytes: &bytes, files: &files })?;
-    Ok(if image.len() < zstd.len() { (Codec::Image, image) } else { (Codec::Zstd, zstd) })
+    let (from, to) = (Bytes { bytes: base.1, files: &base_files }, Bytes { bytes: &raw, files: &files });
+    let zstd = if Codec::Zstd.fits(spec.raw_len(), spec.base_len()) {
+        Some(compress(spec, base.1, effort, |out| Ok(out.write_all(&raw)?))?.1)
+    } else {
+        None
+    };
+    let is_smallest = |bytes: &Vec<u8>| zstd.as_ref().is_none_or(|zstd| bytes.len() < zstd.len());
+    // The archive codec is the image codec but for what it inflates: where that gains, trying both is a waste.
+    if let Some(archive) = archive::encode(from, to)?.filter(is_smallest) {
+        return Ok((parts, Codec::Archive, archive));
+    }
+    let image = image::encode(from, to)?;
+    if is_smallest(&image) && image::restores(from, &image, to.bytes) {
+        return Ok((parts, Codec::Image, image));
+    }
+    let zstd = zstd.ok_or_else(|| io::Error::other("an image frame does not restore what it holds"))?;
+    Ok((parts, Codec::Zstd, zstd))
 }
 
 fn configure(encoder: &mut Encoder<'_, Vec<u8>>, spec: &FrameSpec) -> io::Result<()> {
@@ -202,7 +216,13 @@ fn configure(encoder: &mut Encoder<'_, Vec<u8>>, spec: &FrameSpec) -> io::Result
     Ok(())
 }
 
-/// Copies a part into the encoder and returns its digest; a whole content must be what its name says.
+/// Copies parts to where they are wanted and returns them with their digests.
+fn copy_parts(target: &Side<'_>, extents: &[Extent], out: &mut impl Write) -> Result<Vec<Part>, EncodeError> {
+    let copy = |extent: &Extent| Ok(Part { extent: *extent, digest: copy_part(target, extent, out)? });
+    extents.iter().map(copy).collect()
+}
+
+/// Copies a part to where it is wanted and returns its digest; a whole content must be what its name says.
 fn copy_part(target: &Side<'_>, extent: &Extent, out: &mut impl Write) -> Result<Digest, EncodeError> {
     let content = target.contents[extent.content as usize];
     let mut hasher = Hasher::new();
@@ -225,7 +245,8 @@ fn copy_part(target: &Side<'_>, extent: &Extent, out: &mut impl Write) -> Result
 }
 
 /// Encodes all of `specs` on `workers` threads. `each` gets every frame with its number, in any order; what it
-/// returns is collected in the order of `specs`.
+/// returns is collected in the order of `specs`. With [`Effort::Best`], plain frames come to lean on what earlier ones
+/// restore.
 pub fn encode_all<T: Send>(
     specs: &[FrameSpec],
     base: (&[Content], &dyn ContentSource),
@@ -234,6 +255,11 @@ pub fn encode_all<T: Send>(
     workers: usize,
     each: impl Fn(usize, EncodedFrame) -> Result<T, EncodeError> + Sync,
 ) -> Result<Vec<T>, EncodeError> {
+    let leaning = match effort {
+        Effort::Quick => Cow::Borrowed(specs),
+        Effort::Best => Cow::Owned(likeness::lean_on_produced(specs, &Side::new(target.0, target.1))?),
+    };
+    let specs: &[FrameSpec] = &leaning;
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<Option<T>>> = Mutex::new(specs.iter().map(|_| None).collect());
     let work = || -> Result<(), EncodeError> {

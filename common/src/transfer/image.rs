@@ -9,23 +9,27 @@
 //! The decoder finds the references of the base again, so the disassembler's version belongs to this codec's version:
 //! both sides pin it. An executable that either side fails to read has no references, and the part's digest decides.
 
+mod base;
 mod matching;
 mod prediction;
 mod references;
 mod streams;
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::ops::Range;
 
+use base::Pages;
+pub(super) use base::{Base, ReadAt};
 use matching::{Block, Matcher};
-use prediction::{BlockMap, Predictor};
+use prediction::{BlockMap, Piece, Predictor};
 use references::Image;
-use streams::{Control, Residual, ResidualReader, Sections};
+use streams::{Control, Opened, Residual, Sections};
 
 /// How often matching is repeated on images whose references are replaced by their targets; a third time gains 0.5 %.
 const ROUNDS: usize = 2;
-/// Bytes that the decoder predicts at once.
-const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes that are predicted at once, by both sides; what one piece teaches serves the next.
+const PIECE_BYTES: usize = 4 * 1024;
 
 /// Base or target: bytes of several files end to end, and where each whole file lies.
 #[derive(Clone, Copy)]
@@ -46,6 +50,22 @@ pub(super) fn encode(base: Bytes<'_>, target: Bytes<'_>) -> io::Result<Vec<u8>> 
     Ok(if aware.len() < plain.len() { aware } else { plain })
 }
 
+/// Says whether `encoded` restores `target`.
+pub(super) fn restores(base: Bytes<'_>, encoded: &[u8], target: &[u8]) -> bool {
+    let base = Base { source: &base.bytes, len: base.bytes.len(), files: base.files };
+    let restore = || -> io::Result<bool> {
+        let mut decoder = Decoder::new(base, encoded, target.len())?;
+        let (mut rest, mut piece) = (target, vec![0; PIECE_BYTES]);
+        while !rest.is_empty() {
+            let n = decoder.read(&mut piece)?;
+            let Some(after) = rest.strip_prefix(&piece[..n]).filter(|_| n > 0) else { return Ok(false) };
+            rest = after;
+        }
+        Ok(true)
+    };
+    restore().unwrap_or(false)
+}
+
 /// Matches again on images whose references are replaced by the places of their targets in the old image.
 fn match_tokens(
     base: Bytes<'_>,
@@ -63,75 +83,92 @@ fn match_tokens(
 }
 
 fn encode_blocks(base: Bytes<'_>, target: Bytes<'_>, old: &Image, blocks: &[Block]) -> io::Result<Vec<u8>> {
-    let predictor = Predictor::new(base.bytes, old, blocks);
+    let mut predictor = Predictor::new(Cow::Borrowed(old.references()), blocks);
     let (mut control, mut residual, mut extra) = (Control::default(), Residual::default(), Vec::new());
-    let mut piece = Vec::new();
+    let mut piece = Piece::default();
     let mut at = 0;
     for block in blocks {
         control.push(block, at);
         extra.extend_from_slice(&target.bytes[at..block.new]);
-        predictor.predict(block, 0..block.len, &mut piece);
-        residual.push(&piece, &target.bytes[block.new..block.new + block.len]);
+        let mut from = 0;
+        while from < block.len {
+            let range = from..predictor.piece_end(block, from, PIECE_BYTES);
+            piece.old.clear();
+            piece.old.extend_from_slice(&base.bytes[block.old + range.start..block.old + range.end]);
+            predictor.predict(block, &range, &mut piece);
+            let actual = &target.bytes[block.new + range.start..block.new + range.end];
+            residual.push(&piece.bytes, actual);
+            piece.bytes.copy_from_slice(actual);
+            predictor.learn(block, &range, &piece);
+            from = range.end;
+        }
         at = block.new + block.len;
     }
     extra.extend_from_slice(&target.bytes[at..]);
-    Sections { control, residual, extra }.encode(base.bytes)
+    Sections { control, residual, extra }.encode()
 }
 
-/// Restores a target of `len` bytes as it is read. Never yields more, whatever `encoded` is.
+/// Restores a target of `len` bytes as it is read. Never yields more, whatever `encoded` is. Holds of the base what was
+/// read last, and its references.
 pub(super) struct Decoder<'a> {
-    predictor: Predictor<'a>,
-    blocks: Vec<Block>,
-    residual: ResidualReader<'a>,
-    extra: Box<dyn Read + 'a>,
+    pages: Pages<'a>,
+    predictor: Predictor<'static>,
+    opened: Opened<'a>,
     len: usize,
     /// Bytes restored so far.
     at: usize,
     /// The block that comes next or is being restored, and how much of it was.
     block: usize,
     within: usize,
-    piece: Vec<u8>,
+    piece: Piece,
     taken: usize,
 }
 
 impl<'a> Decoder<'a> {
     /// Reads the control streams of `encoded`; fails when they are not those of a target of `len` bytes.
-    pub(super) fn new(base: Bytes<'a>, encoded: &'a [u8], len: usize) -> io::Result<Self> {
-        let (blocks, residual, extra) = streams::open(encoded, base.bytes, len)?;
-        let predictor = Predictor::new(base.bytes, &Image::of(base), &blocks);
-        let (piece, at, block, within, taken) = (Vec::new(), 0, 0, 0, 0);
-        Ok(Self { predictor, blocks, residual, extra, len, at, block, within, piece, taken })
+    pub(super) fn new(base: Base<'a>, encoded: &'a [u8], len: usize) -> io::Result<Self> {
+        // The references first: while they are found a whole file is in memory.
+        let references = Image::of_base(base)?.into_references();
+        let opened = Opened::new(encoded, base.len, len)?;
+        let predictor = Predictor::new(Cow::Owned(references), &opened.blocks);
+        let (pages, piece) = (Pages::new(base), Piece::default());
+        Ok(Self { pages, predictor, opened, len, at: 0, block: 0, within: 0, piece, taken: 0 })
     }
 
     /// Restores the next bytes; leaves no piece at the end.
     fn refill(&mut self) -> io::Result<()> {
-        (self.taken, self.at) = (0, self.at + self.piece.len());
-        let next = self.blocks.get(self.block).copied();
+        (self.taken, self.at) = (0, self.at + self.piece.bytes.len());
+        let next = self.opened.blocks.get(self.block).copied();
         match next {
-            Some(block) if block.new + self.within == self.at => {
-                let end = self.predictor.safe_end(&block, self.within, PIECE_BYTES);
-                self.predictor.predict(&block, self.within..end, &mut self.piece);
-                self.residual.apply(&mut self.piece)?;
-                (self.block, self.within) =
-                    if end == block.len { (self.block + 1, 0) } else { (self.block, end) };
-            }
+            Some(block) if block.new + self.within == self.at => self.restore(&block),
             _ => {
                 let gap = next.map_or(self.len, |block| block.new) - self.at;
-                self.piece.resize(gap.min(PIECE_BYTES), 0);
-                self.extra.read_exact(&mut self.piece)?;
+                self.piece.bytes.resize(gap.min(PIECE_BYTES), 0);
+                self.opened.extra.read_exact(&mut self.piece.bytes)
             }
         }
+    }
+
+    /// Restores the next piece of a block.
+    fn restore(&mut self, block: &Block) -> io::Result<()> {
+        let range = self.within..self.predictor.piece_end(block, self.within, PIECE_BYTES);
+        self.pages.read(block.old + range.start..block.old + range.end, &mut self.piece.old)?;
+        self.predictor.predict(block, &range, &mut self.piece);
+        self.opened.residual.apply(&mut self.piece.bytes)?;
+        self.predictor.learn(block, &range, &self.piece);
+        (self.block, self.within) =
+            if range.end == block.len { (self.block + 1, 0) } else { (self.block, range.end) };
         Ok(())
     }
 }
 
 impl Read for Decoder<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.taken == self.piece.len() && self.at + self.piece.len() < self.len {
+        if self.taken == self.piece.bytes.len() && self.at + self.piece.bytes.len() < self.len {
             self.refill()?;
         }
-        let n = out.len().min(self.piece.len() - self.taken);
-        out[..n].copy_from_slice(&self.piece[self.taken..self.taken + n]);
+        let n = out.len().min(self.piece.bytes.len() - self.taken);
+        out[..n].copy_from_slice(&self.piece.bytes[self.taken..self.taken + n]);
         self.taken += n;
         Ok(n)
     }

@@ -6,6 +6,7 @@
 //! 3. Everything else travels plain, ordered by likeness, in solid frames.
 
 mod against;
+mod archives;
 mod bases;
 mod plain;
 
@@ -17,7 +18,8 @@ use crate::path::RelPath;
 use super::{Effort, FrameSpec};
 use bases::BaseIndex;
 
-/// Returns the frames that turn `base` into `target`. Where encoding may take its time, frames lean on more.
+/// Returns the frames that turn `base` into `target`. Quick frames are for zstd; better ones may be
+/// larger, for the codecs that know what is in a file.
 pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<FrameSpec> {
     let bases = BaseIndex::new(base);
     let mut changed = Vec::new();
@@ -33,8 +35,11 @@ pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<F
         }
     }
     let mut frames = Vec::new();
-    against::frames(&changed, &mut frames);
-    plain::frames(fresh, effort, &mut frames);
+    let (archives, others): (Vec<_>, Vec<_>) =
+        changed.into_iter().partition(|(wanted, _)| archives::is_archive(wanted.path));
+    against::frames(&archives, effort, &mut frames);
+    against::frames(&others, effort, &mut frames);
+    plain::frames(fresh, &mut frames);
     frames
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::caps;
-use crate::manifest::{Content, Manifest};
+use crate::manifest::{Content, Entry, EntryKind, FileEntry, Manifest};
 use crate::tree::Tree;
 
 /// Collects committed parts into whole contents, as an agent's staging directory does.
@@ -131,6 +131,20 @@ fn a_cold_install_restores_every_content() {
 }
 
 #[test]
+fn with_time_a_cold_frame_leans_on_what_is_alike_in_the_frames_before_it() {
+    let alike = noise(10, 1 << 20);
+    let first = [alike.clone(), vec![0; 15 << 20]].concat();
+    let second = [noise(11, 1_000), alike].concat();
+    let (_dir, target) = tree(&[("one", first), ("two", second)]);
+    let (memory, frames) = travel(None, &target, Effort::Best);
+    assert_restored(&memory, None, &target);
+    assert_eq!(frames.len(), 2);
+    assert_eq!(frames[0].frame.base, []);
+    assert!(frames[1].frame.base.iter().all(|lean| lean.of_produced().is_some()));
+    assert!(frames[1].bytes.len() < 2_000, "{} bytes", frames[1].bytes.len());
+}
+
+#[test]
 fn an_update_sends_only_what_changed_and_against_what_the_host_has() {
     let mut big = noise(3, 5 << 20);
     let (_old, old) =
@@ -154,8 +168,8 @@ fn a_file_larger_than_a_frame_travels_in_segments() {
     let (_new, new) = tree(&[("huge", new_bytes)]);
     let (memory, frames) = travel(Some(&old), &new, Effort::Quick);
     assert_restored(&memory, Some(old.manifest()), &new);
-    assert_eq!(frames.len(), 3);
-    assert!(frames.iter().all(|f| f.frame.raw_len() <= caps::FRAME_BYTES_MAX && f.bytes.len() < 40_000));
+    assert_eq!(frames.len(), 5);
+    assert!(frames.iter().all(|f| f.frame.raw_len() <= caps::ZSTD_FRAME_BYTES_MAX && f.bytes.len() < 40_000));
 }
 
 #[test]
@@ -293,6 +307,57 @@ proptest! {
                     prop_assert!(part.extent.offset + part.extent.len <= contents[0].size);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn any_plan_holds_each_wanted_content_once_within_the_limits(
+        old in proptest::collection::btree_map("[a-c]{1,2}\\.(so|jar)", 0_u64..200, 0..8),
+        new in proptest::collection::btree_map("[a-c]{1,2}\\.(so|jar)", 0_u64..200, 0..8),
+    ) {
+        let manifest = |files: &std::collections::BTreeMap<String, u64>| {
+            let entry = |(path, size): (&String, &u64)| Entry {
+                path: path.parse().unwrap(),
+                kind: EntryKind::File(FileEntry {
+                    executable: false,
+                    size: size * 700_001,
+                    digest: Digest::of(&size.to_le_bytes()),
+                }),
+            };
+            Manifest::new(files.iter().map(entry).collect()).unwrap()
+        };
+        let (old, new) = (manifest(&old), manifest(&new));
+        for effort in [Effort::Quick, Effort::Best] {
+            let frames = plan(Some(&old), &new, effort);
+            let codec = match effort {
+                Effort::Quick => Codec::Zstd,
+                Effort::Best => Codec::Image,
+            };
+            let mut parts: Vec<Extent> = Vec::new();
+            for frame in &frames {
+                prop_assert!(codec.fits(frame.raw_len(), frame.base_len()));
+                prop_assert!(frame.needs_base() || Codec::Zstd.fits(frame.raw_len(), frame.base_len()));
+                parts.extend(&frame.parts);
+            }
+            parts.sort_by_key(|part| (part.content, part.offset));
+            let mut expected = Vec::new();
+            let known = old.contents();
+            for (number, content) in new.contents().iter().enumerate() {
+                if content.size > 0 && !known.contains(content) {
+                    expected.push((number as u32, content.size));
+                }
+            }
+            for (number, size) in expected {
+                let mut at = 0;
+                while at < size {
+                    prop_assert!(!parts.is_empty());
+                    let part = parts.remove(0);
+                    prop_assert_eq!((part.content, part.offset), (number, at));
+                    at += part.len;
+                }
+                prop_assert_eq!(at, size);
+            }
+            prop_assert!(parts.is_empty());
         }
     }
 

@@ -147,7 +147,7 @@ fn take_frame(
     let digest = reader.digest()?;
     let wire_len = reader.varint(caps::FRAME_WIRE_BYTES_MAX)?;
     let codec = Codec::from_number(reader.byte()?).ok_or_else(|| reader.invalid("unknown codec"))?;
-    let leans = take_leans(reader, base, target, produced)?;
+    let (leans, base_bytes) = take_leans(reader, base, target, produced)?;
     let mut previous = 0;
     let mut raw_bytes = 0_u64;
     let mut parts = Vec::new();
@@ -157,7 +157,7 @@ fn take_frame(
         raw_bytes = raw_bytes.saturating_add(extent.len);
         parts.push(Part { extent, digest });
     }
-    if raw_bytes > caps::FRAME_BYTES_MAX {
+    if !codec.fits(raw_bytes, base_bytes) {
         return Err(reader.invalid("a frame is over its limit"));
     }
     Ok(Frame { digest, wire_len, codec, base: leans, parts })
@@ -168,7 +168,7 @@ fn take_leans(
     base: &[Content],
     target: &[Content],
     produced: &Produced,
-) -> Result<Vec<Lean>, DecodeError> {
+) -> Result<(Vec<Lean>, u64), DecodeError> {
     let (mut previous_base, mut previous_target) = (0, 0);
     let mut bytes = 0_u64;
     let mut leans = Vec::new();
@@ -182,12 +182,9 @@ fn take_leans(
             return Err(reader.invalid("a frame leans on what no frame before it holds"));
         }
         bytes = bytes.saturating_add(lean.extent().len);
-        if bytes > caps::FRAME_BASE_BYTES_MAX {
-            return Err(reader.invalid("a frame leans on more than its limit"));
-        }
         leans.push(lean);
     }
-    Ok(leans)
+    Ok((leans, bytes))
 }
 
 fn take_extent(

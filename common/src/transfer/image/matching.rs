@@ -13,6 +13,13 @@ pub(super) struct Block {
     pub(super) len: usize,
 }
 
+impl Block {
+    /// Returns by how much the run is moved. Images are far below 2 GiB.
+    pub(super) fn shift(&self) -> i32 {
+        (self.new as i64 - self.old as i64) as i32
+    }
+}
+
 /// By how many bytes an exact match must beat the running alignment to replace it: what a block costs in the control
 /// streams. Measured on a 25 MB executable: 8 gives 1.73 MB, 12 gives 1.69, 16 gives 1.70.
 const GAIN_MIN: isize = 12;

@@ -7,6 +7,7 @@
 mod code;
 mod data;
 
+use std::io;
 use std::ops::Range;
 
 use goblin::elf::header::EM_X86_64;
@@ -15,9 +16,11 @@ use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS};
 use goblin::elf::{Elf, SectionHeader};
 
 use super::Bytes;
+use super::base::Base;
+use crate::caps;
 
 /// How the value of a field says where its target lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Four bytes, counted from the field's own place.
     Relative,
@@ -27,16 +30,31 @@ pub(super) enum Kind {
     Table { base: u32 },
 }
 
-/// A field that refers to something. Places are offsets in the image.
+/// A field that refers to something, in twelve bytes: a receiver keeps hundreds of thousands. Places are offsets in the
+/// image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Reference {
     at: u32,
-    pub(super) kind: Kind,
-    /// What it refers to; nothing where that is not in the image.
-    pub(super) target: Option<u32>,
+    /// [`RELATIVE`], [`ABSOLUTE`], or the place of the table.
+    kind: u32,
+    /// The target, or [`NOWHERE`].
+    target: u32,
 }
 
+const RELATIVE: u32 = u32::MAX;
+const ABSOLUTE: u32 = u32::MAX - 1;
+const NOWHERE: u32 = u32::MAX;
+
 impl Reference {
+    fn new(at: u32, kind: Kind, target: Option<u32>) -> Self {
+        let kind = match kind {
+            Kind::Relative => RELATIVE,
+            Kind::Absolute => ABSOLUTE,
+            Kind::Table { base } => base,
+        };
+        Self { at, kind, target: target.unwrap_or(NOWHERE) }
+    }
+
     /// Returns where the field begins.
     pub(super) fn at(&self) -> usize {
         self.at as usize
@@ -44,9 +62,26 @@ impl Reference {
 
     /// Returns where the field ends.
     pub(super) fn end(&self) -> usize {
-        self.at() + if self.kind == Kind::Absolute { 8 } else { 4 }
+        self.at() + if self.kind == ABSOLUTE { 8 } else { 4 }
+    }
+
+    /// Returns how the value is counted.
+    pub(super) fn kind(&self) -> Kind {
+        match self.kind {
+            RELATIVE => Kind::Relative,
+            ABSOLUTE => Kind::Absolute,
+            base => Kind::Table { base },
+        }
+    }
+
+    /// Returns what it refers to; nothing where that is not in the image.
+    pub(super) fn target(&self) -> Option<u32> {
+        (self.target != NOWHERE).then_some(self.target)
     }
 }
+
+/// How an ELF file begins.
+const MAGIC: &[u8; 4] = b"\x7fELF";
 
 /// The references of all files of an image, sorted, without overlap.
 pub(super) struct Image {
@@ -56,13 +91,39 @@ pub(super) struct Image {
 impl Image {
     /// Finds the references of every whole file in `image`.
     pub(super) fn of(image: Bytes<'_>) -> Self {
-        let mut references = Vec::new();
+        let mut found = Self { references: Vec::new() };
         for file in image.files {
             if let Some(bytes) = image.bytes.get(file.clone()) {
-                references.extend(find(bytes, file).unwrap_or_default());
+                found.add_file(bytes, file);
             }
         }
-        Self { references }
+        found
+    }
+
+    /// Finds the references of every whole file of a base, one file at a time in memory.
+    pub(super) fn of_base(base: Base<'_>) -> io::Result<Self> {
+        let mut found = Self { references: Vec::new() };
+        for file in base.files {
+            let mut bytes = [0; MAGIC.len()];
+            if file.len() < bytes.len() {
+                continue;
+            }
+            base.source.read_at(file.start, &mut bytes)?;
+            if bytes == *MAGIC {
+                let mut bytes = vec![0; file.len()];
+                base.source.read_at(file.start, &mut bytes)?;
+                found.add_file(&bytes, file);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds the references of one file, unless they pass the limit: encoder and decoder leave out the same files.
+    fn add_file(&mut self, bytes: &[u8], place: &Range<usize>) {
+        let found = find(bytes, place).unwrap_or_default();
+        if self.references.len() + found.len() <= caps::IMAGE_REFERENCES_MAX {
+            self.references.extend_from_slice(&found);
+        }
     }
 
     /// Says whether there are none.
@@ -75,12 +136,17 @@ impl Image {
         &self.references
     }
 
+    /// Takes all of them.
+    pub(super) fn into_references(self) -> Vec<Reference> {
+        self.references
+    }
+
     /// Returns `bytes` with each reference replaced by the place of its target, as `place` maps it: code that merely moved
     /// becomes the same.
     pub(super) fn tokens(&self, bytes: &[u8], place: impl Fn(u32) -> u32) -> Vec<u8> {
         let mut out = bytes.to_vec();
         for reference in &self.references {
-            if let Some(target) = reference.target {
+            if let Some(target) = reference.target() {
                 let field = &mut out[reference.at()..reference.end()];
                 field[..4].copy_from_slice(&place(target).to_be_bytes());
                 field[4..].fill(0);
@@ -135,7 +201,7 @@ impl File<'_> {
     fn push(&mut self, at: usize, kind: Kind, address: u64) {
         let (target, begin) = (self.place(address), self.begin);
         if let Some(at) = u32::try_from(at).ok().and_then(|at| at.checked_add(begin)) {
-            self.found.push(Reference { at, kind, target });
+            self.found.push(Reference::new(at, kind, target));
         }
     }
 
@@ -149,7 +215,7 @@ impl File<'_> {
 }
 
 fn find(bytes: &[u8], place: &Range<usize>) -> Option<Vec<Reference>> {
-    if !bytes.starts_with(b"\x7fELF") {
+    if !bytes.starts_with(MAGIC) {
         return None;
     }
     let elf = Elf::parse(bytes).ok().filter(|elf| elf.is_64 && elf.little_endian)?;

@@ -1,24 +1,26 @@
-//! The six streams of an encoded image, each under zstd: gaps, seeks and lengths of the blocks, runs of right predictions
-//! and what is wrong after each, and the bytes that match nothing (with the base as prefix).
+//! The six streams of an encoded image, each packed by itself: gaps, seeks and lengths of the blocks, runs of right
+//! predictions and what is wrong after each, and the bytes that match nothing.
 //!
 //! ```text
-//! (compressed length: varint, six times)  the six compressed streams
+//! (raw length: varint, packed length: varint; six times)  the six packed streams
 //! ```
+//!
+//! A stream whose lengths are the same stands as it is; any other is raw LZMA.
 
-use std::io::{self, Read, Write};
+mod packed;
 
-use zstd::zstd_safe::CParameter;
+use std::io::{self, BufRead, Read};
 
 use crate::caps;
 use crate::codec::{self, Reader};
 
 use super::matching::Block;
+use packed::{BYTES, Head, NUMBERS, Packed, Shape};
 
-const LEVEL: i32 = 19;
-/// Most blocks of one image: bounds what the control streams can make a decoder allocate.
-const BLOCKS_MAX: usize = 2 << 20;
-/// Longest varint of a control stream.
-const VARINT_BYTES_MAX: u64 = 10;
+/// What each of the streams looks like.
+const SHAPES: [Shape; 6] = [NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, BYTES];
+/// Longest varint of a stream.
+const VARINT_BYTES_MAX: usize = 10;
 
 fn invalid(reason: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("image: {reason}"))
@@ -81,91 +83,69 @@ pub(super) struct Sections {
 }
 
 impl Sections {
-    /// Compresses the streams.
-    pub(super) fn encode(self, base: &[u8]) -> io::Result<Vec<u8>> {
+    /// Packs the streams.
+    pub(super) fn encode(self) -> io::Result<Vec<u8>> {
         let Self {
             control: Control { gaps, seeks, lens, .. },
             residual: Residual { runs, values, .. },
             extra,
         } = self;
-        let plain = |bytes: &[u8]| zstd::bulk::compress(bytes, LEVEL);
-        let streams = [
-            plain(&gaps)?,
-            plain(&seeks)?,
-            plain(&lens)?,
-            plain(&runs)?,
-            plain(&values)?,
-            compress_extra(&extra, base)?,
-        ];
-        let mut out = Vec::new();
-        for stream in &streams {
-            codec::put_varint(&mut out, stream.len() as u64);
+        let mut streams = Vec::with_capacity(SHAPES.len());
+        for (raw, shape) in [gaps, seeks, lens, runs, values, extra].into_iter().zip(SHAPES) {
+            streams.push(Packed::new(raw, shape)?);
         }
-        out.extend(streams.into_iter().flatten());
+        let mut out = Vec::new();
+        streams.iter().for_each(|stream| stream.put_head(&mut out));
+        streams.iter().for_each(|stream| out.extend_from_slice(stream.bytes()));
         Ok(out)
     }
 }
 
-fn compress_extra(extra: &[u8], base: &[u8]) -> io::Result<Vec<u8>> {
-    let mut encoder = zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), LEVEL, base)?;
-    let span = (extra.len() + base.len()) as u64;
-    let window_log = (u64::BITS - span.leading_zeros()).clamp(10, caps::ZSTD_WINDOW_LOG_MAX);
-    encoder.set_pledged_src_size(Some(extra.len() as u64))?;
-    encoder.set_parameter(CParameter::WindowLog(window_log))?;
-    encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
-    encoder.write_all(extra)?;
-    encoder.finish()
+/// A stream as it is read.
+type Stream<'a> = Box<dyn BufRead + 'a>;
+
+/// What is read as an image is restored.
+pub(super) struct Opened<'a> {
+    pub(super) blocks: Vec<Block>,
+    pub(super) residual: ResidualReader<'a>,
+    pub(super) extra: Stream<'a>,
 }
 
-/// Reads the blocks of a target of `len` bytes, and opens the streams that are read as it is restored.
-pub(super) fn open<'a>(
-    encoded: &'a [u8],
-    base: &'a [u8],
+impl<'a> Opened<'a> {
+    /// Reads the blocks of a target of `len` bytes, and opens the streams that are read as it is restored.
+    pub(super) fn new(encoded: &'a [u8], base_len: usize, len: usize) -> io::Result<Self> {
+        let mut reader = Reader::new("image", encoded);
+        let decode_error = |error: codec::DecodeError| invalid(&error.to_string());
+        let numbers_max = caps::IMAGE_BLOCKS_MAX * VARINT_BYTES_MAX;
+        // A run takes as many bytes at most as it has bytes to name, and one for the wrong one after it.
+        let maxima = [numbers_max, numbers_max, numbers_max, len.saturating_mul(2), len, len];
+        let mut heads = [Head::default(); SHAPES.len()];
+        for (head, max) in heads.iter_mut().zip(maxima) {
+            *head = Head::take(&mut reader, max).map_err(decode_error)?;
+        }
+        let mut open = |stream: usize| {
+            heads[stream].open(reader.take(heads[stream].len).map_err(decode_error)?, SHAPES[stream])
+        };
+        let blocks = read_blocks([open(0)?, open(1)?, open(2)?], base_len, len)?;
+        let residual = ResidualReader { runs: open(3)?, values: open(4)?, run: None };
+        let extra = open(5)?;
+        reader.finish().map_err(decode_error)?;
+        Ok(Self { blocks, residual, extra })
+    }
+}
+
+fn read_blocks(
+    [mut gaps, mut seeks, mut lens]: [Stream<'_>; 3],
+    base_len: usize,
     len: usize,
-) -> io::Result<(Vec<Block>, ResidualReader<'a>, Box<dyn Read + 'a>)> {
-    let mut reader = Reader::new("image", encoded);
-    let decode_error = |error: codec::DecodeError| invalid(&error.to_string());
-    let mut lens = [0_usize; 6];
-    for stream_len in &mut lens {
-        *stream_len = reader.varint(caps::FRAME_WIRE_BYTES_MAX).map_err(decode_error)? as usize;
-    }
-    let mut streams = [&encoded[..0]; 6];
-    for (stream, stream_len) in streams.iter_mut().zip(lens) {
-        *stream = reader.take(stream_len).map_err(decode_error)?;
-    }
-    reader.finish().map_err(decode_error)?;
-    let [gaps, seeks, block_lens, runs, values, extra] = streams;
-    let blocks = read_blocks([gaps, seeks, block_lens], base.len(), len)?;
-    let residual = ResidualReader { runs: bytes_of(runs)?, values: bytes_of(values)?, run: None };
-    let mut extra = zstd::stream::read::Decoder::with_ref_prefix(extra, base)?;
-    extra.window_log_max(caps::ZSTD_WINDOW_LOG_MAX)?;
-    Ok((blocks, residual, Box::new(extra)))
-}
-
-type Stream<'a> = io::BufReader<zstd::stream::read::Decoder<'a, &'a [u8]>>;
-
-fn bytes_of(stream: &[u8]) -> io::Result<Stream<'_>> {
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(stream)?;
-    decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX)?;
-    Ok(io::BufReader::new(decoder))
-}
-
-fn read_blocks(streams: [&[u8]; 3], base_len: usize, len: usize) -> io::Result<Vec<Block>> {
-    let control = |stream| -> io::Result<Vec<u8>> {
-        let max = BLOCKS_MAX as u64 * VARINT_BYTES_MAX;
-        let mut bytes = Vec::new();
-        bytes_of(stream)?.take(max).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let [gaps, seeks, lens] = [control(streams[0])?, control(streams[1])?, control(streams[2])?];
-    let [mut gaps, mut seeks, mut lens] =
-        [&gaps, &seeks, &lens].map(|bytes| Reader::new("image control", bytes));
-    let next = |reader: &mut Reader<'_>| reader.varint(u64::MAX).map_err(|error| invalid(&error.to_string()));
+) -> io::Result<Vec<Block>> {
     let (mut blocks, mut at, mut old_end) = (Vec::new(), 0_usize, 0_i64);
-    while gaps.remaining() > 0 {
-        let gap = next(&mut gaps)? as usize;
-        let old = old_end.checked_add(unzigzag(next(&mut seeks)?)).and_then(|old| usize::try_from(old).ok());
-        let block_len = next(&mut lens)? as usize;
+    while let Some(gap) = read_number(&mut gaps)? {
+        let (Some(seek), Some(block_len)) = (read_number(&mut seeks)?, read_number(&mut lens)?) else {
+            return Err(invalid("a block ends early"));
+        };
+        let old = old_end.checked_add(unzigzag(seek)).and_then(|old| usize::try_from(old).ok());
+        let (gap, block_len) = (gap as usize, block_len as usize);
         let begin = at.checked_add(gap);
         let ends = (
             begin.and_then(|new| new.checked_add(block_len)),
@@ -174,13 +154,15 @@ fn read_blocks(streams: [&[u8]; 3], base_len: usize, len: usize) -> io::Result<V
         let ((Some(new), Some(old)), (Some(new_end), Some(end))) = ((begin, old), ends) else {
             return Err(invalid("a block lies beyond all images"));
         };
-        if block_len == 0 || new_end > len || end > base_len || blocks.len() == BLOCKS_MAX {
+        if block_len == 0 || new_end > len || end > base_len || blocks.len() == caps::IMAGE_BLOCKS_MAX {
             return Err(invalid("a block lies beyond its image"));
         }
         blocks.push(Block { old, new, len: block_len });
         (at, old_end) = (new_end, end as i64);
     }
-    seeks.finish().and_then(|()| lens.finish()).map_err(|error| invalid(&error.to_string()))?;
+    if read_number(&mut seeks)?.is_some() || read_number(&mut lens)?.is_some() {
+        return Err(invalid("numbers follow the last block"));
+    }
     Ok(blocks)
 }
 
@@ -198,7 +180,8 @@ impl ResidualReader<'_> {
         loop {
             let run = match self.run {
                 Some(run) => run,
-                None => read_run(&mut self.runs)?,
+                // After the last run everything is right.
+                None => read_number(&mut self.runs)?.unwrap_or(u64::MAX),
             };
             if run >= piece.len() as u64 {
                 self.run = Some(run - piece.len() as u64);
@@ -213,21 +196,21 @@ impl ResidualReader<'_> {
     }
 }
 
-/// Reads the next run; after the last one everything is right.
-fn read_run(runs: &mut Stream<'_>) -> io::Result<u64> {
-    let (mut run, mut shift) = (0_u64, 0);
+/// Reads the next number of a stream; nothing at its end.
+fn read_number(stream: &mut Stream<'_>) -> io::Result<Option<u64>> {
+    let (mut number, mut shift) = (0_u64, 0);
     loop {
         let mut byte = [0];
-        if runs.read(&mut byte)? == 0 {
-            return if shift == 0 { Ok(u64::MAX) } else { Err(invalid("a run ends early")) };
+        if stream.read(&mut byte)? == 0 {
+            return if shift == 0 { Ok(None) } else { Err(invalid("a number ends early")) };
         }
         if shift > 56 {
-            return Err(invalid("a run is over its limit"));
+            return Err(invalid("a number is over its limit"));
         }
-        run |= u64::from(byte[0] & 0x7f) << shift;
+        number |= u64::from(byte[0] & 0x7f) << shift;
         shift += 7;
         if byte[0] & 0x80 == 0 {
-            return Ok(run);
+            return Ok(Some(number));
         }
     }
 }

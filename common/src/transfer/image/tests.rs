@@ -7,6 +7,7 @@ use super::*;
 
 fn restore(base: Bytes<'_>, encoded: &[u8], len: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
+    let base = Base { source: &base.bytes, len: base.bytes.len(), files: base.files };
     Decoder::new(base, encoded, len)?.read_to_end(&mut out)?;
     Ok(out)
 }
@@ -40,6 +41,24 @@ fn what_moved_or_changed_a_little_costs_little() {
     assert!(encoded.len() < 2_500, "{} bytes", encoded.len());
 }
 
+/// Base and target of the golden bytes: something moved, something changed, something new.
+fn golden_pair() -> (Vec<u8>, Vec<u8>) {
+    let old: Vec<u8> = noise(9, 4_000);
+    let mut new = [&old[2_500..], b"what no base has, no base has, no base has", &old[..2_400]].concat();
+    (100..new.len()).step_by(301).for_each(|at| new[at] ^= 0x11);
+    (old, new)
+}
+
+#[test]
+fn bytes_of_old_are_restored_for_ever() {
+    let (old, new) = golden_pair();
+    let encoded = hex::decode(include_str!("golden.hex").trim()).unwrap();
+    let base = Bytes { bytes: &old, files: &[] };
+    assert_eq!(restore(base, &encoded, new.len()).unwrap(), new);
+    assert!(restores(base, &encoded, &new));
+    assert!(!restores(base, &encoded, &new[1..]) && !restores(base, &encoded, &old));
+}
+
 #[test]
 fn empty_and_unrelated_images_are_restored() {
     for (old, new) in [(0, 0), (0, 1_000), (1_000, 0), (1, 1), (70_000, 70_001)] {
@@ -56,8 +75,8 @@ fn relinked() -> (Vec<u8>, Vec<u8>) {
     let moved = |place: u32| if place as usize >= cut { MORE as i64 } else { 0 };
     let mut new = [&old[..cut], &noise(5, MORE), &old[cut..]].concat();
     for reference in image.references().iter().filter(|r| r.end() <= cut || r.at() >= cut) {
-        let Some(target) = reference.target else { continue };
-        let shift = match reference.kind {
+        let Some(target) = reference.target() else { continue };
+        let shift = match reference.kind() {
             Kind::Absolute => moved(target),
             Kind::Relative => moved(target) - moved(reference.at() as u32),
             Kind::Table { base } => moved(target) - moved(base),

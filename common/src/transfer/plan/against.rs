@@ -4,20 +4,51 @@ use crate::caps;
 
 use super::Wanted;
 use super::bases::Candidate;
-use crate::transfer::{Extent, FrameSpec, Lean};
+use crate::transfer::{Effort, Extent, FrameSpec, Lean};
 
-/// Base bytes kept on either side of a segment of a file too large for one frame.
-const SEGMENT_MARGIN_BYTES: u64 = (caps::FRAME_BASE_BYTES_MAX - caps::FRAME_BYTES_MAX) / 2;
+/// How a file too large to share a frame is cut.
+struct Segments {
+    /// Raw bytes of each, at most.
+    raw_bytes: u64,
+    /// Base bytes that each leans on, at most: as much on either side of it.
+    base_bytes: u64,
+}
+
+impl Segments {
+    fn of(effort: Effort) -> Self {
+        let (raw_bytes, base_bytes) = match effort {
+            Effort::Quick => (caps::ZSTD_FRAME_BYTES_MAX, caps::ZSTD_FRAME_BASE_BYTES_MAX),
+            Effort::Best => (caps::FRAME_BYTES_MAX, caps::FRAME_BASE_BYTES_MAX),
+        };
+        Self { raw_bytes, base_bytes }
+    }
+
+    /// Cuts a large content into frames, each against the base around the same place.
+    fn cut(&self, wanted: &Wanted<'_>, base: &Candidate, frames: &mut Vec<FrameSpec>) {
+        let margin = (self.base_bytes - self.raw_bytes) / 2;
+        let mut offset = 0;
+        while offset < wanted.size {
+            let len = self.raw_bytes.min(wanted.size - offset);
+            let from = offset.saturating_sub(margin).min(base.size.saturating_sub(self.base_bytes));
+            let base_len = self.base_bytes.min(base.size - from);
+            frames.push(FrameSpec {
+                base: vec![Lean::Base(Extent { content: base.number, offset: from, len: base_len })],
+                parts: vec![Extent { content: wanted.number, offset, len }],
+            });
+            offset += len;
+        }
+    }
+}
 
 /// Groups changed contents: small ones share a frame and its base, large ones are cut into segments.
-pub(super) fn frames(changed: &[(Wanted<'_>, Candidate)], frames: &mut Vec<FrameSpec>) {
+pub(super) fn frames(changed: &[(Wanted<'_>, Candidate)], effort: Effort, frames: &mut Vec<FrameSpec>) {
     let mut group = FrameSpec { base: Vec::new(), parts: Vec::new() };
     for (wanted, base) in changed {
         let whole = Extent { content: wanted.number, offset: 0, len: wanted.size };
         let fits =
-            |raw: u64, leaned: u64| raw <= caps::FRAME_SOLID_BYTES && leaned <= caps::FRAME_SOLID_BYTES;
+            |raw: u64, leaned: u64| raw <= caps::ZSTD_FRAME_BYTES_MAX && leaned <= caps::ZSTD_FRAME_BYTES_MAX;
         if !fits(wanted.size, base.size) {
-            segments(wanted, base, frames);
+            Segments::of(effort).cut(wanted, base, frames);
             continue;
         }
         if !fits(group.raw_len() + wanted.size, group.base_len() + base.size) {
@@ -28,22 +59,5 @@ pub(super) fn frames(changed: &[(Wanted<'_>, Candidate)], frames: &mut Vec<Frame
     }
     if !group.parts.is_empty() {
         frames.push(group);
-    }
-}
-
-/// Cuts a large content into frames, each against the base around the same place.
-fn segments(wanted: &Wanted<'_>, base: &Candidate, frames: &mut Vec<FrameSpec>) {
-    let mut offset = 0;
-    while offset < wanted.size {
-        let len = caps::FRAME_BYTES_MAX.min(wanted.size - offset);
-        let from = offset
-            .saturating_sub(SEGMENT_MARGIN_BYTES)
-            .min(base.size.saturating_sub(caps::FRAME_BASE_BYTES_MAX));
-        let base_len = caps::FRAME_BASE_BYTES_MAX.min(base.size - from);
-        frames.push(FrameSpec {
-            base: vec![Lean::Base(Extent { content: base.number, offset: from, len: base_len })],
-            parts: vec![Extent { content: wanted.number, offset, len }],
-        });
-        offset += len;
     }
 }

@@ -3,18 +3,18 @@
 use crate::caps;
 
 use super::Wanted;
-use crate::transfer::{Effort, Extent, FrameSpec};
+use crate::transfer::{Extent, FrameSpec};
 
 /// Orders fresh contents by likeness and fills solid frames; only a content larger than a frame is cut.
-pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, _effort: Effort, frames: &mut Vec<FrameSpec>) {
+pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, frames: &mut Vec<FrameSpec>) {
     fresh.sort_by(|a, b| {
         let key = |w: &Wanted<'_>| (w.path.extension().to_owned(), w.path.file_name().to_owned());
         key(a).cmp(&key(b)).then_with(|| a.path.cmp(b.path))
     });
     let mut parts: Vec<Extent> = Vec::new();
-    let mut room = caps::FRAME_SOLID_BYTES;
+    let mut room = caps::ZSTD_FRAME_BYTES_MAX;
     for wanted in fresh {
-        if wanted.size > room && wanted.size <= caps::FRAME_SOLID_BYTES {
+        if wanted.size > room && wanted.size <= caps::ZSTD_FRAME_BYTES_MAX {
             flush(&mut parts, &mut room, frames);
         }
         let mut offset = 0;
@@ -34,5 +34,5 @@ fn flush(parts: &mut Vec<Extent>, room: &mut u64, frames: &mut Vec<FrameSpec>) {
     if !parts.is_empty() {
         frames.push(FrameSpec { base: Vec::new(), parts: std::mem::take(parts) });
     }
-    *room = caps::FRAME_SOLID_BYTES;
+    *room = caps::ZSTD_FRAME_BYTES_MAX;
 }

@@ -1,0 +1,118 @@
+//! Finds deflate streams in archives: members of zip, jar and wheel, and the one of a gzip file.
+//!
+//! It reads no directory, only the header before each member, wherever one stands: a cut archive, one with something before
+//! it, and one stored inside of another need no care. What only looks like a header costs an attempt to inflate.
+
+use std::io;
+use std::ops::Range;
+
+use memchr::memmem;
+
+use crate::caps;
+
+use super::super::image::Bytes;
+use super::inflate::Inflater;
+
+/// A deflate stream in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// The compressed bytes.
+    pub(super) place: Range<usize>,
+    /// How many bytes they inflate to.
+    pub(super) plain_len: usize,
+}
+
+/// Shortest stream worth inflating: what is shorter costs less as it is than what describes it.
+const STREAM_BYTES_MIN: usize = 32;
+
+const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
+const LOCAL_HEADER_BYTES: usize = 30;
+const GZIP_HEADER: &[u8] = b"\x1f\x8b\x08";
+const METHOD_DEFLATE: u16 = 8;
+const FLAG_ENCRYPTED: u16 = 1;
+
+/// Returns the streams of an image in their order, without overlap.
+pub(super) fn streams(image: Bytes<'_>) -> Vec<Stream> {
+    let mut scan = Scan { inflater: Inflater::new(), left: caps::ARCHIVE_SCAN_BYTES_MAX as usize };
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some((header, data)) = next_header(image, at) {
+        at = header + 1;
+        if let Some(stream) = data.and_then(|data| scan.stream(image.bytes, data)) {
+            at = stream.place.end;
+            if stream.place.len() >= STREAM_BYTES_MIN {
+                found.push(stream);
+            }
+        }
+        if scan.left == 0 || found.len() == caps::ARCHIVE_MEMBERS_MAX {
+            break;
+        }
+    }
+    found
+}
+
+/// Returns where the next header begins, and where its stream would.
+fn next_header(image: Bytes<'_>, from: usize) -> Option<(usize, Option<usize>)> {
+    let zip = memmem::find(&image.bytes[from..], LOCAL_HEADER).map(|at| from + at);
+    let is_gzip = |begin: &usize| image.bytes.get(*begin..).is_some_and(|file| file.starts_with(GZIP_HEADER));
+    // A gzip file's header stands at its beginning only.
+    let gzip = image.files.iter().map(|file| file.start).find(|begin| *begin >= from && is_gzip(begin));
+    match (zip, gzip) {
+        (Some(zip), gzip) if gzip.is_none_or(|gzip| zip < gzip) => {
+            Some((zip, zip_data(&image.bytes[zip..]).map(|len| zip + len)))
+        }
+        (_, Some(gzip)) => Some((gzip, gzip_data(&image.bytes[gzip..]).map(|len| gzip + len))),
+        (Some(_) | None, None) => None,
+    }
+}
+
+/// Returns how long a local file header of zip is; nothing where its member is not deflated.
+fn zip_data(header: &[u8]) -> Option<usize> {
+    let number = |at: usize| Some(u16::from_le_bytes(header.get(at..at + 2)?.try_into().ok()?));
+    let is_plain_deflate = number(8)? == METHOD_DEFLATE && number(6)? & FLAG_ENCRYPTED == 0;
+    is_plain_deflate.then_some(LOCAL_HEADER_BYTES + usize::from(number(26)?) + usize::from(number(28)?))
+}
+
+/// Returns how long a gzip header is (RFC 1952).
+fn gzip_data(header: &[u8]) -> Option<usize> {
+    const HAS_CHECKSUM: u8 = 2;
+    const HAS_EXTRA: u8 = 4;
+    const HAS_NAME: u8 = 8;
+    const HAS_COMMENT: u8 = 16;
+    let flags = *header.get(3)?;
+    let mut len = 10;
+    if flags & HAS_EXTRA != 0 {
+        len += 2 + usize::from(u16::from_le_bytes(header.get(len..len + 2)?.try_into().ok()?));
+    }
+    for text in [HAS_NAME, HAS_COMMENT] {
+        if flags & text != 0 {
+            len += 1 + header.get(len..)?.iter().position(|byte| *byte == 0)?;
+        }
+    }
+    Some(if flags & HAS_CHECKSUM != 0 { len + 2 } else { len })
+}
+
+struct Scan {
+    inflater: Inflater,
+    /// Bytes that may still be inflated.
+    left: usize,
+}
+
+impl Scan {
+    fn stream(&mut self, bytes: &[u8], begin: usize) -> Option<Stream> {
+        let mut rest = bytes.get(begin..)?;
+        let mut plain_len = 0;
+        let left = &mut self.left;
+        let inflated = self.inflater.stream(&mut rest, |piece| {
+            *left = left.saturating_sub(piece.len());
+            plain_len += piece.len();
+            let is_within = *left > 0 && plain_len as u64 <= caps::ARCHIVE_EXPANDED_BYTES_MAX;
+            is_within.then_some(()).ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+        });
+        let end = bytes.len() - rest.len();
+        // What was read counts too: a stream of empty blocks makes nothing, and may begin everywhere.
+        *left = left.saturating_sub(end - begin);
+        inflated.ok()?;
+        Some(Stream { place: begin..end, plain_len })
+    }
+}
