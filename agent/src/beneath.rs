@@ -38,6 +38,36 @@ impl Beneath {
         }
     }
 
+    /// Creates a regular file with exactly this mode, open for writing; replaces a file or link that stands there.
+    pub(crate) fn create(&self, path: &RelPath, mode: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode);
+        let file = self
+            .replacing(path, |parent, name| rustix::fs::openat(parent, name, flags, mode))
+            .map_err(|e| self.failed("create", path, e))?;
+        // The process's mask may have taken bits away.
+        rustix::fs::fchmod(&file, mode).map_err(|e| self.failed("set the mode of", path, e))?;
+        Ok(file.into())
+    }
+
+    /// Gives the file at `from` in the tree `source` a further name here; replaces a file or link that stands there.
+    pub(crate) fn link(&self, path: &RelPath, source: &Self, from: &RelPath) -> io::Result<()> {
+        let (source_parent, source_name) = source.parent(from)?;
+        self.replacing(path, |parent, name| {
+            rustix::fs::linkat(&source_parent, source_name, parent, name, AtFlags::empty())
+        })
+        .map_err(|e| self.failed("link to", path, e))
+    }
+
+    /// Removes the file or link at `path`; nothing standing there is as good.
+    pub(crate) fn remove(&self, path: &RelPath) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(self.failed("remove", path, error)),
+        }
+    }
+
     /// Creates a directory with mode 0755; one that stands already is taken and gets that mode.
     pub(crate) fn directory(&self, path: &RelPath) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
@@ -59,13 +89,6 @@ impl Beneath {
     pub(crate) fn adopt(&self, from: &Path, path: &RelPath) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
         rustix::fs::renameat(CWD, from, &parent, name).map_err(|e| self.failed("rename to", path, e))
-    }
-
-    /// Gives the file at `path` a further name, at `to` outside the tree.
-    pub(crate) fn link_out(&self, path: &RelPath, to: &Path) -> io::Result<()> {
-        let (parent, name) = self.parent(path)?;
-        rustix::fs::linkat(&parent, name, CWD, to, AtFlags::empty())
-            .map_err(|e| self.failed("link from", path, e))
     }
 
     /// Returns kind, permission bits and length of what stands at `path`; nothing where nothing does.
@@ -97,6 +120,22 @@ impl Beneath {
 
     fn open_at(&self, path: &RelPath, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
         self.resolve(path.as_path(), flags | OFlags::NOFOLLOW, mode).map_err(|e| self.failed("open", path, e))
+    }
+
+    /// Makes a name that must be new; where there is one already, makes it once more after that was removed.
+    fn replacing<T>(
+        &self,
+        path: &RelPath,
+        make: impl Fn(&OwnedFd, &str) -> rustix::io::Result<T>,
+    ) -> rustix::io::Result<T> {
+        let (parent, name) = self.parent_of(path)?;
+        match make(&parent, name) {
+            Err(rustix::io::Errno::EXIST) => {
+                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                make(&parent, name)
+            }
+            made => made,
+        }
     }
 
     fn parent<'a>(&self, path: &'a RelPath) -> io::Result<(OwnedFd, &'a str)> {
@@ -152,6 +191,13 @@ mod tests {
         assert!(beneath.directory(&path("out")).is_err());
         assert!(beneath.symlink("x", &path("out/new")).is_err());
         assert!(beneath.adopt(&source, &path("out/new")).is_err());
+        assert!(beneath.create(&path("out/new"), 0o644).is_err());
+        assert!(beneath.remove(&path("out/secret")).is_err());
+        let plain = tempfile::tempdir().unwrap();
+        let from = Beneath::open(plain.path()).unwrap();
+        from.create(&path("a"), 0o644).unwrap();
+        assert!(beneath.link(&path("out/new"), &from, &path("a")).is_err());
+        assert!(from.link(&path("b"), &beneath, &path("out/secret")).is_err());
         assert_eq!(beneath.stat(&path("out/secret")).unwrap(), None);
         assert_eq!(fs_err::read_dir(outside.path()).unwrap().count(), 1);
         // A file put in place of a link replaces the link, not what it leads to.
@@ -159,6 +205,27 @@ mod tests {
         assert_eq!(fs_err::read(outside.path().join("secret")).unwrap(), b"s");
         let error = beneath.read(&path("out/secret")).unwrap_err().to_string();
         assert!(error.contains("out/secret"), "{error}");
+    }
+
+    #[test]
+    fn a_new_file_replaces_what_stands_in_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let beneath = Beneath::open(root.path()).unwrap();
+        let outside = tempfile::NamedTempFile::new().unwrap();
+        symlink(outside.path(), root.path().join("a")).unwrap();
+        fs_err::write(root.path().join("b"), b"old").unwrap();
+        fs_err::hard_link(root.path().join("b"), root.path().join("kept")).unwrap();
+        for (name, mode) in [("a", 0o755), ("b", 0o644)] {
+            io::Write::write_all(&mut beneath.create(&path(name), mode).unwrap(), b"new").unwrap();
+            assert_eq!(beneath.stat(&path(name)).unwrap(), Some((FileType::RegularFile, mode, 3)));
+        }
+        assert_eq!(fs_err::read(outside.path()).unwrap(), b"", "the link was replaced, not followed");
+        assert_eq!(fs_err::read(root.path().join("kept")).unwrap(), b"old", "another name kept its file");
+        beneath.link(&path("b"), &beneath, &path("kept")).unwrap();
+        assert_eq!(fs_err::read(root.path().join("b")).unwrap(), b"old");
+        beneath.remove(&path("b")).unwrap();
+        beneath.remove(&path("b")).unwrap();
+        assert_eq!(beneath.stat(&path("b")).unwrap(), None);
     }
 
     #[test]

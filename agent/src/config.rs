@@ -9,6 +9,8 @@ use sluice_common::name::AppName;
 use sluice_common::units::ByteRate;
 use sluice_proto::transport::client::Address;
 
+use crate::stage::Reuse;
+
 /// Where the configuration stands unless `--config` says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/sluice/agent.toml";
 /// Where state and identity stand unless configured.
@@ -29,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) trusted_keys: Vec<PublicKey>,
     /// Limit of the content connection.
     pub(crate) limit: Option<ByteRate>,
+    /// How releases share the bytes that they have in common.
+    pub(crate) reuse: Reuse,
     /// Variables of hooks and health checks, by application.
     pub(crate) variables: BTreeMap<AppName, BTreeMap<String, String>>,
     /// What this host takes.
@@ -83,6 +87,8 @@ struct File {
     trusted_keys: Vec<PublicKey>,
     limit: Option<ByteRate>,
     #[serde(default)]
+    reuse: Reuse,
+    #[serde(default)]
     apps: BTreeMap<AppName, AppTable>,
     #[serde(default)]
     policy: PolicyTable,
@@ -116,7 +122,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let File { coordinators, data, root, trusted_keys, limit, apps, policy } =
+        let File { coordinators, data, root, trusted_keys, limit, reuse, apps, policy } =
             toml::from_str(text).map_err(|error| error.to_string())?;
         if coordinators.is_empty() {
             return Err("coordinators is empty; write at least one HOST:PORT".into());
@@ -140,6 +146,7 @@ impl Config {
             root: absolute("root", root, DEFAULT_ROOT)?,
             trusted_keys,
             limit,
+            reuse,
             variables,
             policy: Policy { apps: policy.apps },
         })
@@ -183,6 +190,10 @@ pub(crate) fn template(coordinator: &Address, data: &Path, root: &Path, keys: &[
          trusted_keys = [\n{keys}]\n\
          # Limit of the content connection.\n\
          # limit = \"8Mbit/s\"\n\
+         # How releases share the bytes that they have in common: \"auto\" (reflink, else hardlink, else copy), \"reflink\"\n\
+         # (else copy), \"hardlink\" (else copy) or \"copy\". With hardlinks, a service that writes to a file of its release\n\
+         # changes it in the release that the host would go back to as well.\n\
+         # reuse = \"auto\"\n\
          # Variables of an application's hooks and health checks.\n\
          # [apps.shop.variables]\n\
          # PORT = \"8080\"\n\
@@ -221,7 +232,7 @@ mod tests {
     #[test]
     fn a_whole_file_is_read() {
         let text = format!(
-            "coordinators = [\"a:1\", \"b\"]\ntrusted_keys = [\"{}\"]\nlimit = \"8Mbit/s\"\n\
+            "coordinators = [\"a:1\", \"b\"]\ntrusted_keys = [\"{}\"]\nlimit = \"8Mbit/s\"\nreuse = \"reflink\"\n\
              [apps.shop.variables]\nPORT = \"80\"\n[policy]\napps = [\"shop\"]",
             key()
         );
@@ -230,7 +241,7 @@ mod tests {
         assert_eq!(config.variables[&shop]["PORT"], "80");
         assert!(config.policy.may_deploy(&shop) && !config.policy.may_deploy(&"other".parse().unwrap()));
         assert_eq!(config.limit.unwrap().to_string(), "8Mbit/s");
-        assert_eq!(config.data, Path::new(DEFAULT_DATA));
+        assert_eq!((config.data.as_path(), config.reuse), (Path::new(DEFAULT_DATA), Reuse::Reflink));
     }
 
     #[test]
@@ -240,6 +251,7 @@ mod tests {
         for (text, expected) in [
             (format!("{good}limti = \"1Mbit/s\""), "limti"),
             (format!("{good}limit = \"8mbit\""), "8Mbit/s"),
+            (format!("{good}reuse = \"symlink\""), "`auto`, `reflink`, `hardlink`, `copy`"),
             (format!("{good}data = \"state\""), "data: \"state\" is relative"),
             (format!("{good}[apps.shop.variables]\n\"A-B\" = \"x\""), "apps.shop.variables"),
             (format!("coordinators = []\ntrusted_keys = [\"{key}\"]"), "at least one HOST:PORT"),

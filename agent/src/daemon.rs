@@ -52,6 +52,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         },
         variables: config.variables.clone(),
         origin: RemoteOrigin { dialer: dialer.clone(), limiter: Limiter::new(config.limit) },
+        reuse: config.reuse,
         staging: Semaphore::new(1),
         board: board.clone(),
         crash: CrashPoints::default(),

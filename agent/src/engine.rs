@@ -35,7 +35,7 @@ use crate::layout::AppDir;
 use crate::observe::{Disk, observe};
 use crate::planner::{Rest, Step, next_step};
 use crate::retention;
-use crate::stage::{Attempts, make_directory};
+use crate::stage::{Attempts, Reuse, make_directory};
 use crate::state::{AppState, Cost, Progress, StateError, store_signed};
 
 /// What the applications of a host share.
@@ -48,6 +48,8 @@ pub(crate) struct Host<O> {
     pub(crate) variables: BTreeMap<AppName, BTreeMap<String, String>>,
     /// Where content comes from.
     pub(crate) origin: O,
+    /// How releases share bytes.
+    pub(crate) reuse: Reuse,
     /// Held while an application is staged: one at a time, so that memory and connections stay bounded.
     pub(crate) staging: Semaphore,
     /// Where reports are put up.

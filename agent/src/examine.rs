@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::FileType;
 use sluice_common::digest::Digest;
@@ -13,9 +13,7 @@ use sluice_common::manifest::{Entry, EntryKind, Manifest};
 use sluice_common::path::RelPath;
 
 use crate::beneath::Beneath;
-
-/// Hashing threads: enough to keep a disk busy, few enough to leave a core to the applications.
-const WORKERS: usize = 2;
+use crate::workers;
 
 /// What is wrong with one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,28 +52,32 @@ impl Fault {
     }
 }
 
-/// Compares the tree at `root` with `manifest` and returns every difference. Ends early, with the error kind
-/// `Interrupted`, once `stop` is set.
+/// Compares the tree at `root` with `manifest`, every byte of it, and returns every difference. Ends early, with the
+/// error kind `Interrupted`, once `stop` is set.
 pub(crate) fn examine(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io::Result<Vec<Finding>> {
+    compare(root, manifest, stop, fault)
+}
+
+/// Compares as [`examine`] does, but takes the bytes of a file of the right size to be right: for a tree whose every
+/// file the caller has hashed as it was put there.
+pub(crate) fn examine_shape(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io::Result<Vec<Finding>> {
+    compare(root, manifest, stop, fault_of_shape)
+}
+
+fn compare(
+    root: &Path,
+    manifest: &Manifest,
+    stop: &AtomicBool,
+    fault: impl Fn(&Beneath, &Entry) -> io::Result<Option<Fault>> + Sync,
+) -> io::Result<Vec<Finding>> {
     let beneath = Beneath::open(root)?;
-    let next = AtomicUsize::new(0);
     let findings = Mutex::new(Vec::new());
-    let work = || -> io::Result<()> {
-        while let Some(entry) = manifest.entries().get(next.fetch_add(1, Ordering::Relaxed)) {
-            if stop.load(Ordering::Relaxed) {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "verification was interrupted"));
-            }
-            if let Some(fault) = fault(&beneath, entry)? {
-                let finding = Finding { path: entry.path.as_path().to_owned(), fault };
-                findings.lock().expect("no worker panics while it holds the lock").push(finding);
-            }
+    workers::each(manifest.entries(), stop, |entry| {
+        if let Some(fault) = fault(&beneath, entry)? {
+            let finding = Finding { path: entry.path.as_path().to_owned(), fault };
+            findings.lock().expect("no worker panics while it holds the lock").push(finding);
         }
         Ok(())
-    };
-    std::thread::scope(|scope| {
-        let other: Vec<_> = (1..WORKERS).map(|_| scope.spawn(work)).collect();
-        let own = work();
-        other.into_iter().try_for_each(|worker| worker.join().expect("a verifier does not panic")).and(own)
     })?;
     let mut findings = findings.into_inner().expect("no worker panics while it holds the lock");
     let known: HashSet<&str> = manifest.entries().iter().map(|entry| entry.path.as_str()).collect();
@@ -86,21 +88,24 @@ pub(crate) fn examine(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io
 
 /// Compares one entry with what stands at its path.
 pub(crate) fn fault(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
+    Ok(match (fault_of_shape(beneath, entry)?, &entry.kind) {
+        (None, EntryKind::File(file)) if !has_digest(beneath, &entry.path, &file.digest)? => {
+            Some(Fault::Bytes)
+        }
+        (found, _) => found,
+    })
+}
+
+/// Compares one entry with what stands at its path, but for a file's bytes.
+fn fault_of_shape(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
     let Some((kind, mode, size)) = beneath.stat(&entry.path)? else { return Ok(Some(Fault::Missing)) };
     Ok(match (&entry.kind, kind) {
         (EntryKind::Directory, FileType::Directory) => (mode != 0o755).then_some(Fault::Mode),
         (EntryKind::Symlink { target }, FileType::Symlink) => {
             (beneath.read_link(&entry.path)? != target.as_bytes()).then_some(Fault::Bytes)
         }
-        (EntryKind::File(file), FileType::RegularFile) => {
-            if mode != file.mode() {
-                Some(Fault::Mode)
-            } else if size != file.size || !has_digest(beneath, &entry.path, &file.digest)? {
-                Some(Fault::Bytes)
-            } else {
-                None
-            }
-        }
+        (EntryKind::File(file), FileType::RegularFile) if mode != file.mode() => Some(Fault::Mode),
+        (EntryKind::File(file), FileType::RegularFile) => (size != file.size).then_some(Fault::Bytes),
         (EntryKind::Directory | EntryKind::Symlink { .. } | EntryKind::File(_), _) => Some(Fault::Kind),
     })
 }
@@ -205,6 +210,9 @@ mod tests {
             damage(dir.path());
             let found = examine(dir.path(), &manifest, &AtomicBool::new(false)).unwrap();
             assert_eq!(found, [Finding { path: path.into(), fault }], "{name}");
+            // Only bytes that leave the size as it was escape the shape.
+            let shape = examine_shape(dir.path(), &manifest, &AtomicBool::new(false)).unwrap();
+            assert_eq!(shape.is_empty(), name == "flipped byte", "{name}");
         }
     }
 }

@@ -1,18 +1,23 @@
 //! Staging: brings a release to disk beside the running one, verified and synced, however often it is interrupted.
 //!
 //! 1. Learn the manifest and a plan, from the staging directory or from a content source.
-//! 2. Survey the staging tree by hashing it; take what installed releases hold.
-//! 3. Fetch the frames that cover the rest, each from the byte where it stopped; decode them into the tree.
-//! 4. Verify the whole tree, sync the file system, give it its name, write the marker.
+//! 2. Survey the staging tree by hashing it; take what installed releases hold, and hash that.
+//! 3. Fetch the frames that cover the rest, each from the byte where it stopped; decode and hash them into the tree.
+//! 4. Compare the shape of the tree with the manifest, sync the file system, give it its name, write the marker.
 //!
-//! Invariant: `releases/<digest12>.verified` exists only after every byte of the tree was hashed and synced.
+//! Invariant: `releases/<digest12>.verified` exists only after every byte of the tree was hashed, once, by the process
+//! that wrote or found it there, and synced.
 //! Called by the [`crate::engine`] of an application; one staging at a time runs on a host. Blocking work runs on the
 //! runtime's blocking threads through [`Work`], which is always awaited.
 
 mod area;
+mod behind;
 mod fetch;
 mod place;
+mod restore;
+mod resume;
 mod reuse;
+mod share;
 mod space;
 mod target;
 #[cfg(test)]
@@ -32,18 +37,20 @@ use sluice_common::transfer::decode_manifest;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::content::{ContentClient, ContentError};
+use crate::content::{ContentClient, ContentError, PlanReply};
 use crate::crash::CrashPoints;
 use crate::examine::examine;
 use crate::layout::AppDir;
 use crate::observe;
 
 pub(crate) use area::{discard, make_directory, unmark};
+pub(crate) use share::Reuse;
 pub(crate) use space::Space;
 
 use area::{Area, PublishError, Published};
-use fetch::{Fetch, FetchError, frames_for};
+use fetch::{Fetch, FetchError, Needed, frames_for};
 use place::Placer;
+use share::Sharer;
 use target::{Known, Target};
 
 /// Most bases that are offered: more than a host keeps.
@@ -80,6 +87,8 @@ pub(crate) struct Attempts {
     excluded: HashSet<Digest>,
     damaged: u32,
     refused: u32,
+    /// When a plan was last asked for.
+    asked: Option<Instant>,
     /// When content was first asked for.
     pub(crate) first_request: Option<Instant>,
 }
@@ -118,6 +127,8 @@ pub(crate) struct Job {
     pub(crate) dir: AppDir,
     /// The release.
     pub(crate) release: Installed,
+    /// How bytes of installed releases are shared.
+    pub(crate) reuse: Reuse,
     /// Simulated crashes, in tests.
     pub(crate) crash: CrashPoints,
 }
@@ -200,15 +211,17 @@ impl Stager<'_> {
                 known = Some(self.ask(client).await?);
             }
             let known = known.expect("it was just learnt");
-            let (placer, damaged) = self.survey(&known).await?;
-            if placer.is_whole() {
-                if self.publish(known.target).await? {
-                    return Ok(());
+            let (mut placer, damaged) = self.survey(&known).await?;
+            if !placer.is_whole() {
+                self.attempts.excluded.extend(damaged);
+                match self.fetch(known, placer, client).await? {
+                    Some(whole) => placer = whole,
+                    None => continue,
                 }
-                continue;
             }
-            self.attempts.excluded.extend(damaged);
-            self.fetch(known, placer, client).await?;
+            if self.publish(placer).await? {
+                return Ok(());
+            }
         }
     }
 
@@ -220,10 +233,11 @@ impl Stager<'_> {
     /// Hashes what stands in the staging tree and fills what installed releases hold.
     async fn survey(&self, known: &Known) -> Result<(Placer, HashSet<Digest>), StageError> {
         let (area, known) = (self.area.clone(), known.clone());
+        let sharer = Arc::new(Sharer::new(self.job.reuse));
         let surveyed = self.work.run(move |stop| {
             let findings = examine(&area.tree(), &known.target.manifest, stop)?;
-            let mut placer = Placer::prepare(&area, known.target.clone(), &findings)?;
-            let damaged = reuse::reuse(&area, &mut placer, stop)?;
+            let mut placer = Placer::prepare(&area, known.target.clone(), sharer, &findings)?;
+            let damaged = reuse::reuse(area.dir(), &mut placer, stop)?;
             if let Some(planned) = &known.plan {
                 placer.survey_parts(&planned.plan)?;
             }
@@ -234,7 +248,15 @@ impl Stager<'_> {
 
     /// Asks for manifest and plan, checks them and keeps them.
     async fn ask(&mut self, client: &mut impl ContentClient) -> Result<Known, StageError> {
-        self.attempts.first_request.get_or_insert_with(Instant::now);
+        let (offered, answer) = self.offer(client).await?;
+        self.keep(offered, answer).await
+    }
+
+    /// Asks for manifest and plan, and checks them.
+    async fn offer(&mut self, client: &mut impl ContentClient) -> Result<(Known, PlanReply), StageError> {
+        let now = Instant::now();
+        self.attempts.first_request.get_or_insert(now);
+        self.attempts.asked = Some(now);
         let (dir, package) = (self.job.dir.clone(), self.job.release.package);
         let bases = self.work.run(move |_| observe::installed(&dir)).await?;
         let bases = bases.into_iter().map(|installed| installed.package);
@@ -245,7 +267,7 @@ impl Stager<'_> {
             () = self.work.token.cancelled() => return Err(StageError::Cancelled),
         };
         let reply = reply.map_err(|error| self.content_error(error))?;
-        let (dir, area) = (self.job.dir.clone(), self.area.clone());
+        let dir = self.job.dir.clone();
         let base = reply.base;
         let known = self
             .work
@@ -255,48 +277,72 @@ impl Stager<'_> {
                     None => Vec::new(),
                 };
                 let Ok(bytes) = decode_manifest(&reply.manifest, &base_bytes) else { return Ok(None) };
-                let Some(target) = Target::decode(package, bytes.clone()) else { return Ok(None) };
-                area.store_plan(&bytes, reply.base, &reply.plan)?;
-                Ok(Some(Known::new(&dir, target, reply.base, Some(reply.plan))))
+                let Some(target) = Target::decode(package, bytes) else { return Ok(None) };
+                let known = Known::new(&dir, target, reply.base, Some(&reply.plan));
+                Ok(known.plan.is_some().then_some((known, reply)))
             })
             .await;
         match known {
-            Ok(Some(known)) if known.plan.is_some() => Ok(known),
-            Ok(_) => Err(self.blame(base, format!("the plan or manifest of {package} came damaged"))),
+            Ok(Some(known)) => Ok(known),
+            Ok(None) => Err(self.blame(base, format!("the plan or manifest of {package} came damaged"))),
             // The base's manifest cannot be read: the base is no good.
             Err(error) if base.is_some() => Err(self.blame(base, error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
 
+    /// Keeps an offered plan on disk.
+    async fn keep(&self, offered: Known, answer: PlanReply) -> Result<Known, StageError> {
+        let area = self.area.clone();
+        let kept = self.work.run(move |_| {
+            if let Some(planned) = &offered.plan {
+                area.store_plan(&offered.target.bytes, answer.base, &answer.plan, &planned.plan)?;
+            }
+            Ok(offered)
+        });
+        Ok(kept.await?)
+    }
+
+    /// Fetches what the plan has of what is lacking. Returns the placer once it is whole; nothing where there was no plan
+    /// that could make it so, and the next one is to be tried.
     async fn fetch(
         &mut self,
         known: Known,
         placer: Placer,
         client: &mut impl ContentClient,
-    ) -> Result<(), StageError> {
-        let Some((planned, frames)) =
-            known.plan.as_ref().and_then(|planned| Some((planned, frames_for(&planned.plan, &placer)?)))
-        else {
-            // No plan yet, or one that takes for granted what turned out damaged.
-            if let Some(base) = known.plan.and_then(|planned| planned.plan.base) {
-                self.attempts.excluded.insert(base);
-            }
-            self.discard_plan().await?;
+    ) -> Result<Option<Placer>, StageError> {
+        let Some(planned) = &known.plan else {
             self.ask(client).await?;
-            return Ok(());
+            return Ok(None);
         };
+        let base = planned.plan.base;
+        let Needed { frames, is_enough } = frames_for(&planned.plan, &placer);
+        if frames.is_empty() {
+            return self.leave_plan(base).await;
+        }
+        let left = self.area.lacking_bytes(&planned.plan, &frames);
+        if resume::may_ask(left, self.attempts.asked, Instant::now()) {
+            let (offered, answer) = self.offer(client).await?;
+            if let Some(other) = &offered.plan {
+                let Needed { frames, is_enough } = frames_for(&other.plan, &placer);
+                if is_enough && resume::is_better(self.area.lacking_bytes(&other.plan, &frames), left) {
+                    tracing::info!(left, "a better plan is taken than the one that was begun");
+                    self.keep(offered, answer).await?;
+                    return Ok(None);
+                }
+            }
+        }
         space::check(&self.job.dir, &placer, planned, &frames)?;
         self.attempts.first_request.get_or_insert_with(Instant::now);
         let lacked = placer.lacking().len();
         let fetch = Fetch { area: &self.area, planned, progress: self.progress, work: &self.work };
-        let (placer, result) = fetch.run(placer, &frames, client).await;
-        if placer.as_ref().is_some_and(|placer| placer.lacking().len() < lacked) {
+        let (placer, result) = fetch.run(placer, &frames, client).await?;
+        if placer.lacking().len() < lacked {
             (self.attempts.damaged, self.attempts.refused) = (0, 0);
         }
-        let base = planned.plan.base;
         match result {
-            Ok(()) if placer.as_ref().is_some_and(Placer::is_whole) => Ok(()),
+            Ok(()) if placer.is_whole() => Ok(Some(placer)),
+            Ok(()) if !is_enough => self.leave_plan(base).await,
             Ok(()) => {
                 self.discard_plan().await?;
                 Err(self.blame(base, "the frames of the plan do not restore the package".into()))
@@ -321,15 +367,27 @@ impl Stager<'_> {
         }
     }
 
+    /// Gives up a plan that takes for granted what turned out damaged; what it had is in place.
+    async fn leave_plan(&mut self, base: Option<Digest>) -> Result<Option<Placer>, StageError> {
+        self.discard_plan().await?;
+        match base {
+            Some(base) => {
+                self.attempts.excluded.insert(base);
+                Ok(None)
+            }
+            None => Err(self.blame(None, "the plan does not hold the whole package".into())),
+        }
+    }
+
     async fn discard_plan(&self) -> Result<(), StageError> {
         let area = self.area.clone();
         Ok(self.work.run(move |_| area.discard_plan()).await?)
     }
 
     /// Publishes the tree; says false when some of it was wrong and has to be had anew.
-    async fn publish(&mut self, target: Arc<Target>) -> Result<bool, StageError> {
+    async fn publish(&mut self, placer: Placer) -> Result<bool, StageError> {
         let (area, release) = (self.area.clone(), self.job.release.clone());
-        let published = self.work.run(move |stop| Ok(area.publish(&target, &release, stop))).await?;
+        let published = self.work.run(move |stop| Ok(area.publish(placer, &release, stop))).await?;
         match published {
             Ok(Published::Done) => {
                 let area = self.area.clone();

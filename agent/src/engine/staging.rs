@@ -27,7 +27,7 @@ impl<O: Origin> Engine<O> {
             () = token.cancelled() => return Ok(()),
         };
         let Some(release) = self.wanted_release() else { return Ok(()) };
-        let job = Job { dir: self.dir.clone(), release, crash: host.crash.clone() };
+        let job = Job { dir: self.dir.clone(), release, reuse: host.reuse, crash: host.crash.clone() };
         let mut client = host.origin.open();
         let wire = client.wire();
         let tally = self.dir.staging(&job.release.package).join("wire");

@@ -82,6 +82,7 @@ impl World {
             },
             variables: [(Self::app(), variables)].into(),
             origin: self.source.clone(),
+            reuse: crate::stage::Reuse::Auto,
             staging: Semaphore::new(1),
             board: self.board.clone(),
             crash,

@@ -12,6 +12,7 @@
 //! Nothing here is trusted after a restart: the manifest is checked by its digest, the tree by hashing, frames and
 //! parts by theirs. A plan that lies leads to frames that do not fit, and is asked for anew.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -22,11 +23,13 @@ use rustix::fs::{CWD, RenameFlags};
 use sluice_common::digest::Digest;
 use sluice_common::durable;
 use sluice_common::order::Installed;
+use sluice_common::transfer::TransferPlan;
 
+use super::place::Placer;
 use super::target::{Known, Target};
 use crate::beneath::failed;
 use crate::crash::CrashPoints;
-use crate::examine::examine;
+use crate::examine::examine_shape;
 use crate::layout::{AppDir, LinkName};
 use crate::observe;
 
@@ -105,19 +108,40 @@ impl Area {
         fs::symlink_metadata(self.frame(frame)).map_or(0, |metadata| metadata.len())
     }
 
-    /// Keeps what a content source answered.
-    pub(crate) fn store_plan(&self, manifest: &[u8], base: Option<Digest>, plan: &[u8]) -> io::Result<()> {
-        let base = base.map_or_else(|| "none".to_owned(), |base| base.to_string());
-        durable::write_private(&self.path.join("base"), base.as_bytes())?;
-        durable::write_private(&self.path.join("plan"), plan)?;
-        durable::write_private(&self.path.join("manifest"), manifest)
+    /// Returns the bytes of frames, given by number, that have not come.
+    pub(crate) fn lacking_bytes(&self, plan: &TransferPlan, frames: &[usize]) -> u64 {
+        let lacking = |number: &usize| {
+            let frame = &plan.frames[*number];
+            frame.wire_len.saturating_sub(self.frame_len(&frame.digest))
+        };
+        frames.iter().map(lacking).sum()
     }
 
-    /// Forgets the plan; the next one may lean on another base. Frames of it are of no use any more.
+    /// Keeps what a content source answered. What has come of frames that the plan names is of use; other frames go.
+    pub(crate) fn store_plan(
+        &self,
+        manifest: &[u8],
+        base: Option<Digest>,
+        encoded: &[u8],
+        plan: &TransferPlan,
+    ) -> io::Result<()> {
+        let base = base.map_or_else(|| "none".to_owned(), |base| base.to_string());
+        durable::write_private(&self.path.join("base"), base.as_bytes())?;
+        durable::write_private(&self.path.join("plan"), encoded)?;
+        durable::write_private(&self.path.join("manifest"), manifest)?;
+        let named: HashSet<PathBuf> = plan.frames.iter().map(|frame| self.frame(&frame.digest)).collect();
+        for entry in fs::read_dir(self.frames())? {
+            let path = entry?.path();
+            if !named.contains(&path) {
+                discard(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the plan; the next one may lean on another base, and name some of the same frames.
     pub(crate) fn discard_plan(&self) -> io::Result<()> {
-        remove_if_there(&self.path.join("plan"))?;
-        fs::remove_dir_all(self.frames())?;
-        make_directory(&self.frames(), 0o700)
+        remove_if_there(&self.path.join("plan"))
     }
 
     /// Returns what is known of the package already, from this directory or from an earlier installation.
@@ -138,17 +162,19 @@ impl Area {
             None => return Ok(Some(Known::without_plan(target))),
         };
         let plan = read_if_there(&self.path.join("plan"))?;
-        Ok(Some(Known::new(&self.dir, target, base, plan)))
+        Ok(Some(Known::new(&self.dir, target, base, plan.as_deref())))
     }
 
-    /// Verifies the tree against its manifest, syncs it and gives it its name; the marker comes last.
+    /// Syncs the tree and gives it its name; the marker comes last. Takes a placer that is whole as the proof that every
+    /// file was hashed where it stands, and makes sure that nothing else stands there.
     pub(crate) fn publish(
         &self,
-        target: &Target,
+        placer: Placer,
         installed: &Installed,
         stop: &AtomicBool,
     ) -> Result<Published, PublishError> {
-        let findings = examine(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
+        let target = placer.target();
+        let findings = examine_shape(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
         if !findings.is_empty() {
             for finding in &findings {
                 tracing::warn!(path = %finding.path.display(), fault = finding.fault.as_str(),

@@ -1,19 +1,22 @@
-//! Fetches frames: only those that cover what is missing, each from the byte where its file ends; checks each by its
-//! digest, then decodes it into the [`Placer`].
+//! Fetches frames: only those that cover what is missing, each from the byte where its file ends. Each that is whole
+//! goes to the [`Restorer`], on a blocking thread, while the next one comes.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
 use sluice_common::digest::Digest;
-use sluice_common::transfer::{DecodeFrameError, Frame, Lean, TransferPlan, decode_frame};
+use sluice_common::transfer::{Frame, TransferPlan};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::area::{Area, discard};
 use super::place::Placer;
+use super::restore::Restorer;
 use super::target::Planned;
 use super::{Progress, Work};
 use crate::content::{ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, STALL_TIMEOUT};
@@ -43,16 +46,24 @@ pub(crate) enum FetchError {
     Cancelled,
 }
 
-/// Returns the frames of `plan` that hold a part which is lacking, by number; nothing when some lacking content is in no
-/// frame at all, because the plan took it to be in a base.
-pub(crate) fn frames_for(plan: &TransferPlan, placer: &Placer) -> Option<Vec<usize>> {
-    let covered: std::collections::HashSet<u32> =
+/// The frames of a plan that are of use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Needed {
+    /// Those that hold a part which is lacking, by number.
+    pub(crate) frames: Vec<usize>,
+    /// Whether they hold all that is lacking: the plan may have taken some of it to be in a base.
+    pub(crate) is_enough: bool,
+}
+
+/// Returns the frames of `plan` that the placer still needs.
+pub(crate) fn frames_for(plan: &TransferPlan, placer: &Placer) -> Needed {
+    let covered: HashSet<u32> =
         plan.frames.iter().flat_map(|frame| &frame.parts).map(|part| part.extent.content).collect();
-    if placer.lacking().iter().any(|content| !covered.contains(content)) {
-        return None;
+    let needs = |frame: &Frame| frame.parts.iter().any(|part| !placer.has_part(part));
+    Needed {
+        frames: (0..plan.frames.len()).filter(|number| needs(&plan.frames[*number])).collect(),
+        is_enough: placer.lacking().iter().all(|content| covered.contains(content)),
     }
-    let needed = |frame: &Frame| frame.parts.iter().any(|part| !placer.has_part(part));
-    Some((0..plan.frames.len()).filter(|number| needed(&plan.frames[*number])).collect())
 }
 
 /// One fetch of some frames of a plan.
@@ -68,89 +79,144 @@ pub(crate) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Fetches and decodes `frames`, by number, into `placer`. Frames that were gathered whole before are not asked for.
+    /// Fetches and decodes `frames`, by number, into `placer`, which comes back with how it ended. Frames that were
+    /// gathered whole before are not asked for. Fails where blocking work does not come back.
     pub(crate) async fn run(
         &self,
-        mut placer: Placer,
+        placer: Placer,
         frames: &[usize],
         client: &mut impl ContentClient,
-    ) -> (Option<Placer>, Result<(), FetchError>) {
-        self.progress.begin(self.planned.plan.wire_len(), self.lacking_bytes(frames));
+    ) -> io::Result<(Placer, Result<(), FetchError>)> {
+        let plan = &self.planned.plan;
+        self.progress.begin(plan.wire_len(), self.area.lacking_bytes(plan, frames));
         let is_gathered = |number: &usize| {
             let frame = &self.planned.plan.frames[*number];
             self.area.frame_len(&frame.digest) >= frame.wire_len
         };
         let (gathered, mut wanted): (Vec<usize>, Vec<usize>) = frames.iter().partition(|n| is_gathered(n));
-        let mut held = Held { gathered, damaged: Vec::new() };
-        match self.restore_held(placer, &mut held).await {
-            (Some(back), Ok(())) => placer = back,
-            failed => return failed,
+        let mut restorer = Restorer::new(self.area.clone(), self.planned.clone(), placer);
+        for number in gathered {
+            let (back, result) = self.restore_one(restorer, number).await?;
+            restorer = back;
+            if result.is_err() {
+                return Ok((restorer.into_placer(), result));
+            }
         }
-        wanted.append(&mut held.damaged);
+        wanted.append(&mut restorer.take_damaged());
         wanted.sort_unstable();
         if wanted.is_empty() {
-            return (Some(placer), held.outcome(&self.planned.plan));
+            let outcome = restorer.outcome();
+            return Ok((restorer.into_placer(), outcome));
         }
+        match self.open(&wanted, client).await {
+            Ok(stream) => self.receive_and_restore(restorer, &wanted, stream).await,
+            Err(error) => Ok((restorer.into_placer(), Err(error))),
+        }
+    }
+
+    async fn open(
+        &self,
+        wanted: &[usize],
+        client: &mut impl ContentClient,
+    ) -> Result<FrameStream, FetchError> {
         let request = wanted.iter().map(|number| {
             let digest = self.planned.plan.frames[*number].digest;
             FrameWanted { digest, offset: self.area.frame_len(&digest) }
         });
         let TransferPlan { base, target, .. } = &self.planned.plan;
-        let opened = tokio::select! {
-            opened = client.fetch(*target, *base, request.collect()) => opened,
-            () = self.work.token.cancelled() => return (Some(placer), Err(FetchError::Cancelled)),
-        };
-        match opened {
-            Ok(stream) => self.receive(placer, held, &wanted, stream).await,
-            Err(error) => (Some(placer), Err(error.into())),
+        tokio::select! {
+            opened = client.fetch(*target, *base, request.collect()) => Ok(opened?),
+            () = self.work.token.cancelled() => Err(FetchError::Cancelled),
         }
     }
 
-    fn lacking_bytes(&self, frames: &[usize]) -> u64 {
-        let lacking = |number: &usize| {
-            let frame = &self.planned.plan.frames[*number];
-            frame.wire_len.saturating_sub(self.area.frame_len(&frame.digest))
+    /// Restores each frame while the next one comes. One more may wait between, so that neither side waits for a frame
+    /// that is smaller than the others.
+    async fn receive_and_restore(
+        &self,
+        restorer: Restorer,
+        wanted: &[usize],
+        stream: FrameStream,
+    ) -> io::Result<(Placer, Result<(), FetchError>)> {
+        let (whole, gathered) = mpsc::channel(1);
+        let receive = async move {
+            // Dropped with the other sender: restoring ends once nothing more comes.
+            let is_given_up = whole.clone();
+            tokio::select! {
+                received = self.receive(wanted, stream, whole) => received,
+                () = is_given_up.closed() => Ok(()),
+            }
         };
-        frames.iter().map(lacking).sum()
+        let (received, restored) = tokio::join!(receive, self.restore(restorer, gathered));
+        let (restorer, restored) = restored?;
+        // What was given up has its cause in restoring.
+        let result = restored.and(received).and_then(|()| restorer.outcome());
+        Ok((restorer.into_placer(), result))
     }
 
+    async fn restore(
+        &self,
+        mut restorer: Restorer,
+        mut gathered: mpsc::Receiver<usize>,
+    ) -> io::Result<(Restorer, Result<(), FetchError>)> {
+        while let Some(number) = gathered.recv().await {
+            let (back, result) = self.restore_one(restorer, number).await?;
+            restorer = back;
+            if result.is_err() {
+                return Ok((restorer, result));
+            }
+        }
+        Ok((restorer, Ok(())))
+    }
+
+    async fn restore_one(
+        &self,
+        mut restorer: Restorer,
+        number: usize,
+    ) -> io::Result<(Restorer, Result<(), FetchError>)> {
+        let work = move |_: &AtomicBool| {
+            let result = restorer.take(number);
+            Ok((restorer, result))
+        };
+        self.work.run(work).await
+    }
+
+    /// Gathers the frames wanted and tells the number of each that is whole.
     async fn receive(
         &self,
-        mut placer: Placer,
-        mut held: Held,
         wanted: &[usize],
         mut stream: FrameStream,
-    ) -> (Option<Placer>, Result<(), FetchError>) {
+        whole: mpsc::Sender<usize>,
+    ) -> Result<(), FetchError> {
         let mut writer: Option<PartWriter> = None;
         let mut left = wanted.len();
         let result = loop {
             if left == 0 {
-                break held.outcome(&self.planned.plan);
+                break Ok(());
             }
-            let chunk = match self.next(&mut stream).await {
-                Ok(chunk) => chunk,
-                Err(error) => break Err(error),
+            let taken = match self.next(&mut stream).await {
+                Ok(chunk) => self.take(&mut writer, wanted, chunk).await,
+                Err(error) => Err(error),
             };
-            let whole = match self.take(&mut writer, wanted, chunk).await {
-                Ok(whole) => whole,
-                Err(error) => break Err(error),
-            };
-            if whole {
-                held.gathered.push(wanted[writer.take().expect("it was just written to").frame]);
-                left -= 1;
-                match self.restore_held(placer, &mut held).await {
-                    (Some(back), Ok(())) => placer = back,
-                    failed => return failed,
+            match taken {
+                Ok(false) => {}
+                Ok(true) => {
+                    left -= 1;
+                    let number = wanted[writer.take().expect("it was just written to").frame];
+                    if whole.send(number).await.is_err() {
+                        break Ok(());
+                    }
                 }
+                Err(error) => break Err(error),
             }
         };
-        if let Some(writer) = writer {
-            let flushed = self.work.run(move |_| writer.into_file().map(drop)).await;
-            if let (Ok(()), Err(error)) = (&result, flushed) {
-                return (Some(placer), Err(error.into()));
+        match writer {
+            Some(writer) => {
+                let flushed = self.work.run(move |_| writer.flush().map(drop)).await;
+                result.and(flushed.map_err(Into::into))
             }
+            None => result,
         }
-        (Some(placer), result)
     }
 
     async fn next(&self, stream: &mut FrameStream) -> Result<FrameChunk, FetchError> {
@@ -198,103 +264,6 @@ impl Fetch<'_> {
         }
         Ok(whole)
     }
-
-    /// Decodes the gathered frames that lean on nothing that is still to come. Damaged ones are noted: the others are
-    /// of use all the same.
-    async fn restore_held(
-        &self,
-        mut placer: Placer,
-        held: &mut Held,
-    ) -> (Option<Placer>, Result<(), FetchError>) {
-        held.gathered.sort_unstable();
-        for number in std::mem::take(&mut held.gathered) {
-            let frame = &self.planned.plan.frames[number];
-            let mut leans = frame.base.iter().filter_map(Lean::of_produced);
-            if !leans.all(|extent| placer.has_produced(extent)) {
-                held.gathered.push(number);
-                continue;
-            }
-            match self.finish(placer, number).await {
-                (Some(back), Ok(())) => placer = back,
-                (Some(back), Err(FetchError::Damaged(_))) => {
-                    placer = back;
-                    held.damaged.push(number);
-                }
-                failed => return failed,
-            }
-        }
-        (Some(placer), Ok(()))
-    }
-
-    /// Checks a gathered frame and decodes it. The placer comes back unless the disk took it.
-    async fn finish(&self, placer: Placer, number: usize) -> (Option<Placer>, Result<(), FetchError>) {
-        let (area, planned) = (self.area.clone(), self.planned.clone());
-        let finished = self
-            .work
-            .run(move |_| {
-                let mut placer = placer;
-                let result = restore(&area, &planned, &planned.plan.frames[number], &mut placer);
-                Ok((placer, result))
-            })
-            .await;
-        match finished {
-            Ok((placer, result)) => (Some(placer), result),
-            Err(error) => (None, Err(error.into())),
-        }
-    }
-}
-
-/// Frames that have come and are not restored yet, by number.
-struct Held {
-    /// They wait for a frame that they lean on.
-    gathered: Vec<usize>,
-    /// They are not what they are named.
-    damaged: Vec<usize>,
-}
-
-impl Held {
-    /// Returns how a fetch ends after which these are left.
-    fn outcome(&self, plan: &TransferPlan) -> Result<(), FetchError> {
-        let digest = |number: &usize| plan.frames[*number].digest;
-        match (self.damaged.first(), self.gathered.first()) {
-            (Some(damaged), _) => Err(FetchError::Damaged(digest(damaged))),
-            (None, Some(waiting)) => Err(FetchError::Base(digest(waiting))),
-            (None, None) => Ok(()),
-        }
-    }
-}
-
-/// Checks a frame's digest, decodes it, and removes its file, whether it was right or not.
-fn restore(area: &Area, planned: &Planned, frame: &Frame, placer: &mut Placer) -> Result<(), FetchError> {
-    let path = area.frame(&frame.digest);
-    let (digest, _) = Digest::of_reader(fs_err::File::open(&path)?)?;
-    if digest != frame.digest {
-        discard(&path)?;
-        return Err(FetchError::Damaged(frame.digest));
-    }
-    let compressed = io::BufReader::with_capacity(128 * 1024, fs_err::File::open(&path)?);
-    let produced = placer.produced();
-    let result = decode_frame(
-        frame,
-        compressed,
-        (&planned.base_contents, planned.base()),
-        (produced.contents(), &produced),
-        placer,
-    );
-    match result {
-        Ok(()) => Ok(discard(&path)?),
-        Err(DecodeFrameError::Sink { source, .. }) => Err(source.into()),
-        Err(DecodeFrameError::Damaged { frame, reason }) => {
-            tracing::warn!(frame = %frame.short(), reason, "frame does not restore what its plan promises");
-            discard(&path)?;
-            Err(FetchError::Base(frame))
-        }
-        Err(DecodeFrameError::Base { frame, source }) => {
-            tracing::warn!(frame = %frame.short(), error = %source, "base of a frame cannot be read");
-            discard(&path)?;
-            Err(FetchError::Base(frame))
-        }
-    }
 }
 
 /// Appends to a frame's file.
@@ -328,9 +297,5 @@ impl PartWriter {
         self.buffer.clear();
         self.written = Instant::now();
         Ok(self)
-    }
-
-    fn into_file(self) -> io::Result<std::fs::File> {
-        self.flush().map(|writer| writer.file)
     }
 }

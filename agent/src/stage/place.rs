@@ -1,12 +1,13 @@
 //! Puts contents in their places in the staging tree: from installed releases, or from frames as they are decoded.
 //!
-//! A content is written under a temporary name in `incoming/`, checked by its digest, and only then renamed into the
-//! tree; so a file that stands in the tree was right when it was put there.
+//! Invariant: a place counts as filled only once the bytes that stand there were hashed and found right, by this
+//! placer. A file is written where it will stand; until its digest was seen it counts as missing, and whoever comes
+//! after an interruption hashes the whole tree first. Contents that come in several frames are gathered in `incoming/`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use sluice_common::manifest::{Content, EntryKind};
 use sluice_common::transfer::{ContentSource, Extent, Part, PartSink, TransferPlan};
 
 use super::area::{Area, discard};
+use super::share::{Sharer, Spot, Way};
 use super::target::Target;
 use crate::beneath::Beneath;
 use crate::examine::{Fault, Finding};
@@ -24,11 +26,19 @@ pub(crate) struct Placer {
     area: Area,
     tree: Arc<Beneath>,
     target: Arc<Target>,
+    sharer: Arc<Sharer>,
     /// Files that are not in the tree yet, by number of entry.
     missing: HashSet<usize>,
     /// Parts of contents that come in several frames.
     parts: HashMap<u32, Vec<PartState>>,
-    open: Option<File>,
+    open: Option<Open>,
+}
+
+/// The file of a part that is being written.
+struct Open {
+    file: File,
+    /// The place that the file stands in, by number of entry; nothing while its content is gathered.
+    place: Option<usize>,
 }
 
 struct PartState {
@@ -40,7 +50,12 @@ struct PartState {
 impl Placer {
     /// Prepares the tree: removes what `findings` say is wrong, makes directories and links, and takes the rest of
     /// the findings to be missing.
-    pub(crate) fn prepare(area: &Area, target: Arc<Target>, findings: &[Finding]) -> io::Result<Self> {
+    pub(crate) fn prepare(
+        area: &Area,
+        target: Arc<Target>,
+        sharer: Arc<Sharer>,
+        findings: &[Finding],
+    ) -> io::Result<Self> {
         let root = area.tree();
         let tree = Arc::new(Beneath::open(&root)?);
         let mut missing = HashSet::new();
@@ -64,7 +79,7 @@ impl Placer {
                 }
             }
         }
-        Ok(Self { area: area.clone(), tree, target, missing, parts: HashMap::new(), open: None })
+        Ok(Self { area: area.clone(), tree, target, sharer, missing, parts: HashMap::new(), open: None })
     }
 
     /// Returns the package.
@@ -96,62 +111,58 @@ impl Placer {
         self.lacking().iter().map(|number| self.target.contents[*number as usize].size).sum()
     }
 
-    /// Returns the permission bits of the first place that a content lacks.
-    pub(crate) fn first_mode(&self, content: &Digest) -> Option<u32> {
-        let place = self.target.places(content).iter().find(|place| self.missing.contains(place))?;
-        self.target.file(*place).map(|(_, file)| file.mode())
+    /// Returns what brings the bytes of one place to another.
+    pub(crate) fn sharer(&self) -> &Arc<Sharer> {
+        &self.sharer
+    }
+
+    /// Returns the places that a content lacks, by number of entry.
+    pub(crate) fn vacancies(&self, content: &Digest) -> Vec<usize> {
+        let places = self.target.places(content).iter().copied();
+        places.filter(|place| self.missing.contains(place)).collect()
     }
 
     /// Puts contents in place that need no source: empty ones, and those that stand elsewhere in the tree.
     pub(crate) fn place_local(&mut self) -> io::Result<()> {
         for number in self.lacking() {
             let content = self.target.contents[number as usize];
-            let incoming = self.area.incoming_file(&content.digest, "");
-            let twin = self.target.places(&content.digest).iter().find(|place| !self.missing.contains(place));
-            if let Some((path, _)) = twin.and_then(|twin| self.target.file(*twin)) {
-                copy(self.tree.read(path)?, &incoming)?;
+            let twin = self
+                .target
+                .places(&content.digest)
+                .iter()
+                .find(|place| !self.missing.contains(place))
+                .copied();
+            if let Some(twin) = twin {
+                self.settle(&content.digest, twin)?;
             } else if content.size == 0 {
-                create(&incoming)?;
-            } else {
-                continue;
+                let place = self.vacancies(&content.digest)[0];
+                let spot = self.spot(place);
+                spot.tree.create(spot.path, spot.mode)?;
+                self.settle(&content.digest, place)?;
             }
-            self.settle(&content.digest, &incoming)?;
         }
         Ok(())
     }
 
-    /// Moves the file at `incoming`, which holds the content, to every place that lacks it.
-    pub(crate) fn settle(&mut self, content: &Digest, incoming: &Path) -> io::Result<()> {
-        let lacking: Vec<usize> = self
-            .target
-            .places(content)
-            .iter()
-            .copied()
-            .filter(|place| self.missing.contains(place))
-            .collect();
-        let spare = self.area.incoming_file(content, ".link");
-        if let Some((_, file)) = lacking.first().and_then(|place| self.target.file(*place)) {
-            set_mode(incoming, file.mode(), &spare)?;
-        }
-        for (turn, place) in lacking.iter().enumerate() {
-            let (path, file) = self.target.file(*place).expect("places are numbers of file entries");
-            // All places but the last take a link or copy; the last one takes the file itself.
-            if turn + 1 < lacking.len() {
-                let metadata = fs_err::symlink_metadata(incoming)?;
-                let may_link = metadata.permissions().mode() & 0o7777 == file.mode();
-                discard(&spare)?;
-                if !may_link || fs_err::hard_link(incoming, &spare).is_err() {
-                    copy(fs_err::File::open(incoming)?.into(), &spare)?;
-                    fs_err::set_permissions(&spare, PermissionsExt::from_mode(file.mode()))?;
-                }
-                self.tree.adopt(&spare, path)?;
-            } else {
-                set_mode(incoming, file.mode(), &spare)?;
-                self.tree.adopt(incoming, path)?;
+    /// Takes `place` to hold the content, which the caller has seen by its digest, and brings it from there to every
+    /// place that lacks it.
+    pub(crate) fn settle(&mut self, content: &Digest, place: usize) -> io::Result<()> {
+        self.missing.remove(&place);
+        for vacant in self.vacancies(content) {
+            let (from, to) = (self.spot(place), self.spot(vacant));
+            let way = self.sharer.bring(from, to)?;
+            if way != Way::Hardlink && Digest::of_reader(self.tree.read(to.path)?)?.0 != *content {
+                return Err(io::Error::other(format!("{} is not what was copied to it", to.path)));
             }
-            self.missing.remove(place);
+            self.missing.remove(&vacant);
         }
         Ok(())
+    }
+
+    /// Returns a place by its number of entry.
+    pub(crate) fn spot(&self, place: usize) -> Spot<'_> {
+        let (path, file) = self.target.file(place).expect("places are numbers of file entries");
+        Spot { tree: &self.tree, path, mode: file.mode() }
     }
 
     /// Learns which contents come in several frames, and which of their parts are on disk already, by hashing them.
@@ -221,7 +232,11 @@ impl Placer {
         let partial = self.partial(number);
         let (digest, _) = Digest::of_reader(fs_err::File::open(&partial)?)?;
         if digest == content.digest {
-            return self.settle(&content.digest, &partial);
+            let place = self.vacancies(&content.digest)[0];
+            let spot = self.spot(place);
+            fs_err::set_permissions(&partial, PermissionsExt::from_mode(spot.mode))?;
+            spot.tree.adopt(&partial, spot.path)?;
+            return self.settle(&content.digest, place);
         }
         discard(&partial)?;
         for part in self.parts.entry(number).or_default() {
@@ -264,7 +279,9 @@ impl PartSink for Placer {
         self.open = if self.has_part(part) {
             None
         } else if part.extent.len == content.size {
-            Some(create(&self.area.incoming_file(&content.digest, ""))?)
+            let place = self.vacancies(&content.digest)[0];
+            let spot = self.spot(place);
+            Some(Open { file: spot.tree.create(spot.path, spot.mode)?, place: Some(place) })
         } else {
             let path = self.partial(part.extent.content);
             let mut options = fs_err::OpenOptions::new();
@@ -272,26 +289,25 @@ impl PartSink for Placer {
             options.options_mut().mode(0o600).custom_flags(NOFOLLOW);
             let mut file: File = options.open(path)?.into();
             file.seek(SeekFrom::Start(part.extent.offset))?;
-            Some(file)
+            Some(Open { file, place: None })
         };
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.open {
-            Some(file) => file.write_all(bytes),
+            Some(open) => open.file.write_all(bytes),
             None => Ok(()),
         }
     }
 
     fn commit(&mut self, part: &Part) -> io::Result<()> {
-        if self.open.take().is_none() {
-            return Ok(());
-        }
+        let Some(Open { file, place }) = self.open.take() else { return Ok(()) };
+        drop(file);
         let number = part.extent.content;
         let content = self.target.contents[number as usize];
-        if part.extent.len == content.size {
-            return self.settle(&content.digest, &self.area.incoming_file(&content.digest, ""));
+        if let Some(place) = place {
+            return self.settle(&content.digest, place);
         }
         let parts = self.parts.entry(number).or_default();
         for state in parts.iter_mut() {
@@ -305,41 +321,3 @@ impl PartSink for Placer {
 }
 
 const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-
-/// Creates a new file, in place of whatever an interrupted attempt left.
-pub(crate) fn create(path: &Path) -> io::Result<File> {
-    discard(path)?;
-    let mut options = fs_err::OpenOptions::new();
-    options.write(true).create_new(true);
-    options.options_mut().mode(0o600).custom_flags(NOFOLLOW);
-    options.open(path).map(Into::into)
-}
-
-/// Copies a file's bytes into a new file.
-pub(crate) fn copy(from: File, to: &Path) -> io::Result<()> {
-    let mut out = create(to)?;
-    let mut buffer = vec![0; 128 * 1024];
-    let mut at = 0;
-    loop {
-        let n = from.read_at(&mut buffer, at)?;
-        if n == 0 {
-            return Ok(());
-        }
-        out.write_all(&buffer[..n])?;
-        at += n as u64;
-    }
-}
-
-/// Gives the file its mode. One that shares its inode with an installed release is copied first: an installed file is
-/// never changed in place.
-fn set_mode(path: &Path, mode: u32, spare: &Path) -> io::Result<()> {
-    let metadata = fs_err::symlink_metadata(path)?;
-    if metadata.permissions().mode() & 0o7777 == mode {
-        return Ok(());
-    }
-    if metadata.nlink() > 1 {
-        copy(fs_err::File::open(path)?.into(), spare)?;
-        fs_err::rename(spare, path)?;
-    }
-    fs_err::set_permissions(path, PermissionsExt::from_mode(mode))
-}

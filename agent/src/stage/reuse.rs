@@ -1,20 +1,23 @@
 //! Takes contents from installed releases: shares the bytes where the file system can, links where it cannot, copies
-//! where neither works. What is taken is hashed before it is put in place; a damaged source is skipped.
+//! where neither works. What is taken is hashed where it was put, once; a damaged source is skipped.
+//!
+//! Only whole contents are taken. The chunks of a changed file that an installed release has are left to the plan:
+//! against that release it carries what is new only, and in less than a chunk list would take.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use sluice_common::digest::Digest;
 use sluice_common::path::RelPath;
 
-use super::area::{Area, discard};
-use super::place::{Placer, copy, create};
+use super::place::Placer;
+use super::share::{Sharer, Spot};
 use super::target::Target;
 use crate::beneath::Beneath;
 use crate::layout::AppDir;
-use crate::observe;
+use crate::{observe, workers};
 
 /// An installed release to take files from.
 struct Source {
@@ -32,38 +35,54 @@ struct Copy {
 /// The copies of each content.
 type Copies = HashMap<Digest, Vec<Copy>>;
 
+/// A content that installed releases may fill a place with.
+struct Wanted<'a> {
+    content: Digest,
+    copies: Vec<Copy>,
+    /// The place's number of entry.
+    place: usize,
+    to: Spot<'a>,
+}
+
 /// Fills the places of contents that installed releases hold. Returns the releases in which a file was damaged.
-pub(crate) fn reuse(area: &Area, placer: &mut Placer, stop: &AtomicBool) -> io::Result<HashSet<Digest>> {
+pub(crate) fn reuse(dir: &AppDir, placer: &mut Placer, stop: &AtomicBool) -> io::Result<HashSet<Digest>> {
     placer.place_local()?;
-    let lacking: HashSet<Digest> =
-        placer.lacking().iter().map(|n| placer.target().contents[*n as usize].digest).collect();
-    let mut damaged = HashSet::new();
+    let lacking = placer.lacking();
     if lacking.is_empty() {
-        return Ok(damaged);
+        return Ok(HashSet::new());
     }
-    let (sources, copies) = find(area.dir(), placer.target(), &lacking)?;
-    let mut may_share = true;
-    for (content, copies) in copies {
-        if stop.load(Ordering::Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::Interrupted, "staging was interrupted"));
-        }
-        let incoming = area.incoming_file(&content, "");
-        for found in copies {
-            let Some(mode) = placer.first_mode(&content) else { break };
+    let lacking: Vec<Digest> =
+        lacking.iter().map(|number| placer.target().contents[*number as usize].digest).collect();
+    let (sources, mut copies) = find(dir, placer.target(), &lacking.iter().copied().collect())?;
+    let wanted: Vec<Wanted<'_>> = lacking
+        .iter()
+        .filter_map(|content| {
+            let place = *placer.vacancies(content).first()?;
+            Some(Wanted { content: *content, copies: copies.remove(content)?, place, to: placer.spot(place) })
+        })
+        .collect();
+    let (taken, damaged) = (Mutex::new(Vec::new()), Mutex::new(HashSet::new()));
+    workers::each(&wanted, stop, |wanted| {
+        for found in &wanted.copies {
             let source = &sources[found.source];
-            let taken = take(source, &found, mode, &incoming, &mut may_share).and_then(|()| hash(&incoming));
-            if taken.is_ok_and(|digest| digest == content) {
-                placer.settle(&content, &incoming)?;
+            if take(placer.sharer(), source, found, wanted)? {
+                taken.lock().expect(UNPOISONED).push((wanted.content, wanted.place));
                 break;
             }
             tracing::warn!(release = %source.package.short(), path = found.path.as_str(),
                 "installed file is damaged; its content is had from elsewhere");
-            damaged.insert(source.package);
-            discard(&incoming)?;
+            damaged.lock().expect(UNPOISONED).insert(source.package);
         }
+        Ok(())
+    })?;
+    drop(wanted);
+    for (content, place) in taken.into_inner().expect(UNPOISONED) {
+        placer.settle(&content, place)?;
     }
-    Ok(damaged)
+    Ok(damaged.into_inner().expect(UNPOISONED))
 }
+
+const UNPOISONED: &str = "no worker panics while it holds the lock";
 
 /// Lists the copies of `lacking` in the installed releases, and in the remains of the wanted one where it is being
 /// repaired.
@@ -83,24 +102,23 @@ fn find(dir: &AppDir, target: &Target, lacking: &HashSet<Digest>) -> io::Result<
     Ok((sources, copies))
 }
 
-fn take(source: &Source, found: &Copy, mode: u32, to: &Path, may_share: &mut bool) -> io::Result<()> {
-    let file = source.tree.read(&found.path)?;
-    if *may_share {
-        let out = create(to)?;
-        match rustix::fs::ioctl_ficlone(&out, &file) {
-            Ok(()) => return Ok(()),
-            // Not on this file system: do not ask for every file.
-            Err(_) => *may_share = false,
-        }
+/// Takes a copy and says whether it was right; what was wrong does not stay. Fails where this host's disk does.
+fn take(sharer: &Sharer, source: &Source, found: &Copy, wanted: &Wanted<'_>) -> io::Result<bool> {
+    let Spot { tree, path, .. } = wanted.to;
+    let from = Spot { tree: &source.tree, path: &found.path, mode: found.mode };
+    let taken = sharer.bring(from, wanted.to).and_then(|_| Digest::of_reader(tree.read(path)?));
+    match taken {
+        Ok((digest, _)) if digest == wanted.content => return Ok(true),
+        Err(error) if is_of_this_disk(&error) => return Err(error),
+        // It is missing, cannot be read, or has other bytes.
+        Ok(_) | Err(_) => {}
     }
-    discard(to)?;
-    // A link shares the inode, so its mode must be right as it is.
-    if found.mode == mode && source.tree.link_out(&found.path, to).is_ok() {
-        return Ok(());
-    }
-    copy(file, to)
+    tree.remove(path)?;
+    Ok(false)
 }
 
-fn hash(path: &Path) -> io::Result<Digest> {
-    Ok(Digest::of_reader(fs_err::File::open(path)?)?.0)
+/// Says whether an error has its cause in what is written, not in what is read.
+fn is_of_this_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
 }

@@ -34,7 +34,10 @@ impl Space {
     }
 }
 
-/// Checks that the disk holds the files that are lacking, and the largest frame beside them, above the floor.
+/// Frames on disk at once: one comes, one waits, one is restored.
+const FRAMES: u64 = 3;
+
+/// Checks that the disk holds the files that are lacking, and some frames beside them, above the floor.
 pub(crate) fn check(
     dir: &AppDir,
     placer: &Placer,
@@ -42,7 +45,7 @@ pub(crate) fn check(
     frames: &[usize],
 ) -> Result<(), StageError> {
     let frame = frames.iter().map(|number| planned.plan.frames[*number].wire_len).max().unwrap_or(0);
-    let needed = placer.lacking_bytes() + frame;
+    let needed = placer.lacking_bytes() + FRAMES * frame;
     let space = Space::of(dir.base())?;
     match space.lacks(needed) {
         None => Ok(()),

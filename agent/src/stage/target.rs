@@ -97,8 +97,8 @@ impl Known {
     }
 
     /// Takes an encoded plan from `base`; one that does not decode, or whose base is no longer installed, is dropped.
-    pub(crate) fn new(dir: &AppDir, target: Target, base: Option<Digest>, encoded: Option<Vec<u8>>) -> Self {
-        let planned = encoded.and_then(|encoded| planned(dir, &target, base, &encoded));
+    pub(crate) fn new(dir: &AppDir, target: Target, base: Option<Digest>, encoded: Option<&[u8]>) -> Self {
+        let planned = encoded.and_then(|encoded| planned(dir, &target, base, encoded));
         Self { target: Arc::new(target), plan: planned.map(Arc::new) }
     }
 }

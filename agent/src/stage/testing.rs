@@ -44,6 +44,8 @@ pub(crate) struct Faults {
     pub(crate) away: bool,
     /// The source refuses.
     pub(crate) refuses: bool,
+    /// Bases are no use to the source: its plans are those of cold installs.
+    pub(crate) is_plain: bool,
 }
 
 /// What was asked.
@@ -84,7 +86,8 @@ impl Inner {
             return Err(ContentError::Refused("not in an order of this host".into()));
         }
         self.seen.bases.push(bases.clone());
-        let base = bases.iter().find_map(|base| self.trees.get(base)).cloned();
+        let usable = bases.iter().filter(|_| !self.faults.is_plain);
+        let base = usable.filter_map(|base| self.trees.get(base)).next().cloned();
         let target = self.trees.get(&target).cloned().expect("tests ask for what they added");
         let base_manifest = base.as_deref().map(Tree::manifest);
         let base_contents = base_manifest.map(Manifest::contents).unwrap_or_default();

@@ -12,6 +12,7 @@ struct World {
     source: MemorySource,
     attempts: Attempts,
     progress: Progress,
+    reuse: Reuse,
 }
 
 fn world() -> World {
@@ -23,6 +24,7 @@ fn world() -> World {
         source: MemorySource::default(),
         attempts: Attempts::default(),
         progress: Progress::default(),
+        reuse: Reuse::Auto,
     }
 }
 
@@ -32,7 +34,7 @@ impl World {
     }
 
     async fn stage_with(&mut self, package: Digest, crash: CrashPoints) -> Result<(), StageError> {
-        let job = Job { dir: self.dir.clone(), release: self.release(package), crash };
+        let job = Job { dir: self.dir.clone(), release: self.release(package), reuse: self.reuse, crash };
         let token = CancellationToken::new();
         stage(&job, &mut self.source.clone(), &mut self.attempts, &self.progress, &token).await
     }
@@ -211,6 +213,69 @@ async fn a_base_that_a_frame_leans_on_may_be_damaged() {
     fs_err::write(world.dir.release(&one).join("lib/a"), noise(77, 300_000)).unwrap();
     world.persist(two).await;
     world.assert_staged(two, new.path());
+}
+
+/// A release of so many files that its plan has several frames, and the next one, in which every file has changed.
+fn many(changed: bool) -> tempfile::TempDir {
+    let files: Vec<(String, Vec<u8>)> = (0..6)
+        .map(|number| {
+            let mut bytes = noise(100 + number, 6 << 20);
+            bytes[1_000] ^= u8::from(changed);
+            (format!("file-{number}"), bytes)
+        })
+        .collect();
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+    package(&files)
+}
+
+#[tokio::test]
+async fn one_damaged_file_of_a_base_costs_the_frames_that_lean_on_it_and_no_others() {
+    let (mut world, old, new) = (world(), many(false), many(true));
+    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+    world.stage(one).await.unwrap();
+    let cold = world.source.seen().sent;
+    fs_err::write(world.dir.release(&one).join("file-0"), noise(77, 6 << 20)).unwrap();
+    world.persist(two).await;
+    world.assert_staged(two, new.path());
+    let seen = world.source.seen();
+    assert_eq!(seen.bases, [vec![], vec![one], vec![]]);
+    assert!(seen.sent - cold < cold * 2 / 3, "{} bytes for a cold install of {cold}", seen.sent - cold);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_restarted_takes_a_better_plan_but_ends_one_that_is_nearly_done() {
+    for (cut, is_taken) in [(8 << 20, true), (35 << 20, false)] {
+        let (mut world, old, new) = (world(), many(false), many(true));
+        let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+        world.stage(one).await.unwrap();
+        let before = world.source.seen().sent;
+        world.source.set(|faults| (faults.is_plain, faults.cuts) = (true, vec![cut]));
+        assert!(matches!(world.stage(two).await, Err(StageError::Retry { .. })));
+        world.source.set(|faults| faults.is_plain = false);
+        world.attempts = Attempts::default();
+        world.stage(two).await.unwrap();
+        world.assert_staged(two, new.path());
+        let seen = world.source.seen();
+        assert_eq!(seen.bases.len(), if is_taken { 3 } else { 2 }, "cut after {cut} bytes");
+        let sent = (seen.sent - before) as u64;
+        assert_eq!(sent < (9 << 20), is_taken, "{sent} bytes, cut after {cut}");
+        assert!(is_taken || sent == world.progress.read().1, "no byte came twice");
+    }
+}
+
+#[tokio::test]
+async fn releases_share_no_file_where_that_is_not_wanted() {
+    for (reuse, may_share) in [(Reuse::Copy, false), (Reuse::Reflink, false), (Reuse::Hardlink, true)] {
+        let (mut world, old, new) = (world(), first(), second());
+        let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+        world.reuse = reuse;
+        world.stage(one).await.unwrap();
+        world.stage(two).await.unwrap();
+        world.assert_staged(two, new.path());
+        assert_eq!(world.inode(&one, "bin/run") == world.inode(&two, "bin/run"), may_share, "{reuse:?}");
+        assert_eq!(world.inode(&one, "lib/b") == world.inode(&one, "lib/twin"), may_share, "{reuse:?}");
+    }
 }
 
 #[tokio::test]
