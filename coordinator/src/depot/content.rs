@@ -1,7 +1,8 @@
 //! The `Content` service: plans and frames for hosts, on connections that are paced and counted from the first call on.
 //!
 //! Invariant: a host is sent only what a standing order of its own names. Frames are read in bounded pieces as the
-//! connection takes them, so that a slow host costs a few hundred KiB and no task of its own.
+//! connection takes them, shared by all who fetch the same, so that a slow host costs a few hundred KiB and no task of
+//! its own.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,21 +16,19 @@ use sluice_common::digest::Digest;
 use sluice_common::name::HostName;
 use sluice_common::units::ByteRate;
 use sluice_proto::convert::{self, Invalid};
+use sluice_proto::transport::metered::Pacing;
 use sluice_proto::v1;
 use sluice_proto::v1::content_server::Content;
 use sluice_proto::v1::plan_part::Part;
 use tonic::{Request, Response, Status};
 
-use super::objects::{Kind, Name, ObjectError};
+use super::objects::ObjectError;
 use super::plans::{Plans, ServedPlan};
 use super::service::pieces;
 use crate::access::Caller;
 use crate::fleet::Fleet;
 use crate::listener::Peer;
 use crate::store;
-
-/// Bytes read from the object store at a time: eight messages.
-const READ_BYTES: u64 = 8 * caps::CONTENT_MESSAGE_BYTES as u64;
 
 /// Knows what hosts are ordered to have.
 #[async_trait]
@@ -102,8 +101,9 @@ impl Content for ContentService {
         let v1::FetchRequest { target, base, frames: _, limit_bytes_per_second } = request.get_ref();
         let (target, base) = (convert::digest("target", target)?, convert::optional_digest("base", base)?);
         let host = self.admit(&request, target, *limit_bytes_per_second).await?;
+        let pacing = Peer::of(&request)?.pacing.clone();
         let frames = request.into_inner().frames;
-        Ok(Response::new(Box::pin(fetch(&self.plans, host, base, target, frames).await?)))
+        Ok(Response::new(Box::pin(fetch(&self.plans, host, base, target, frames, pacing).await?)))
     }
 }
 
@@ -137,6 +137,7 @@ pub(super) async fn fetch(
     base: Option<Digest>,
     target: Digest,
     wanted: Vec<v1::FrameWanted>,
+    pacing: Pacing,
 ) -> Result<impl Stream<Item = Result<v1::FrameData, Status>> + Send + use<>, Status> {
     let plan = plans.get(base, target).await.map_err(|error| Status::from(&*error))?;
     let mut queue = VecDeque::with_capacity(wanted.len());
@@ -149,7 +150,8 @@ pub(super) async fn fetch(
         }
         queue.push_back(Sending { number: number as u32, digest, offset, len });
     }
-    let frames = FrameStream { plans: plans.clone(), plan, host, queue, open: None, read: Bytes::new() };
+    let frames =
+        FrameStream { plans: plans.clone(), plan, host, queue, open: None, read: Bytes::new(), pacing };
     Ok(stream::try_unfold(
         frames,
         |mut frames| async move { Ok(frames.next().await?.map(|data| (data, frames))) },
@@ -174,12 +176,13 @@ struct FrameStream {
     open: Option<Sending>,
     /// Read and not yet sent, of the open frame.
     read: Bytes,
+    pacing: Pacing,
 }
 
 impl FrameStream {
     async fn next(&mut self) -> Result<Option<v1::FrameData>, Status> {
         loop {
-            let Some(sending) = self.open.as_mut() else {
+            let Some(sending) = self.open else {
                 let Some(next) = self.queue.pop_front() else { return Ok(None) };
                 self.open(next).await?;
                 continue;
@@ -189,13 +192,10 @@ impl FrameStream {
                 continue;
             }
             if self.read.is_empty() {
-                let range = sending.offset..sending.len.min(sending.offset + READ_BYTES);
-                sending.offset = range.end;
-                let digest = sending.digest;
-                self.read = self.read(digest, range).await?;
+                self.read = self.read().await?;
             }
             let frame = self.open.as_ref().map_or(0, |sending| sending.number);
-            let data = self.read.split_to(self.read.len().min(caps::CONTENT_MESSAGE_BYTES));
+            let data = self.read.split_to(self.read.len().min(self.message_bytes()));
             return Ok(Some(v1::FrameData { frame, data }));
         }
     }
@@ -211,14 +211,32 @@ impl FrameStream {
         Ok(())
     }
 
-    async fn read(&self, frame: Digest, range: std::ops::Range<u64>) -> Result<Bytes, Status> {
-        match self.plans.depot().objects.range(Name(Kind::Frame, frame), range).await {
-            Ok(bytes) => Ok(bytes),
-            Err(ObjectError::Missing { .. } | ObjectError::Short { .. }) => {
-                self.plans.doubt_frame(&frame);
-                Err(Status::unavailable(format!("frame {frame} was damaged in the depot; ask again")))
+    /// Returns the size of the next message. A limited connection takes small ones: at 64 kbit/s a large one would
+    /// keep the answer to a keepalive waiting for too long.
+    fn message_bytes(&self) -> usize {
+        if self.pacing.is_unlimited() {
+            caps::CONTENT_MESSAGE_BYTES_UNLIMITED
+        } else {
+            caps::CONTENT_MESSAGE_BYTES
+        }
+    }
+
+    /// Reads on in the open frame.
+    async fn read(&mut self) -> Result<Bytes, Status> {
+        let Some(Sending { digest: frame, offset, len, .. }) = self.open else { return Ok(Bytes::new()) };
+        let read = self.plans.depot().hot.read(frame, len, offset).await;
+        match read.ok_or_else(|| Status::unavailable("the coordinator is stopping"))? {
+            Ok(bytes) => {
+                self.open.iter_mut().for_each(|sending| sending.offset += bytes.len() as u64);
+                Ok(bytes)
             }
-            Err(error @ ObjectError::Store { .. }) => Err(error.into()),
+            Err(error) => match &*error {
+                ObjectError::Missing { .. } | ObjectError::Short { .. } => {
+                    self.plans.doubt_frame(&frame);
+                    Err(Status::unavailable(format!("frame {frame} was damaged in the depot; ask again")))
+                }
+                ObjectError::Store { .. } => Err(Status::from(&*error)),
+            },
         }
     }
 }

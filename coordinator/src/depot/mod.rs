@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`objects`], [`chunks`], [`packs`] | where bytes lie: objects, the chunk index, packs |
 //! | [`reader`], [`source`] | verified reading of chunks and contents |
+//! | [`hot`] | frames in memory while hosts fetch them |
 //! | [`packages`], [`releases`] | what exists; lookups for the rest of the coordinator |
 //! | [`push`] | taking a package in |
 //! | [`plans`] | transfer plans: made once, kept, healed |
@@ -32,6 +33,7 @@ mod chunks;
 mod collect;
 pub mod content;
 mod flights;
+mod hot;
 mod lru;
 mod objects;
 pub mod packages;
@@ -53,6 +55,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::hot::HotFrames;
 use self::lru::Lru;
 use self::objects::Objects;
 use self::packages::Package;
@@ -70,6 +73,7 @@ pub struct Depot {
     store: Store,
     objects: Objects,
     chunks: Arc<ChunkReader>,
+    hot: HotFrames,
     packages: Mutex<Lru<Digest, Arc<Package>>>,
     pushes: Arc<Semaphore>,
     /// Counts packages, releases and plans that came: the planning ahead looks again.
@@ -89,14 +93,16 @@ impl Depot {
 
     fn over(store: Store, objects: Objects, token: CancellationToken) -> Arc<Self> {
         let chunks = Arc::new(ChunkReader::new(objects.clone(), store.clone(), Handle::current()));
+        let tasks = TaskTracker::new();
         Arc::new(Self {
             store,
+            hot: HotFrames::new(objects.clone(), tasks.clone()),
             objects,
             chunks,
             packages: Mutex::new(Lru::new(PACKAGE_CACHE_BYTES)),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
             news: watch::Sender::new(0),
-            tasks: TaskTracker::new(),
+            tasks,
             token,
         })
     }

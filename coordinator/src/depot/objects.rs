@@ -102,8 +102,14 @@ impl ObjectError {
 
 impl From<ObjectError> for tonic::Status {
     fn from(error: ObjectError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&ObjectError> for tonic::Status {
+    fn from(error: &ObjectError) -> Self {
         // Handled here: the caller learns that it is not their fault, the log learns the rest.
-        tracing::error!(error = &error as &dyn std::error::Error, "depot failed");
+        tracing::error!(error = error as &dyn std::error::Error, "depot failed");
         Self::internal("the coordinator's depot failed; see its log")
     }
 }

@@ -103,6 +103,7 @@ impl Dial {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(self.window_bytes)
             .initial_connection_window_size(self.window_bytes)
+            .max_frame_size(caps::CONTENT_HTTP2_FRAME_BYTES)
             .http2_max_header_list_size(caps::HEADER_LIST_BYTES_MAX))
     }
 }

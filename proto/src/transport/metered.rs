@@ -1,7 +1,7 @@
 //! A byte stream that counts what passes and, where limits are attached, paces it.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -56,7 +56,8 @@ impl Pacing {
         self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn is_unlimited(&self) -> bool {
+    /// Says whether nothing limits the connection at the moment.
+    pub fn is_unlimited(&self) -> bool {
         self.chain
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -138,21 +139,57 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
+impl<S> Metered<S> {
+    /// Returns how many of `wanted` bytes may be written now; waits for that.
+    fn poll_allowed(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
+        if self.paced == Paced::Writes && wanted > 0 {
+            self.poll_credit(cx, wanted as u64).map(|allowed| allowed as usize)
+        } else {
+            Poll::Ready(wanted)
+        }
+    }
+
+    fn note_written(&mut self, written: usize) {
+        if self.paced == Paced::Writes {
+            self.spend(written);
+        }
+        for meter in &self.meters {
+            meter.written.fetch_add(written as u64, Ordering::Relaxed);
+        }
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let mut allowed = bytes.len();
-        if this.paced == Paced::Writes && allowed > 0 {
-            allowed = ready!(this.poll_credit(cx, allowed as u64)) as usize;
-        }
+        let allowed = ready!(this.poll_allowed(cx, bytes.len()));
         let written = ready!(Pin::new(&mut this.inner).poll_write(cx, &bytes[..allowed]))?;
-        if this.paced == Paced::Writes {
-            this.spend(written);
-        }
-        for meter in &this.meters {
-            meter.written.fetch_add(written as u64, Ordering::Relaxed);
-        }
+        this.note_written(written);
         Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let wanted = slices.iter().map(|slice| slice.len()).sum();
+        let allowed = ready!(this.poll_allowed(cx, wanted));
+        let inner = Pin::new(&mut this.inner);
+        let written = if allowed == wanted {
+            ready!(inner.poll_write_vectored(cx, slices))?
+        } else {
+            // A part of what is there: its first slice, cut where the credit ends.
+            let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            ready!(inner.poll_write(cx, &first[..allowed.min(first.len())]))?
+        };
+        this.note_written(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -189,6 +226,34 @@ mod tests {
         let mut back = vec![0; 500_000];
         far.read_exact(&mut back).await.unwrap();
         assert!(back.iter().all(|byte| *byte == 7));
+    }
+
+    /// Takes slices of two at once, cut anywhere.
+    async fn write_in_slices(to: &mut Metered<tokio::io::DuplexStream>, bytes: &[u8]) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (head, tail) = rest.split_at(rest.len().min(9));
+            let slices = [IoSlice::new(head), IoSlice::new(&[]), IoSlice::new(tail)];
+            let written = std::future::poll_fn(|cx| Pin::new(&mut *to).poll_write_vectored(cx, &slices));
+            rest = &rest[written.await.unwrap()..];
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slices_are_counted_and_paced_like_bytes() {
+        let bytes: Vec<u8> = (0..500_000_u32).map(|i| (i / 3) as u8).collect();
+        for (rate, least) in [("800kbit/s", Duration::from_millis(4_900)), ("off", Duration::ZERO)] {
+            let (near, mut far) = tokio::io::duplex(1 << 20);
+            let meter = Arc::new(Meter::default());
+            let mut near = Metered::new(near, vec![meter.clone()], limited(rate), Paced::Writes);
+            let start = tokio::time::Instant::now();
+            write_in_slices(&mut near, &bytes).await;
+            assert!(start.elapsed() >= least && start.elapsed() <= least * 11 / 10, "{:?}", start.elapsed());
+            assert_eq!(meter.written(), 500_000);
+            let mut back = vec![0; 500_000];
+            far.read_exact(&mut back).await.unwrap();
+            assert_eq!(back, bytes);
+        }
     }
 
     #[tokio::test(start_paused = true)]

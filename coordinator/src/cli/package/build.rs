@@ -64,7 +64,7 @@ pub(super) async fn scan(output: Output, dir: PathBuf) -> anyhow::Result<Tree> {
     }
     let bar = progress::counter(output, "scanning");
     let scan = move || {
-        let tree = Tree::scan_with(&dir, &mut |bytes| bar.inc(bytes));
+        let tree = Tree::scan_with(&dir, &|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         tree.with_context(|| format!("cannot pack {}", dir.display()))
     };

@@ -67,6 +67,11 @@ impl Demand {
         self.ordered + self.foreseen
     }
 
+    /// Says whether hosts would use the plan, now or once they are there.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.hosts() > 0 || self.released
+    }
+
     fn add(&mut self, limit: Option<ByteRate>, weight: f64) {
         let rate = limit.map_or(OPEN_LINK_BYTES_PER_SECOND, |rate| rate.bytes_per_second() as f64);
         self.link_seconds_per_byte += weight / rate.max(1.0);

@@ -55,15 +55,17 @@ impl Frames {
         Ok(())
     }
 
-    /// Notes that a host begins a frame; the second time, the frame is doubted.
-    pub(super) fn begin(&self, host: &HostName, frame: Digest) {
+    /// Notes that a host begins a frame; the second time, the frame is doubted, and it says so.
+    pub(super) fn begin(&self, host: &HostName, frame: Digest) -> bool {
         let key = (host.clone(), frame);
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        if begun.remove(&key).is_some() {
+        let again = begun.remove(&key).is_some();
+        if again {
             self.doubt(&frame);
         } else {
             begun.insert(key, (), 1);
         }
+        again
     }
 
     /// Forgets that a frame was sound.

@@ -14,7 +14,7 @@ use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::transfer::Effort;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,6 +33,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(200);
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Time for which a plan that could not be made is left alone: somebody has to push a package again.
 const FAILURE_REST: Duration = Duration::from_secs(600);
+/// Time between two renewals of a lease: five may be missed before it expires.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(caps::PLAN_LEASE.as_secs() / 6);
 /// Age up to which a package's cold plan is made though no release names it: the release usually follows at once.
 const FRESH: Duration = Duration::from_secs(3600);
 
@@ -142,7 +144,7 @@ impl Improver {
         Ok(true)
     }
 
-    /// Makes a plan, and keeps the lease meanwhile.
+    /// Makes a plan, and keeps the lease meanwhile; gives up what nobody wants any more.
     async fn work(&self, lane: Lane, key: PlanKey) -> Result<(), Arc<PlanError>> {
         let making = async {
             match lane {
@@ -154,13 +156,31 @@ impl Improver {
             }
         };
         let mut making = std::pin::pin!(making);
-        let mut renewal = interval(caps::PLAN_LEASE / 6);
+        let mut renewal = interval_at(Instant::now() + RENEWAL_INTERVAL, RENEWAL_INTERVAL);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 made = &mut making => return made,
                 _ = renewal.tick() => self.renew(key).await,
             }
+            if !self.is_wanted(lane, key).await {
+                tracing::info!(package = %key.target, "nobody wants this plan any more; it is left as it is");
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says whether a plan is still worth its work; yes, while that cannot be told.
+    async fn is_wanted(&self, lane: Lane, key: PlanKey) -> bool {
+        match lane {
+            // It takes a second or two.
+            Lane::Ahead => true,
+            Lane::Better => match self.survey(self.clock.now()).await {
+                Ok(survey) => {
+                    survey.candidates.iter().any(|other| other.key == key && other.demand.is_lasting())
+                }
+                Err(_) => true,
+            },
         }
     }
 

@@ -218,7 +218,7 @@ impl Plans {
         making: &Making,
         encoded: EncodedFrame,
     ) -> Result<Frame, EncodeError> {
-        if self.depot.token.is_cancelled() {
+        if self.depot.token.is_cancelled() || making.is_abandoned() {
             return Err(io::Error::from(io::ErrorKind::Interrupted).into());
         }
         let EncodedFrame { frame, bytes } = encoded;

@@ -237,12 +237,15 @@ impl Plans {
     /// Notes that a host asks for a frame from its first byte on. Asking twice means that it did not fit: the frame
     /// is checked again.
     pub fn begin_frame(&self, host: &HostName, frame: Digest) {
-        self.frames.begin(host, frame);
+        if self.frames.begin(host, frame) {
+            self.depot.hot.forget(&frame);
+        }
     }
 
     /// Notes that reading a frame has failed: it is checked again before it is sent again.
     pub fn doubt_frame(&self, frame: &Digest) {
         self.frames.doubt(frame);
+        self.depot.hot.forget(frame);
     }
 
     fn ready(&self, key: &PlanKey) -> Option<Arc<ServedPlan>> {
@@ -319,7 +322,7 @@ impl Plans {
     }
 }
 
-/// A plan on the list of those that are being encoded.
+/// A plan on the list of those that are being encoded. Dropped before it is done, its encoders end.
 struct UnderWay {
     plans: Arc<Plans>,
     key: PlanKey,
@@ -328,6 +331,7 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
+        self.making.abandon();
         let mut under_way = self.plans.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         // A plan that is made at once and improved at the same time is on the list once, as what began last.
         if under_way.get(&self.key).is_some_and(|making| Arc::ptr_eq(making, &self.making)) {

@@ -1,7 +1,7 @@
 //! How far plans in the making are, and the CPU that they took.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +24,7 @@ pub(super) struct Making {
     done: AtomicU32,
     frames: AtomicU32,
     cpu_micros: AtomicU64,
+    is_abandoned: AtomicBool,
 }
 
 thread_local! {
@@ -33,8 +34,8 @@ thread_local! {
 
 impl Making {
     pub(super) fn new(effort: Effort) -> Self {
-        let (done, frames, cpu_micros) = Default::default();
-        Self { effort, done, frames, cpu_micros }
+        let (done, frames, cpu_micros, is_abandoned) = Default::default();
+        Self { effort, done, frames, cpu_micros, is_abandoned }
     }
 
     /// Returns how far it is.
@@ -45,6 +46,16 @@ impl Making {
     /// Returns the CPU that its frames took so far, to a millisecond.
     pub(super) fn cpu(&self) -> Duration {
         Duration::from_micros(self.cpu_micros.load(Ordering::Relaxed))
+    }
+
+    /// Tells the encoders that nobody wants the plan any more: they end with the frame at hand.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether nobody wants the plan any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
     }
 
     /// Notes how many frames there are.

@@ -53,8 +53,7 @@ impl Candidate {
             Lane::Ahead => self.stored.is_none(),
             // A package that was only pushed is not worth minutes: it may never be released.
             Lane::Better => {
-                let is_wanted = self.demand.hosts() > 0 || self.demand.released;
-                is_wanted
+                self.demand.is_lasting()
                     && self.stored.is_some_and(|stored| stored.effort != Effort::Best && stored.raw_bytes > 0)
             }
         }

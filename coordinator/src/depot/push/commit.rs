@@ -1,7 +1,6 @@
 //! The commit: every content is put together once, then manifest, index and row become durable, in this order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -9,6 +8,7 @@ use sluice_common::digest::{Digest, Hasher};
 use sluice_common::identity::Principal;
 use sluice_common::index::PackageIndex;
 use sluice_common::name::OperatorName;
+use sluice_common::parallel;
 use sluice_common::transfer::ContentSource;
 use sluice_proto::v1;
 
@@ -109,7 +109,8 @@ async fn prove_contents(depot: &Arc<Depot>, announced: &Arc<Announced>) -> Resul
     let source =
         PackageSource::open(depot.chunks.clone(), &depot.store, contents, &announced.index, &numbers).await?;
     let wanted: Vec<Digest> = recipes.iter().map(|(content, _)| *content).collect();
-    let proving = tokio::task::spawn_blocking(move || prove_all(&wanted, &source));
+    let proving =
+        tokio::task::spawn_blocking(move || parallel::each(&wanted, |content| prove(content, &source)));
     proving.await.expect("hashing does not panic")?;
     Ok(recipes)
 }
@@ -120,21 +121,6 @@ fn recipe(index: &PackageIndex, content: usize) -> Digest {
         hasher.update(index.chunks()[*chunk as usize].digest.as_bytes());
     }
     hasher.finish()
-}
-
-fn prove_all(contents: &[Digest], source: &PackageSource) -> Result<(), PushError> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<(), PushError> {
-        while let Some(content) = contents.get(next.fetch_add(1, Ordering::Relaxed)) {
-            prove(content, source).inspect_err(|_| next.store(contents.len(), Ordering::Relaxed))?;
-        }
-        Ok(())
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(contents.len());
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("hashing does not panic"))
-    })
 }
 
 fn prove(content: &Digest, source: &PackageSource) -> Result<(), PushError> {

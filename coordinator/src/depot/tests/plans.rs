@@ -4,9 +4,12 @@ use std::collections::HashMap;
 use std::io;
 
 use futures::TryStreamExt;
+use sluice_common::caps;
 use sluice_common::manifest::{Content, Manifest};
 use sluice_common::name::HostName;
 use sluice_common::transfer::{Effort, NoContent, Part, PartSink, decode_frame, decode_manifest};
+use sluice_proto::transport::limiter::Limiter;
+use sluice_proto::transport::metered::Pacing;
 
 use super::*;
 use crate::depot::content;
@@ -54,10 +57,10 @@ pub(super) async fn fetch(
     frames: Vec<v1::FrameWanted>,
 ) -> Result<Vec<Vec<u8>>, Status> {
     let mut bytes = vec![Vec::new(); frames.len()];
-    let messages = content::fetch(plans, host(), plan.base, plan.target, frames).await?;
+    let messages = content::fetch(plans, host(), plan.base, plan.target, frames, Pacing::default()).await?;
     let mut messages = std::pin::pin!(messages);
     while let Some(v1::FrameData { frame, data }) = messages.try_next().await? {
-        assert!(data.len() <= sluice_common::caps::CONTENT_MESSAGE_BYTES);
+        assert!(data.len() <= caps::CONTENT_MESSAGE_BYTES_UNLIMITED);
         bytes[frame as usize].extend_from_slice(&data);
     }
     Ok(bytes)
@@ -160,6 +163,14 @@ async fn a_fetch_goes_on_at_any_byte() {
         let rest = fetch(&plans, &plan, vec![wanted(&frame, offset as u64)]).await.unwrap();
         assert!(rest[0] == whole[0][offset..], "from {offset}");
     }
+    let limits = Pacing::new(vec![Limiter::new("1Mbit/s".parse().ok())]);
+    let frames = vec![wanted(&frame, 0)];
+    let messages = content::fetch(&plans, host(), plan.base, plan.target, frames, limits).await.unwrap();
+    let messages: Vec<v1::FrameData> = messages.try_collect().await.unwrap();
+    assert!(
+        messages.iter().all(|message| message.data.len() <= caps::CONTENT_MESSAGE_BYTES),
+        "a limit is on"
+    );
     let twice = fetch(&plans, &plan, vec![wanted(&frame, 100), wanted(&frame, 200)]).await.unwrap();
     assert!(twice[0] == whole[0][100..] && twice[1] == whole[0][200..]);
     let beyond = fetch(&plans, &plan, vec![wanted(&frame, len as u64 + 1)]).await.unwrap_err();
