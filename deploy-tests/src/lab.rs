@@ -12,6 +12,7 @@
 mod host;
 mod operator;
 mod process;
+mod receivers;
 mod tree;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use fs_err as fs;
 
 pub use host::{AgentOptions, LabHost};
 pub use operator::{Operator, Output};
-pub use process::{Memory, Process, end_all};
+pub use process::{Memory, Process, end_all, memory_of};
+pub use receivers::{Received, receive};
 pub use tree::{Difference, compare, copy_tree, noise, write_tree};
 
 use crate::role::Role;
@@ -150,6 +152,11 @@ impl Lab {
     /// Returns where the coordinator listens.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the coordinator's process, to measure it.
+    pub fn coordinator_process(&self) -> Result<&Process> {
+        self.coordinator.as_ref().context("the coordinator is not running")
     }
 
     /// Returns the directory of the lab.

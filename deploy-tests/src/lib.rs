@@ -8,10 +8,16 @@
 //! | [`lab`] | a coordinator, agents and an operator on loopback, under one directory |
 //! | [`web`] | the small web application that the demonstration deploys |
 //! | [`demo`] | `sluice-demo`: the main job in one command |
+//! | [`trees`], [`measure`], [`peers`] | real trees, what a process takes, and other tools on the same trees |
+//! | [`hostile`] | every decoder of outside data as a function of bytes: for the fuzzers and their corpus |
 //! | [`show`] | `deploy-tests/show`: each promise with its figure beside its bound |
 
 pub mod demo;
+pub mod hostile;
 pub mod lab;
+pub mod measure;
+pub mod peers;
 pub mod role;
 pub mod show;
+pub mod trees;
 pub mod web;

@@ -22,10 +22,12 @@ pub enum Role {
     Operator,
     /// The web application that runs on every host of the demonstration.
     Web,
+    /// The encoder alone: prints what a transfer sends. For measuring what encoding takes.
+    Encode,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Coordinator, Self::Agent, Self::Operator, Self::Web];
+    const ALL: [Self; 5] = [Self::Coordinator, Self::Agent, Self::Operator, Self::Web, Self::Encode];
 
     /// Returns the role's word on the command line.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Role {
             Self::Agent => "agent",
             Self::Operator => "sluice",
             Self::Web => "web",
+            Self::Encode => "encode",
         }
     }
 
@@ -42,7 +45,7 @@ impl Role {
         match self {
             Self::Coordinator => verb.is_some_and(|verb| verb == "serve"),
             Self::Agent => verb.is_some_and(|verb| verb == "run"),
-            Self::Operator => false,
+            Self::Operator | Self::Encode => false,
             Self::Web => true,
         }
     }
@@ -73,6 +76,7 @@ pub fn take() -> Option<ExitCode> {
         Role::Agent => sluice_agent::run(args),
         Role::Operator => sluice_coordinator::cli::run(args),
         Role::Web => crate::web::run(args),
+        Role::Encode => crate::measure::encode(args),
     })
 }
 

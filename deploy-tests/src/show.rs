@@ -1,5 +1,6 @@
 //! `deploy-tests/show`: runs what an issue promises and prints each figure beside its bound.
 
+mod benchmarks;
 mod board;
 mod bytes;
 mod kills;
@@ -8,6 +9,7 @@ mod pacing;
 mod proxy;
 mod real_input;
 mod refusals;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,10 @@ struct Args {
 enum List {
     /// The main job, end to end, on real input.
     Main(Options),
+    /// The transfer engine: bytes, CPU and memory beside those of other tools.
+    Transfer(Options),
+    /// The tables of `docs/benchmarks.md`, measured here.
+    Benchmarks(Options),
 }
 
 /// How a list is run.
@@ -42,10 +48,21 @@ pub(crate) struct Options {
     only: Option<String>,
 }
 
+impl Options {
+    /// Says whether a section of that name is run.
+    fn selects(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+    }
+}
+
 /// Runs the list that the command line names; the entry point of the binary.
 pub fn main() -> ExitCode {
-    let List::Main(options) = Args::parse().list;
-    match run(&options) {
+    let shown = match Args::parse().list {
+        List::Main(options) => main_list(&options),
+        List::Transfer(options) => transfer::run(&options),
+        List::Benchmarks(options) => benchmarks::run(&options),
+    };
+    match shown {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -56,10 +73,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> Result<bool> {
+fn main_list(options: &Options) -> Result<bool> {
     let mut board = Board::new();
     for (name, section) in main_job::SECTIONS {
-        if options.only.as_ref().is_none_or(|only| name.contains(only.as_str())) {
+        if options.selects(name) {
             board.section(name, |board| section(board, options));
         }
     }

@@ -92,6 +92,11 @@ impl LabHost {
         self.process.as_ref().context("the agent is not running")?.memory()
     }
 
+    /// Returns the id of the agent's process.
+    pub fn process_id(&self) -> Result<u32> {
+        self.process.as_ref().map(Process::id).context("the agent is not running")
+    }
+
     /// Runs `sluice-agent fsck` and fails with what it found.
     pub fn fsck(&self, executable: &Path) -> Result<()> {
         let output = self.command(executable, "fsck").output()?;

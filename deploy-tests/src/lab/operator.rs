@@ -14,6 +14,7 @@ use sluice_proto::v1::rollouts_client::RolloutsClient;
 use tonic::transport::Channel;
 
 use super::process::run_to_end;
+use super::tree::copy_tree;
 use crate::role::Role;
 
 /// What a command of `sluice` answered.
@@ -38,6 +39,14 @@ impl Operator {
     /// Makes an operator whose identity is kept under `home`.
     pub fn new(executable: &Path, home: PathBuf) -> Self {
         Self { executable: executable.to_owned(), home }
+    }
+
+    /// Takes over the identity of another operator, and dials `to` where that one dials `from`.
+    pub fn copy_of(&self, other: &Self, from: &str, to: &str) -> Result<()> {
+        copy_tree(&other.home, &self.home)?;
+        let config = self.home.join("config.toml");
+        fs_err::write(&config, fs_err::read_to_string(&config)?.replace(from, to))?;
+        Ok(())
     }
 
     /// Returns the command line with `args`, ready to start.

@@ -72,14 +72,24 @@ impl Process {
 
     /// Returns the most memory that the process has held and what it holds now, in bytes: VmHWM and VmRSS.
     pub fn memory(&self) -> Result<Memory> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim_start_matches(':').trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-        };
-        let bytes = |name: &str| field(name).map(|kib| kib << 10).with_context(|| format!("no {name}"));
-        Ok(Memory { resident: bytes("VmRSS")?, resident_peak: bytes("VmHWM")?, anonymous: bytes("RssAnon")? })
+        memory_of(self.id())
     }
+
+    /// Returns the processor time that the process has used, in user and in system mode.
+    pub fn processor_time(&self) -> Result<Duration> {
+        crate::measure::cpu_of(self.id())
+    }
+}
+
+/// Returns the most memory that a process has held and what it holds now, in bytes: VmHWM, VmRSS and RssAnon.
+pub fn memory_of(process: u32) -> Result<Memory> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':').trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    let bytes = |name: &str| field(name).map(|kib| kib << 10).with_context(|| format!("no {name}"));
+    Ok(Memory { resident: bytes("VmRSS")?, resident_peak: bytes("VmHWM")?, anonymous: bytes("RssAnon")? })
 }
 
 /// Resident memory of a process, in bytes.

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use sluice_common::caps;
 
+use super::Options;
 use super::board::Board;
 use super::main_job::demo_executable;
 use super::proxy::Proxy;
-use super::{Options, real_input};
 use crate::lab::{AgentOptions, Lab, PATIENCE, noise, wait_for, write_tree};
+use crate::trees::Pair;
 
 const LIMIT: &str = "8Mbit/s";
 const LIMIT_BYTES_PER_SECOND: f64 = 1_000_000.0;
@@ -158,9 +159,8 @@ fn memory(board: &mut Board) -> Result<()> {
     let idle = lab.hosts()[0].memory()?;
     let figure = format!("{:.1} MiB", idle.resident as f64 / MEBIBYTE);
     board.line("idle agent, resident", &figure, "< 15 MiB", idle.resident < 15 << 20);
-    let packages = ["numpy==2.4.6", "scipy==1.17.1", "pandas==3.1.1"];
-    match real_input::wheels("python", &packages)? {
-        Some(tree) => at_full_speed(&lab, &tree)?,
+    match Pair::Python.fetch()? {
+        Some((_, tree)) => at_full_speed(&lab, &tree)?,
         None => board.skip("agent at full speed, resident", "no python3 -m pip, or no package registry"),
     }
     lab.stop()

@@ -12,6 +12,7 @@ use anyhow::Result;
 pub(super) struct Proxy {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<Arc<AtomicU64>>>>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -21,21 +22,28 @@ impl Proxy {
         let address = listener.local_addr()?;
         let connections: Arc<Mutex<Vec<Arc<AtomicU64>>>> = Arc::default();
         let all = connections.clone();
+        let sent = Arc::<AtomicU64>::default();
+        let sent_by_all = sent.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(&target) else { continue };
                 let count = Arc::new(AtomicU64::new(0));
                 all.lock().unwrap_or_else(PoisonError::into_inner).push(count.clone());
                 // A connection that cannot be doubled is dropped; its ends see that.
-                let _ = forward(client, server, count);
+                let _ = forward(client, server, count, sent_by_all.clone());
             }
         });
-        Ok(Self { address, connections })
+        Ok(Self { address, connections, sent })
     }
 
     /// Returns where the proxy listens.
     pub(super) fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Returns the bytes that clients have sent so far, over all connections.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Returns the bytes that each connection so far has carried towards the client.
@@ -45,11 +53,11 @@ impl Proxy {
     }
 }
 
-fn forward(client: TcpStream, server: TcpStream, count: Arc<AtomicU64>) -> Result<()> {
+fn forward(client: TcpStream, server: TcpStream, count: Arc<AtomicU64>, sent: Arc<AtomicU64>) -> Result<()> {
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (client_read, server_write) = (client.try_clone()?, server.try_clone()?);
-    thread::spawn(move || pump(client_read, server_write, &AtomicU64::new(0)));
+    thread::spawn(move || pump(client_read, server_write, &sent));
     thread::spawn(move || pump(server, client, &count));
     Ok(())
 }

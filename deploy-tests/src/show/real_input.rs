@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use sluice_common::tree::Tree;
 use sluice_common::units::format_size;
 
@@ -13,66 +13,21 @@ use super::Options;
 use super::board::Board;
 use super::main_job::{demo_executable, run_demo};
 use crate::lab::{Operator, compare};
+use crate::trees::{Pair, text};
 
 /// Two consecutive releases of three packages: about 220 MB in 3,900 files.
 pub(super) fn python(board: &mut Board, _: &Options) -> Result<()> {
-    let old = ["numpy==2.4.5", "scipy==1.17.0", "pandas==3.1.0"];
-    let new = ["numpy==2.4.6", "scipy==1.17.1", "pandas==3.1.1"];
-    pair(board, "python", &old, &new)
+    pair(board, Pair::Python)
 }
 
 /// Two consecutive releases of one static binary.
 pub(super) fn ruff(board: &mut Board, _: &Options) -> Result<()> {
-    pair(board, "ruff", &["ruff==0.17.3"], &["ruff==0.17.4"])
+    pair(board, Pair::Ruff)
 }
 
-/// Unpacks public wheels into one tree; kept between runs, since it never changes. Nothing where there is no pip or
-/// no package registry.
-pub(super) fn wheels(name: &str, packages: &[&str]) -> Result<Option<PathBuf>> {
-    let tree = std::env::temp_dir().join("sluice-trees").join(format!("{name}-{}", packages.join("-")));
-    if tree.is_dir() {
-        return Ok(Some(tree));
-    }
-    let scratch = tempfile::tempdir()?;
-    let mut command = Command::new("python3");
-    command.args([
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--python-version",
-        "3.11",
-    ]);
-    for platform in ["manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64"] {
-        command.args(["--platform", platform]);
-    }
-    match command.arg("-d").arg(scratch.path()).args(packages).output() {
-        Ok(output) if output.status.success() => {}
-        _ => return Ok(None),
-    }
-    let unpacked = scratch.path().join("tree");
-    for wheel in fs_err::read_dir(scratch.path())? {
-        let wheel = wheel?.path();
-        let status =
-            Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked).status()?;
-        if !status.success() {
-            bail!("cannot unpack {}", wheel.display());
-        }
-    }
-    fs_err::create_dir_all(tree.parent().context("the tree has a parent")?)?;
-    let status = Command::new("cp").arg("-a").arg(&unpacked).arg(&tree).status()?;
-    if !status.success() {
-        bail!("cannot keep the tree in {}", tree.display());
-    }
-    Ok(Some(tree))
-}
-
-fn pair(board: &mut Board, name: &str, old: &[&str], new: &[&str]) -> Result<()> {
-    let (Some(old), Some(new)) = (wheels(name, old)?, wheels(name, new)?) else {
-        board.skip(name, "no python3 -m pip, or no package registry");
+fn pair(board: &mut Board, pair: Pair) -> Result<()> {
+    let Some((old, new)) = pair.fetch()? else {
+        board.skip(pair.name(), "no python3 -m pip, or no package registry");
         return Ok(());
     };
     let scratch = tempfile::tempdir()?;
@@ -143,6 +98,12 @@ fn nothing_sent_twice(board: &mut Board, old: &Path, new: &Path, hosts: &[PathBu
     Ok(())
 }
 
+/// Rolls both versions out and compares what the sockets carried with what `sluice package cost` forecasts.
+pub(super) fn forecast(board: &mut Board, old: &Path, new: &Path) -> Result<()> {
+    let (json, _) = run_demo(&["--hosts", "1", "--tree", text(old)?, "--tree", text(new)?], None)?;
+    as_forecast(board, &json, old, new)
+}
+
 /// What travelled is what `sluice package cost` forecasts.
 fn as_forecast(board: &mut Board, json: &serde_json::Value, old: &Path, new: &Path) -> Result<()> {
     let operator = Operator::new(&demo_executable()?, std::env::temp_dir());
@@ -174,8 +135,4 @@ fn as_forecast(board: &mut Board, json: &serde_json::Value, old: &Path, new: &Pa
 
 fn size(json: &serde_json::Value, rollout: usize, field: &str) -> String {
     format_size(json["rollouts"][rollout][field].as_u64().unwrap_or(0))
-}
-
-fn text(path: &Path) -> Result<&str> {
-    path.to_str().context("a path that is not UTF-8")
 }

@@ -1,0 +1,201 @@
+//! Every decoder of outside data as one function of bytes: what the fuzz targets run (they include this file: they
+//! are a workspace of their own), and what a plain test runs over the corpus. A function here panics when its decoder breaks a promise: a byte more than promised, a content accepted
+//! that is not the one named, a value that does not survive being encoded again.
+
+// Named, because the fuzz targets include this file from elsewhere.
+#[path = "hostile/fixture.rs"]
+pub mod fixture;
+
+use std::io;
+
+use sluice_common::digest::Digest;
+use sluice_common::index::PackageIndex;
+use sluice_common::manifest::Manifest;
+use sluice_common::path::RelPath;
+use sluice_common::spec::Spec;
+use sluice_common::transfer::{
+    Codec, Frame, Part, PartSink, TransferPlan, decode_frame, decode_manifest, encode_manifest,
+};
+
+use fixture::Fixture;
+
+/// What a panic of a function here says when something false was accepted; every other panic is the decoder's own.
+pub const ACCEPTED: &str = "something false was accepted";
+
+/// A decoder with the name of its target and of its folder in the corpus.
+pub type Decoder = (&'static str, fn(&[u8]));
+
+/// Every decoder.
+pub const ALL: [Decoder; 10] = [
+    ("frame_zstd", frame_zstd),
+    ("frame_image", frame_image),
+    ("frame_archive", frame_archive),
+    ("manifest", manifest),
+    ("manifest_frame", manifest_frame),
+    ("plan", plan),
+    ("plan_frame", plan_frame),
+    ("index", index),
+    ("spec", spec),
+    ("path", path),
+];
+
+/// A frame under zstd, against the base.
+pub fn frame_zstd(data: &[u8]) {
+    frame(Codec::Zstd, data);
+}
+
+/// A frame under the image codec, against a base with an executable.
+pub fn frame_image(data: &[u8]) {
+    frame(Codec::Image, data);
+}
+
+/// A frame under the archive codec, against a base with an archive.
+pub fn frame_archive(data: &[u8]) {
+    frame(Codec::Archive, data);
+}
+
+/// Canonical bytes of a manifest.
+pub fn manifest(data: &[u8]) {
+    if let Ok(manifest) = Manifest::decode(data) {
+        assert_eq!(manifest.encode(), data, "{ACCEPTED}: a manifest in another form than its canonical one");
+    }
+}
+
+/// A compressed manifest, against another.
+pub fn manifest_frame(data: &[u8]) {
+    let base = Fixture::get().base.manifest().encode();
+    for base in [&base[..], &[]] {
+        if let Ok(bytes) = decode_manifest(data, base) {
+            manifest(&bytes);
+        }
+    }
+}
+
+/// Raw bytes of a plan: they are compressed first, so that the fuzzer sees through the compression.
+pub fn plan(data: &[u8]) {
+    let data = zstd::bulk::compress(data, 1).expect("bytes compress");
+    plan_frame(&data);
+}
+
+/// A plan as it travels.
+pub fn plan_frame(data: &[u8]) {
+    let fixture = Fixture::get();
+    let (base, target) = (fixture.base.contents(), fixture.target.contents());
+    if let Ok(plan) = TransferPlan::decode(data, base, target) {
+        let again = plan.encode(base, target).expect("memory does not fail");
+        let decoded = TransferPlan::decode(&again, base, target).ok();
+        assert_eq!(decoded, Some(plan), "{ACCEPTED}: a plan that does not survive");
+    }
+}
+
+/// A package index.
+pub fn index(data: &[u8]) {
+    let contents = Fixture::get().target.contents();
+    if let Ok(index) = PackageIndex::decode(data, contents) {
+        let again = index.encode();
+        let same = PackageIndex::decode(&again, contents).is_ok_and(|decoded| decoded.encode() == again);
+        assert!(same, "{ACCEPTED}: an index that does not survive");
+    }
+}
+
+/// A `sluice.toml`.
+pub fn spec(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        // Whatever is accepted or refused: it ends.
+        let _ = Spec::parse(text);
+    }
+}
+
+/// A path inside of a package.
+pub fn path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(path) = text.parse::<RelPath>() {
+        assert_eq!(path.as_str(), text);
+        let below = path.below(std::path::Path::new("/root"));
+        assert!(below.starts_with("/root") && below.components().count() == path.components().count() + 2);
+        assert!(path.components().all(|part| !matches!(part, "" | "." | "..")));
+    }
+}
+
+/// Decodes `data` as a frame that should restore the target of the fixture from its base.
+fn frame(codec: Codec, data: &[u8]) {
+    let fixture = Fixture::get();
+    let frame = fixture.frame(codec, data);
+    let mut sink = Exact::default();
+    let (base, target) = (fixture.base.side(), fixture.target.side());
+    let decoded = decode_frame(&frame, data, base, target, &mut sink);
+    if decoded.is_ok() {
+        assert_eq!(sink.committed, frame.parts.len(), "{ACCEPTED}: a frame without all its parts");
+    }
+    // Whatever becomes of it without a base, or behind a frame that has produced a part: it keeps its promises.
+    for cold in [Frame { base: Vec::new(), ..frame.clone() }, fixture.second_frame(codec, data)] {
+        let _ = decode_frame(&cold, data, base, target, &mut Exact::default());
+    }
+}
+
+/// A sink that panics at a byte too much and at a part that is not what its digest says.
+#[derive(Default)]
+struct Exact {
+    part: Vec<u8>,
+    len: usize,
+    committed: usize,
+}
+
+impl PartSink for Exact {
+    fn begin(&mut self, part: &Part) -> io::Result<()> {
+        self.part.clear();
+        self.len = part.extent.len as usize;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.part.extend_from_slice(bytes);
+        assert!(self.part.len() <= self.len, "{ACCEPTED}: more bytes than the plan promised");
+        Ok(())
+    }
+
+    fn commit(&mut self, part: &Part) -> io::Result<()> {
+        assert_eq!(Digest::of(&self.part), part.digest, "{ACCEPTED}: another content");
+        self.committed += 1;
+        Ok(())
+    }
+}
+
+/// Returns a valid input of every decoder with its target's name: what the corpus begins with.
+pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let fixture = Fixture::get();
+    let base_manifest = fixture.base.manifest().encode();
+    let target_manifest = fixture.target.manifest().encode();
+    let index =
+        PackageIndex::build(fixture.target.manifest(), &fixture.target).expect("memory does not fail");
+    let plan = fixture.plan();
+    let plan_frame =
+        plan.encode(fixture.base.contents(), fixture.target.contents()).expect("memory does not fail");
+    let plan_raw = zstd::bulk::decompress(&plan_frame, 1 << 20).expect("a plan decompresses");
+    // The manual's own example.
+    let manual = include_str!("../../docs/sluice-toml.md");
+    let example = manual.split("```").find_map(|block| block.strip_prefix("toml\n")).unwrap_or_default();
+    let mut seeds = vec![
+        ("manifest", base_manifest.clone()),
+        ("manifest", target_manifest.clone()),
+        ("manifest_frame", encode_manifest(&target_manifest, &[]).expect("memory does not fail")),
+        ("manifest_frame", encode_manifest(&target_manifest, &base_manifest).expect("memory does not fail")),
+        ("plan", plan_raw),
+        ("plan_frame", plan_frame),
+        ("index", index.encode()),
+        ("spec", example.as_bytes().to_vec()),
+        ("path", b"usr/bin/sluice".to_vec()),
+        ("path", "caf\u{e9}/..x/.y".as_bytes().to_vec()),
+    ];
+    seeds.extend(fixture.frames().into_iter().map(|(codec, bytes)| (target_of(codec), bytes)));
+    seeds
+}
+
+/// Returns the target that decodes frames of a codec.
+pub fn target_of(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Zstd => "frame_zstd",
+        Codec::Image => "frame_image",
+        Codec::Archive => "frame_archive",
+    }
+}

@@ -1,0 +1,121 @@
+//! What a process took: wall time, CPU time and memory, its descendants' included.
+//!
+//! The kernel's own account of a child that has ended (`wait4`). Peak memory is that of the largest process; a child
+//! never counts less than what its parent held when it was started, so whoever measures stays small.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use sluice_common::transfer::{Effort, cost};
+use sluice_common::tree::Tree;
+use wait4::Wait4;
+
+/// What a process took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    /// From its start to its end.
+    pub wall: Duration,
+    /// User and system time of it and its descendants.
+    pub cpu: Duration,
+    /// Most resident memory of any one of them, in bytes.
+    pub peak_bytes: u64,
+}
+
+impl Usage {
+    /// Returns wall time in seconds.
+    pub fn wall_seconds(&self) -> f64 {
+        self.wall.as_secs_f64()
+    }
+
+    /// Returns CPU time in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.cpu.as_secs_f64()
+    }
+}
+
+/// Runs a command to its end; fails with what it said when it fails. Its answer must be short: it is read at the end.
+pub fn run(mut command: Command) -> Result<(Output, Usage)> {
+    let (out, err) = (tempfile::NamedTempFile::new()?, tempfile::NamedTempFile::new()?);
+    command.stdin(Stdio::null()).stdout(out.reopen()?).stderr(err.reopen()?);
+    let begun = Instant::now();
+    let child = command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let ended = child.wait4()?;
+    let wall = begun.elapsed();
+    let output =
+        Output { status: ended.status, stdout: fs_err::read(out.path())?, stderr: fs_err::read(err.path())? };
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!("{:?} ended with {}: {}", command.get_program(), output.status, message.trim());
+    }
+    let cpu = ended.rusage.utime + ended.rusage.stime;
+    Ok((output, Usage { wall, cpu, peak_bytes: ended.rusage.maxrss }))
+}
+
+/// Runs a shell script with variables; fails at its first command that fails.
+pub fn shell(script: &str, variables: &[(&str, &std::ffi::OsStr)]) -> Result<(Output, Usage)> {
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]).envs(variables.iter().copied()).env("LC_ALL", "C");
+    run(command)
+}
+
+/// Returns the CPU time that a running process has taken so far, its threads included.
+pub fn cpu_of(process: u32) -> Result<Duration> {
+    let stat = fs_err::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name in parentheses may hold anything; what follows it does not.
+    let fields = stat.rsplit_once(") ").context("no name in a process's state")?.1;
+    let ticks = |number: usize| fields.split(' ').nth(number).and_then(|field| field.parse::<u64>().ok());
+    let ticks = ticks(11).zip(ticks(12)).context("no times in a process's state")?;
+    Ok(Duration::from_secs(ticks.0 + ticks.1) / TICKS_PER_SECOND)
+}
+
+/// The kernel's USER_HZ: 100 on every Linux platform that Sluice runs on.
+const TICKS_PER_SECOND: u32 = 100;
+
+/// Encodes the transfer that the arguments name (`encode cold|update quick|best OLD NEW`) and prints its bytes: a process
+/// of its own, so that the kernel can say what encoding takes.
+pub fn encode(args: Vec<OsString>) -> ExitCode {
+    match encoded_bytes(&args) {
+        Ok(bytes) => {
+            println!("{bytes}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn encoded_bytes(args: &[OsString]) -> Result<u64> {
+    let [_, what, effort, old, new] = args else { bail!("usage: encode cold|update quick|best OLD NEW") };
+    let effort: Effort = effort.to_str().context("an effort that is not UTF-8")?.parse()?;
+    let old = if what == "update" { Some(Tree::scan(old.as_ref())?) } else { None };
+    let new = Tree::scan(new.as_ref())?;
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    Ok(cost(old.as_ref(), &new, effort, workers, &|_| {})?.total())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shells_children_count_and_its_failure_is_told() {
+        let (output, usage) = shell(
+            "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo \"$WORD\"",
+            &[("WORD", "said".as_ref())],
+        )
+        .unwrap();
+        assert_eq!(output.stdout, b"said\n");
+        assert!(usage.cpu > Duration::ZERO && usage.peak_bytes > 100_000);
+        let error = shell("echo broken >&2; false; echo never", &[]).unwrap_err();
+        assert!(error.to_string().contains("broken"), "{error}");
+    }
+
+    #[test]
+    fn this_process_has_taken_time() {
+        assert!(cpu_of(std::process::id()).is_ok());
+    }
+}

@@ -1,0 +1,264 @@
+//! Updates and cold installs at the agent, beside rsync, zstd, hashing and copying of the same tree.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use sluice_proto::v1;
+
+use super::work::Work;
+use crate::lab::{AgentOptions, Lab, compare, wait_for};
+use crate::measure::{self, Usage, cpu_of};
+use crate::show::Options;
+use crate::show::board::Board;
+use crate::show::kills::{start_app, wait_ended};
+use crate::show::main_job::demo_executable;
+use crate::trees::Pair;
+
+mod large;
+mod loopback;
+mod sampler;
+
+pub(super) use large::large_file;
+use loopback::RsyncServer;
+use sampler::Sampler;
+
+const APP: &str = "tree";
+const MEBIBYTE: f64 = (1 << 20) as f64;
+/// How long one rollout of a large tree may take.
+const ROLLOUT_PATIENCE: Duration = Duration::from_secs(900);
+
+/// An agent that has a release, and what staging the next one took.
+struct Staged {
+    wall: Duration,
+    cpu: Duration,
+    anonymous_peak: u64,
+}
+
+impl Staged {
+    fn applied(&self) -> Applied {
+        let (cpu, wall) = (self.cpu.as_secs_f64(), self.wall.as_secs_f64());
+        Applied { cpu, wall, anonymous_peak: self.anonymous_peak }
+    }
+}
+
+/// A lab with two hosts: the first makes the coordinator encode and cache what the second is then measured with.
+struct Bench {
+    scratch: tempfile::TempDir,
+    lab: Lab,
+}
+
+impl Bench {
+    fn start() -> Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let mut lab =
+            Lab::start_with(&demo_executable()?, &scratch.path().join("lab"), &["--effort", "best"])?;
+        for name in ["first", "measured"] {
+            lab.add_host(name, "berlin", AgentOptions::default())?;
+        }
+        lab.wait_connected()?;
+        Ok(Self { scratch, lab })
+    }
+
+    /// Rolls a version out to one host and returns what that took there.
+    fn roll(&self, version: &str, number: usize) -> Result<Staged> {
+        let host = &self.lab.hosts()[number];
+        let process = host.process_id()?;
+        let before = cpu_of(process)?;
+        let sampler = Sampler::start(process);
+        let current = || fs_err::read_link(host.current(APP)).ok();
+        let installed = current();
+        let selector = format!("host={}", host.name());
+        let begun = Instant::now();
+        let id = start_app(&self.lab, APP, version, &["--selector", &selector])?;
+        wait_for("the release to be current", ROLLOUT_PATIENCE, || {
+            Ok((current() != installed).then_some(()))
+        })?;
+        let wall = begun.elapsed();
+        let staged = Staged { wall, cpu: cpu_of(process)? - before, anonymous_peak: sampler.stop() };
+        let rollout = wait_ended(&self.lab, &id)?;
+        ensure!(rollout.state() == v1::RolloutState::Succeeded, "{:?}: {}", rollout.state(), rollout.reason);
+        Ok(staged)
+    }
+
+    /// Forgets what the system has cached of files; returns whether it may.
+    fn forget() -> bool {
+        // What has not reached the disk cannot be forgotten.
+        rustix::fs::sync();
+        fs_err::write("/proc/sys/vm/drop_caches", "3").is_ok()
+    }
+}
+
+pub(super) fn run(board: &mut Board, work: &mut Work) -> Result<()> {
+    let pair = if work.options.quick { Pair::Ruff } else { Pair::Python };
+    let Some((old, new)) = Work::trees(board, pair)? else { return Ok(()) };
+    for cold_cache in [false, true] {
+        if work.options.quick && cold_cache {
+            continue;
+        }
+        update(board, &old, &new, cold_cache)?;
+    }
+    cold_install(board, &work.options, &new)
+}
+
+fn update(board: &mut Board, old: &Path, new: &Path, cold_cache: bool) -> Result<()> {
+    let cache = if cold_cache { "cold cache" } else { "warm" };
+    if cold_cache && !Bench::forget() {
+        board.skip("update from cold cache", "the page cache cannot be dropped here");
+        return Ok(());
+    }
+    let bench = Bench::start()?;
+    bench.lab.release(APP, "1", old)?;
+    bench.lab.release(APP, "2", new)?;
+    for number in [0, 1] {
+        bench.roll("1", number)?;
+    }
+    bench.roll("2", 0)?;
+    if cold_cache {
+        Bench::forget();
+    }
+    let ours = bench.roll("2", 1)?;
+    ensure!(compare(new, &bench.lab.hosts()[1].current(APP))?.is_empty(), "the update is not the new tree");
+    let Some(rsync) = rsync(&bench, old, new, cold_cache)? else {
+        board.skip(
+            &format!("update, {cache}, beside rsync"),
+            "rsync is not installed, and cannot be installed here",
+        );
+        return Ok(());
+    };
+    let ratio = ours.wall.as_secs_f64() / rsync.wall_seconds();
+    let figure = format!("{:.2} s / {:.2} s = {ratio:.2}x", ours.wall.as_secs_f64(), rsync.wall_seconds());
+    board.line(&format!("update, {cache}, wall beside rsync -a"), &figure, "<= 0.7x", ratio <= 0.7);
+    let ratio = ours.cpu.as_secs_f64() / rsync.cpu_seconds();
+    let figure = format!("{:.2} s / {:.2} s = {ratio:.2}x", ours.cpu.as_secs_f64(), rsync.cpu_seconds());
+    board.line("  CPU of the agent beside rsync's", &figure, "<= 0.5x", ratio <= 0.5);
+    let mut bench = bench;
+    bench.lab.stop()
+}
+
+/// Brings a copy of the old tree to the new one with rsync over loopback. Its quick check by size and time may trust
+/// that files which are alike have the same time, as a careful deployer arranges it.
+fn rsync(bench: &Bench, old: &Path, new: &Path, cold_cache: bool) -> Result<Option<Usage>> {
+    let dir = bench.scratch.path().join("rsync");
+    let (source, target) = (dir.join("new"), dir.join("host"));
+    fs_err::create_dir_all(&dir)?;
+    copy(new, &source)?;
+    copy(old, &target)?;
+    alike_in_time(&source, &target)?;
+    let Some(server) = RsyncServer::start(&dir, &source)? else { return Ok(None) };
+    if cold_cache {
+        Bench::forget();
+    }
+    let mut command = Command::new("rsync");
+    command.args(["-a", "--delete", &server.url()]).arg(format!("{}/", target.display()));
+    let (_, client) = measure::run(command)?;
+    ensure!(compare(&source, &target)?.is_empty(), "rsync made another tree");
+    Ok(Some(client))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    measure::shell(r#"cp -a "$FROM/." "$TO""#, &[("FROM", from.as_os_str()), ("TO", to.as_os_str())])?;
+    Ok(())
+}
+
+fn alike_in_time(source: &Path, target: &Path) -> Result<()> {
+    let script = r#"find "$SOURCE" "$TARGET" -type f -exec touch -d @1000000000 {} +
+cd "$SOURCE"; find . -type f | while IFS= read -r f; do cmp -s "$f" "$TARGET/$f" || touch -d @1000000001 "$f"; done"#;
+    measure::shell(script, &[("SOURCE", source.as_os_str()), ("TARGET", target.as_os_str())])?;
+    Ok(())
+}
+
+/// A cold install beside the slowest of three things that it cannot do without.
+fn cold_install(board: &mut Board, options: &Options, tree: &Path) -> Result<()> {
+    let mut bench = Bench::start()?;
+    bench.lab.release(APP, "1", tree)?;
+    bench.roll("1", 0)?;
+    let ours = bench.roll("1", 1)?;
+    ensure!(compare(tree, &bench.lab.hosts()[1].current(APP))?.is_empty(), "the install is not the tree");
+    let dir = bench.scratch.path().join("yardsticks");
+    fs_err::create_dir_all(&dir)?;
+    let yardsticks = yardsticks(tree, &dir)?;
+    for (name, wall) in &yardsticks {
+        println!("       {name}: {wall:.2} s");
+    }
+    let slowest = yardsticks.iter().map(|(_, wall)| *wall).fold(0.0, f64::max);
+    let ratio = ours.wall.as_secs_f64() / slowest;
+    let figure = format!("{:.2} s = {ratio:.2}x", ours.wall.as_secs_f64());
+    let what = format!("cold install, wall{}", if options.quick { " (small tree)" } else { "" });
+    board.line(&what, &figure, "<= 1.1x the slowest of them", ratio <= 1.1);
+    println!("       CPU of the agent: {:.2} s", ours.cpu.as_secs_f64());
+    bench.lab.stop()
+}
+
+fn yardsticks(tree: &Path, dir: &Path) -> Result<Vec<(&'static str, f64)>> {
+    let variables: &[(&str, &std::ffi::OsStr)] = &[("TREE", tree.as_os_str()), ("DIR", dir.as_os_str())];
+    measure::shell(r#"tar -C "$TREE" -cf - . | zstd -q -3 > "$DIR/tar.zst""#, variables)?;
+    let decompress =
+        measure::shell(r#"zstd -q -d < "$DIR/tar.zst" > "$DIR/tar""#, variables)?.1.wall_seconds();
+    let copying =
+        measure::shell(r#"cp -a "$TREE" "$DIR/copy"; sync -f "$DIR/copy""#, variables)?.1.wall_seconds();
+    let begun = Instant::now();
+    // The hash that Sluice uses: GNU's own would be four times slower.
+    sluice_common::tree::Tree::scan(tree)?;
+    let hashing = begun.elapsed().as_secs_f64();
+    Ok(vec![("zstd -d", decompress), ("SHA-256 of the tree", hashing), ("cp -a and sync", copying)])
+}
+
+/// Peak anonymous memory of the agent on the trees of the list.
+pub(super) fn memory(board: &mut Board, work: &mut Work) -> Result<()> {
+    for pair in work.pairs() {
+        let Some((old, new)) = Work::trees(board, pair)? else { continue };
+        let mut bench = Bench::start()?;
+        bench.lab.release(APP, "1", &old)?;
+        bench.lab.release(APP, "2", &new)?;
+        let cold = bench.roll("1", 1)?;
+        let update = bench.roll("2", 1)?;
+        for (what, staged, bound) in [("cold install", cold, 64), ("update, aware codecs", update, 128)] {
+            let mebibytes = staged.anonymous_peak as f64 / MEBIBYTE;
+            board.line(
+                &format!("{}, {what}: agent's RssAnon", pair.name()),
+                &format!("{mebibytes:.1} MiB at most"),
+                &format!("<= {bound} MiB"),
+                mebibytes > 0.0 && mebibytes <= f64::from(bound),
+            );
+        }
+        bench.lab.stop()?;
+    }
+    Ok(())
+}
+
+/// What applying took at the agent.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::show) struct Applied {
+    /// CPU time in seconds.
+    pub(in crate::show) cpu: f64,
+    /// Wall time in seconds, from the operator's command to the switch.
+    pub(in crate::show) wall: f64,
+    /// Most anonymous memory, in bytes.
+    pub(in crate::show) anonymous_peak: u64,
+}
+
+/// A cold install and the update that follows it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::show) struct AppliedPair {
+    /// Of the old tree, which is as large as the new one.
+    pub(in crate::show) cold: Applied,
+    /// From the old tree to the new one.
+    pub(in crate::show) update: Applied,
+}
+
+/// Installs and updates a pair at an agent, with plans that another host has had made.
+pub(in crate::show) fn apply_pair(pair: Pair) -> Result<AppliedPair> {
+    let (old, new) = pair.fetch()?.context("no trees")?;
+    let mut bench = Bench::start()?;
+    bench.lab.release(APP, "1", &old)?;
+    bench.lab.release(APP, "2", &new)?;
+    bench.roll("1", 0)?;
+    let cold = bench.roll("1", 1)?.applied();
+    bench.roll("2", 0)?;
+    let update = bench.roll("2", 1)?.applied();
+    bench.lab.stop()?;
+    Ok(AppliedPair { cold, update })
+}
