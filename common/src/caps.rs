@@ -59,6 +59,11 @@ pub const IMAGE_BLOCKS_MAX: usize = 1 << 20;
 /// Most references of the base that an image frame predicts: over four times those of an executable of 25 MB, 48 MiB
 /// in memory.
 pub const IMAGE_REFERENCES_MAX: usize = 4 << 20;
+/// Most headers of segments and sections of an executable that is read: seven times those of any linked one seen.
+pub const IMAGE_HEADERS_MAX: usize = 256;
+/// Most addresses in one file's constants that may be jump tables: ten times those of an executable of 25 MB, 2 MiB in
+/// memory.
+pub const IMAGE_TABLES_MAX: usize = 256 * KIB as usize;
 /// Largest transfer plan, encoded: a million extents of 48 bytes.
 pub const PLAN_BYTES_MAX: u64 = 64 * MIB;
 /// Time for which the frames of a replaced plan are served on: a host away for longer has lost its certificate.

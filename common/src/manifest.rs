@@ -7,8 +7,6 @@
 mod links;
 mod wire;
 
-use std::collections::HashMap;
-
 use crate::caps;
 use crate::codec::DecodeError;
 use crate::digest::Digest;
@@ -161,11 +159,16 @@ impl Manifest {
     /// Returns each distinct content once, in the order of its first path. Indices into this list are what
     /// transfer plans and package indexes speak of.
     pub fn contents(&self) -> Vec<Content> {
-        let mut seen = std::collections::HashSet::new();
-        self.files()
-            .filter(|(_, file)| seen.insert(file.digest))
-            .map(|(_, file)| Content { digest: file.digest, size: file.size })
-            .collect()
+        self.first_files().map(|(_, file)| Content { digest: file.digest, size: file.size }).collect()
+    }
+
+    /// Returns for each distinct content the first file that holds it, sorted by path: numbered as
+    /// [`Self::contents`] numbers them.
+    pub fn first_files(&self) -> impl Iterator<Item = (&RelPath, &FileEntry)> {
+        let mut numbers = self.files_by_digest();
+        numbers.dedup_by_key(|number| self.file(*number).map(|(_, file)| file.digest));
+        numbers.sort_unstable();
+        numbers.into_iter().filter_map(|number| self.file(number))
     }
 
     /// Returns the number of regular files.
@@ -196,17 +199,38 @@ impl Manifest {
 
     fn check_sizes(&self) -> Result<(), ManifestError> {
         let mut total = 0_u64;
-        let mut sizes = HashMap::new();
-        for (path, file) in self.files() {
+        for (_, file) in self.files() {
             total = total
                 .checked_add(file.size)
                 .filter(|t| *t <= caps::PACKAGE_BYTES_MAX)
                 .ok_or(ManifestError::TooLarge)?;
-            if *sizes.entry(file.digest).or_insert(file.size) != file.size {
+        }
+        for pair in self.files_by_digest().windows(2) {
+            if let (Some((_, one)), Some((path, other))) = (self.file(pair[0]), self.file(pair[1]))
+                && one.digest == other.digest
+                && one.size != other.size
+            {
                 return Err(ManifestError::SizeConflict(path.clone()));
             }
         }
         Ok(())
+    }
+
+    fn file(&self, number: u32) -> Option<(&RelPath, &FileEntry)> {
+        let entry = &self.entries[number as usize];
+        match &entry.kind {
+            EntryKind::File(file) => Some((&entry.path, file)),
+            EntryKind::Directory | EntryKind::Symlink { .. } => None,
+        }
+    }
+
+    /// Returns the numbers of the entries that are files, sorted by digest and then by path. A table of digests would
+    /// take twenty times the memory, which counts with a million entries.
+    fn files_by_digest(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> =
+            (0..self.entries.len() as u32).filter(|number| self.file(*number).is_some()).collect();
+        numbers.sort_unstable_by_key(|number| (self.file(*number).map(|(_, file)| &file.digest), *number));
+        numbers
     }
 }
 

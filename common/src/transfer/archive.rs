@@ -21,7 +21,7 @@ use std::ops::Range;
 use crate::caps;
 use crate::codec::{Reader, put_bytes};
 
-use super::image::{self, Bytes};
+use super::image::{self, Bytes, File};
 use deflate::{Deflater, METHODS, method_of};
 use inflate::Inflater;
 use scan::Stream;
@@ -53,7 +53,7 @@ pub(super) fn encode(base: Bytes<'_>, target: Bytes<'_>) -> io::Result<Option<Ve
         members: expanded.members,
     };
     let against = Expansion::expand(base.bytes, script.clone())?;
-    let files = member_places(&script);
+    let files: Vec<File> = member_places(&script).map(|place| File::whole(&expanded.bytes, place)).collect();
     let image = image::encode(against.image(), Bytes { bytes: &expanded.bytes, files: &files })?;
     let mut encoded = Vec::new();
     put_bytes(&mut encoded, &script.encode()?);
@@ -115,14 +115,14 @@ fn base_gaps(base_len: usize, streams: &[Stream]) -> Vec<usize> {
 }
 
 /// Returns where the members lie in the expanded target: each may be an executable.
-fn member_places(script: &Script) -> Vec<Range<usize>> {
+fn member_places(script: &Script) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut at = 0;
-    let place = |member: &Member| {
+    let place = move |member: &Member| {
         let begin = at + member.gap;
         at = begin + member.plain_len;
         begin..at
     };
-    script.members.iter().map(place).collect()
+    script.members.iter().map(place)
 }
 
 /// Says whether `encoded` restores `target`.
@@ -147,7 +147,9 @@ fn restores(base: &[u8], encoded: &[u8], target: &[u8]) -> bool {
 pub(super) struct Expansion<'a> {
     bytes: Vec<u8>,
     /// Where the members lie.
-    files: Vec<Range<usize>>,
+    files: Vec<File>,
+    /// Those of the expanded target, of which nothing is known yet but where they lie.
+    target_files: Vec<File>,
     script: Script,
     /// The expanded target as an image.
     image: &'a [u8],
@@ -173,7 +175,7 @@ impl<'a> Expansion<'a> {
             }
             let begin = bytes.len();
             inflater.stream(&mut base, |piece| append(&mut bytes, piece))?;
-            files.push(begin..bytes.len());
+            files.push(File::whole(&bytes, begin..bytes.len()));
         }
         loop {
             let rest = base.fill_buf()?;
@@ -184,7 +186,8 @@ impl<'a> Expansion<'a> {
             let n = rest.len();
             base.consume(n);
         }
-        Ok(Self { bytes, files, script, image: &[] })
+        let target_files = member_places(&script).map(|place| File::unread(place, 0)).collect();
+        Ok(Self { bytes, files, target_files, script, image: &[] })
     }
 
     fn image(&self) -> Bytes<'_> {
@@ -194,7 +197,8 @@ impl<'a> Expansion<'a> {
     /// Returns what restores the target's `len` bytes. It never yields more.
     pub(super) fn decoder(&self, len: usize) -> io::Result<Decoder<'_>> {
         let base = image::Base { source: &self.bytes, len: self.bytes.len(), files: &self.files };
-        let expanded = image::Decoder::new(base, self.image, self.script.expanded_len)?;
+        let target = image::Shape { len: self.script.expanded_len, files: &self.target_files };
+        let expanded = image::Decoder::new(base, self.image, target)?;
         let mut decoder = Decoder {
             expanded,
             expanded_left: self.script.expanded_len,

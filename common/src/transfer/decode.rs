@@ -1,7 +1,6 @@
 //! Restores frames on the receiver: bounded, streaming, verified part by part.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::ops::Range;
 
 use zstd::stream::read::Decoder;
 
@@ -11,9 +10,9 @@ use crate::manifest::Content;
 
 use super::archive::Expansion;
 use super::encode::{Side, read_leans};
-use super::image::{self, Base};
+use super::image::{self, Base, File, Shape};
 use super::leans::LeanReader;
-use super::{Codec, ContentSource, Extent, Frame, Lean, Part};
+use super::{Codec, ContentSource, Frame, Part};
 
 /// Bytes of a base read at once where it is read from its beginning to its end.
 const LEAN_BUFFER_BYTES: usize = 256 * 1024;
@@ -82,12 +81,14 @@ pub fn decode_frame(
         Codec::Image => {
             let mut encoded = Vec::new();
             compressed.take(frame.wire_len).read_to_end(&mut encoded).map_err(|e| damaged(e.to_string()))?;
-            let files = whole_leans(&frame.base, base.0, produced.0);
             let leans = LeanReader::new(&frame.base, sides.0, sides.1);
-            let image = Base { source: &leans, len: leans.len(), files: &files };
-            let decoded = image::Decoder::new(image, &encoded, frame.raw_len() as usize)
-                .map_err(|e| damaged(e.to_string()))
-                .and_then(|decoder| decode_parts(frame, decoder, sink));
+            let target_files = part_files(frame);
+            let target = Shape { len: frame.raw_len() as usize, files: &target_files };
+            let decoded = leans.files().map_err(|e| damaged(e.to_string())).and_then(|files| {
+                let image = Base { source: &leans, len: leans.len(), files: &files };
+                let decoder = image::Decoder::new(image, &encoded, target);
+                decode_parts(frame, decoder.map_err(|e| damaged(e.to_string()))?, sink)
+            });
             decoded.map_err(|error| leans.into_failure().map_or(error, base_error))
         }
         Codec::Archive => {
@@ -106,25 +107,15 @@ pub fn decode_frame(
     }
 }
 
-/// Returns where whole contents lie in extents that are laid end to end, each with the contents it is of.
-pub(super) fn whole_files<'a>(
-    extents: impl Iterator<Item = (&'a Extent, &'a [Content])>,
-) -> Vec<Range<usize>> {
+/// Returns the files of which a frame holds the parts, as far as they are known before they are there.
+fn part_files(frame: &Frame) -> Vec<File> {
     let mut at = 0;
-    let place = |(extent, contents): (&Extent, &[Content])| {
+    let file = |part: &Part| {
         let begin = at;
-        at += extent.len as usize;
-        (extent.len == contents[extent.content as usize].size).then_some(begin..at)
+        at += part.extent.len as usize;
+        File::unread(begin..at, part.extent.offset)
     };
-    extents.filter_map(place).collect()
-}
-
-/// Returns where whole contents lie in what a frame leans on.
-pub(super) fn whole_leans(leans: &[Lean], base: &[Content], produced: &[Content]) -> Vec<Range<usize>> {
-    whole_files(leans.iter().map(|lean| match lean {
-        Lean::Base(extent) => (extent, base),
-        Lean::Produced(extent) => (extent, produced),
-    }))
+    frame.parts.iter().map(file).collect()
 }
 
 fn decode_parts(

@@ -16,8 +16,8 @@ use crate::digest::{Digest, Hasher};
 use crate::manifest::Content;
 
 use super::archive;
-use super::decode::{whole_files, whole_leans};
 use super::image::{self, Bytes};
+use super::leans::LeanReader;
 use super::likeness;
 use super::{Codec, ContentSource, Extent, Frame, FrameSpec, Lean, Part};
 
@@ -109,6 +109,11 @@ impl Side<'_> {
         Ok(())
     }
 
+    /// Returns the size of the whole content.
+    pub(super) fn size(&self, extent: &Extent) -> u64 {
+        self.contents[extent.content as usize].size
+    }
+
     pub(super) fn new<'a>(contents: &'a [Content], source: &'a dyn ContentSource) -> Side<'a> {
         Side { contents, source }
     }
@@ -138,7 +143,7 @@ pub fn encode_frame(
     let prefix = read_leans(&spec.base, &Side::new(base.0, base.1), &target_side)?;
     let (parts, codec, bytes) = match effort {
         Effort::Best if spec.needs_base() => {
-            encode_aware(spec, (base.0, &prefix), (target.0, &target_side), effort)?
+            encode_aware(spec, (&Side::new(base.0, base.1), &prefix), &target_side, effort)?
         }
         Effort::Best | Effort::Quick => {
             let fill = |out: &mut Compressor<'_>| copy_parts(&target_side, &spec.parts, out);
@@ -170,14 +175,15 @@ fn compress<T>(
 /// in a file.
 fn encode_aware(
     spec: &FrameSpec,
-    base: (&[Content], &[u8]),
-    target: (&[Content], &Side<'_>),
+    base: (&Side<'_>, &[u8]),
+    target: &Side<'_>,
     effort: Effort,
 ) -> Result<(Vec<Part>, Codec, Vec<u8>), EncodeError> {
     let mut raw = Vec::with_capacity(spec.raw_len() as usize);
-    let parts = copy_parts(target.1, &spec.parts, &mut raw)?;
-    let base_files = whole_leans(&spec.base, base.0, target.0);
-    let files = whole_files(spec.parts.iter().map(|extent| (extent, target.0)));
+    let parts = copy_parts(target, &spec.parts, &mut raw)?;
+    let leans: Vec<Lean> = spec.parts.iter().map(|part| Lean::Produced(*part)).collect();
+    let base_files = LeanReader::new(&spec.base, *base.0, *target).files()?;
+    let files = LeanReader::new(&leans, *base.0, *target).files()?;
     let (from, to) = (Bytes { bytes: base.1, files: &base_files }, Bytes { bytes: &raw, files: &files });
     let zstd = if Codec::Zstd.fits(spec.raw_len(), spec.base_len()) {
         Some(compress(spec, base.1, effort, |out| Ok(out.write_all(&raw)?))?.1)
@@ -190,7 +196,7 @@ fn encode_aware(
         return Ok((parts, Codec::Archive, archive));
     }
     let image = image::encode(from, to)?;
-    if is_smallest(&image) && image::restores(from, &image, to.bytes) {
+    if is_smallest(&image) && image::restores(from, &image, to) {
         return Ok((parts, Codec::Image, image));
     }
     let zstd = zstd.ok_or_else(|| io::Error::other("an image frame does not restore what it holds"))?;

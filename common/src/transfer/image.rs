@@ -10,6 +10,7 @@
 //! both sides pin it. An executable that either side fails to read has no references, and the part's digest decides.
 
 mod base;
+mod files;
 mod matching;
 mod prediction;
 mod references;
@@ -17,10 +18,10 @@ mod streams;
 
 use std::borrow::Cow;
 use std::io::{self, Read};
-use std::ops::Range;
 
 use base::Pages;
 pub(super) use base::{Base, ReadAt};
+pub(super) use files::File;
 use matching::{Block, Matcher};
 use prediction::{BlockMap, Piece, Predictor};
 use references::Image;
@@ -31,16 +32,30 @@ const ROUNDS: usize = 2;
 /// Bytes that are predicted at once, by both sides; what one piece teaches serves the next.
 const PIECE_BYTES: usize = 4 * 1024;
 
-/// Base or target: bytes of several files end to end, and where each whole file lies.
+/// Base or target: bytes of several files end to end, and which files those are.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a> {
     pub(super) bytes: &'a [u8],
-    pub(super) files: &'a [Range<usize>],
+    pub(super) files: &'a [File],
+}
+
+impl<'a> Bytes<'a> {
+    /// Runs `read` with these bytes as they are read by place.
+    fn read<T>(self, read: impl FnOnce(Base<'_>) -> T) -> T {
+        read(Base { source: &self.bytes, len: self.bytes.len(), files: self.files })
+    }
+}
+
+/// What a target is known by before it is restored: how long it is, and its files.
+#[derive(Clone, Copy)]
+pub(super) struct Shape<'a> {
+    pub(super) len: usize,
+    pub(super) files: &'a [File],
 }
 
 /// Encodes `target` against `base`.
 pub(super) fn encode(base: Bytes<'_>, target: Bytes<'_>) -> io::Result<Vec<u8>> {
-    let (old, new) = (Image::of(base), Image::of(target));
+    let (old, new) = (base.read(Image::of)?, target.read(Image::of)?);
     let blocks = Matcher::new(base.bytes)?.blocks(target.bytes);
     let plain = encode_blocks(base, target, &old, &blocks)?;
     if old.is_empty() || new.is_empty() {
@@ -51,11 +66,12 @@ pub(super) fn encode(base: Bytes<'_>, target: Bytes<'_>) -> io::Result<Vec<u8>> 
 }
 
 /// Says whether `encoded` restores `target`.
-pub(super) fn restores(base: Bytes<'_>, encoded: &[u8], target: &[u8]) -> bool {
+pub(super) fn restores(base: Bytes<'_>, encoded: &[u8], target: Bytes<'_>) -> bool {
     let base = Base { source: &base.bytes, len: base.bytes.len(), files: base.files };
     let restore = || -> io::Result<bool> {
-        let mut decoder = Decoder::new(base, encoded, target.len())?;
-        let (mut rest, mut piece) = (target, vec![0; PIECE_BYTES]);
+        let shape = Shape { len: target.bytes.len(), files: target.files };
+        let mut decoder = Decoder::new(base, encoded, shape)?;
+        let (mut rest, mut piece) = (target.bytes, vec![0; PIECE_BYTES]);
         while !rest.is_empty() {
             let n = decoder.read(&mut piece)?;
             let Some(after) = rest.strip_prefix(&piece[..n]).filter(|_| n > 0) else { return Ok(false) };
@@ -83,7 +99,7 @@ fn match_tokens(
 }
 
 fn encode_blocks(base: Bytes<'_>, target: Bytes<'_>, old: &Image, blocks: &[Block]) -> io::Result<Vec<u8>> {
-    let mut predictor = Predictor::new(Cow::Borrowed(old.references()), blocks);
+    let mut predictor = Predictor::new(Cow::Borrowed(old.references()), blocks, (base.files, target.files));
     let (mut control, mut residual, mut extra) = (Control::default(), Residual::default(), Vec::new());
     let mut piece = Piece::default();
     let mut at = 0;
@@ -112,7 +128,7 @@ fn encode_blocks(base: Bytes<'_>, target: Bytes<'_>, old: &Image, blocks: &[Bloc
 /// read last, and its references.
 pub(super) struct Decoder<'a> {
     pages: Pages<'a>,
-    predictor: Predictor<'static>,
+    predictor: Predictor<'a>,
     opened: Opened<'a>,
     len: usize,
     /// Bytes restored so far.
@@ -125,12 +141,13 @@ pub(super) struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Reads the control streams of `encoded`; fails when they are not those of a target of `len` bytes.
-    pub(super) fn new(base: Base<'a>, encoded: &'a [u8], len: usize) -> io::Result<Self> {
-        // The references first: while they are found a whole file is in memory.
-        let references = Image::of_base(base)?.into_references();
+    /// Reads the control streams of `encoded`; fails when they are not those of a target of that shape.
+    pub(super) fn new(base: Base<'a>, encoded: &'a [u8], target: Shape<'a>) -> io::Result<Self> {
+        let references = Image::of(base)?.into_references();
+        let len = target.len;
         let opened = Opened::new(encoded, base.len, len)?;
-        let predictor = Predictor::new(Cow::Owned(references), &opened.blocks);
+        let files = (base.files, target.files);
+        let predictor = Predictor::new(Cow::Owned(references), &opened.blocks, files);
         let (pages, piece) = (Pages::new(base), Piece::default());
         Ok(Self { pages, predictor, opened, len, at: 0, block: 0, within: 0, piece, taken: 0 })
     }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, Read};
 
 use super::encode::Side;
-use super::image::ReadAt;
+use super::image::{File, ReadAt};
 use super::{Extent, Lean};
 
 /// Reads leans where they are wanted; remembers the first failure, which is the base's and not the frame's.
@@ -37,6 +37,41 @@ impl<'a> LeanReader<'a> {
         LeanStream { leans: self, at: 0 }
     }
 
+    /// Returns the files that the leans are runs of.
+    pub(super) fn files(&self) -> io::Result<Vec<File>> {
+        let mut at = 0;
+        let mut files = Vec::with_capacity(self.leans.len());
+        for lean in self.leans {
+            let extent = *lean.extent();
+            let begin = at;
+            at += extent.len as usize;
+            let side = self.side(lean);
+            let size = side.size(&extent);
+            let read = |offset: u64, out: &mut [u8]| {
+                let wanted = Extent { offset, len: out.len() as u64, ..extent };
+                self.remember(side.reader(&wanted).and_then(|mut reader| reader.read_exact(out)))
+            };
+            files.push(File::read(begin..at, extent.offset, size, read)?);
+        }
+        Ok(files)
+    }
+
+    fn side(&self, lean: &Lean) -> &Side<'a> {
+        match lean {
+            Lean::Base(_) => &self.base,
+            Lean::Produced(_) => &self.produced,
+        }
+    }
+
+    /// Remembers why something could not be read, and tells only that.
+    fn remember(&self, read: io::Result<()>) -> io::Result<()> {
+        read.map_err(|error| {
+            let told = io::Error::new(error.kind(), "cannot read the base");
+            self.failure.borrow_mut().get_or_insert(error);
+            told
+        })
+    }
+
     /// Takes why the base could not be read, if it could not.
     pub(super) fn into_failure(self) -> Option<io::Error> {
         self.failure.into_inner()
@@ -50,10 +85,7 @@ impl<'a> LeanReader<'a> {
             let (filled, rest) = out.split_at_mut(left.min(out.len() as u64) as usize);
             let offset = lean.extent().offset + lean.extent().len - left;
             let wanted = Extent { offset, len: filled.len() as u64, ..*lean.extent() };
-            match lean {
-                Lean::Base(_) => self.base.reader(&wanted)?.read_exact(filled)?,
-                Lean::Produced(_) => self.produced.reader(&wanted)?.read_exact(filled)?,
-            }
+            self.side(lean).reader(&wanted)?.read_exact(filled)?;
             (at, number, out) = (self.ends[number], number + 1, rest);
         }
         Ok(())
@@ -62,11 +94,7 @@ impl<'a> LeanReader<'a> {
 
 impl ReadAt for LeanReader<'_> {
     fn read_at(&self, at: usize, out: &mut [u8]) -> io::Result<()> {
-        self.fill(at as u64, out).map_err(|error| {
-            let told = io::Error::new(error.kind(), "cannot read the base");
-            self.failure.borrow_mut().get_or_insert(error);
-            told
-        })
+        self.remember(self.fill(at as u64, out))
     }
 }
 

@@ -10,9 +10,7 @@ mod archives;
 mod bases;
 mod plain;
 
-use std::collections::HashSet;
-
-use crate::manifest::{Content, Manifest};
+use crate::manifest::Manifest;
 use crate::path::RelPath;
 
 use super::{Effort, FrameSpec};
@@ -24,7 +22,7 @@ pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<F
     let bases = BaseIndex::new(base);
     let mut changed = Vec::new();
     let mut fresh = Vec::new();
-    for (number, (path, content)) in first_paths(target).into_iter().enumerate() {
+    for (number, (path, content)) in target.first_files().enumerate() {
         if content.size == 0 || bases.has(&content.digest) {
             continue;
         }
@@ -48,14 +46,4 @@ struct Wanted<'a> {
     number: u32,
     size: u64,
     path: &'a RelPath,
-}
-
-/// Returns each distinct content with its first path, numbered as [`Manifest::contents`] numbers them.
-fn first_paths(manifest: &Manifest) -> Vec<(&RelPath, Content)> {
-    let mut seen = HashSet::new();
-    manifest
-        .files()
-        .filter(|(_, file)| seen.insert(file.digest))
-        .map(|(path, file)| (path, Content { digest: file.digest, size: file.size }))
-        .collect()
 }

@@ -277,6 +277,76 @@ fn a_frame_leans_on_earlier_frames_only() {
     }
 }
 
+/// A plan with every kind of extent and lean, and the frames that it names: the second leans on the first.
+fn golden() -> (Vec<Content>, Vec<Content>, TransferPlan, [Vec<u8>; 2]) {
+    let (old, new) = (noise(20, 300), [noise(20, 200), noise(21, 60), noise(20, 40)].concat());
+    let small = [noise(21, 60), b"small".to_vec()].concat();
+    let content = |bytes: &[u8]| Content { digest: Digest::of(bytes), size: bytes.len() as u64 };
+    let (base, target) = (vec![content(b"x"), content(&old)], vec![content(&new), content(&small)]);
+    let bytes = |text: &str| hex::decode(text.trim()).unwrap();
+    let frames =
+        [bytes(include_str!("golden/frame-base.hex")), bytes(include_str!("golden/frame-produced.hex"))];
+    let extent = |content, offset, len| Extent { content, offset, len };
+    let part = |bytes: &[u8], extent| Part { extent, digest: Digest::of(bytes) };
+    let frame = |number: usize, base, parts| Frame {
+        digest: Digest::of(&frames[number]),
+        wire_len: frames[number].len() as u64,
+        codec: Codec::Zstd,
+        base,
+        parts,
+    };
+    let first = frame(
+        0,
+        vec![Lean::Base(extent(1, 0, 300)), Lean::Base(extent(1, 10, 20))],
+        vec![part(&new[..270], extent(0, 0, 270))],
+    );
+    let second = frame(
+        1,
+        vec![Lean::Produced(extent(0, 200, 60)), Lean::Base(extent(0, 0, 1))],
+        vec![part(&new[270..], extent(0, 270, 30)), part(&small, extent(1, 0, small.len() as u64))],
+    );
+    let plan = TransferPlan {
+        base: Some(Digest::of(b"base")),
+        target: Digest::of(b"target"),
+        frames: vec![first, second],
+    };
+    (base, target, plan, frames)
+}
+
+#[test]
+fn plans_of_format_2_and_zstd_frames_are_read_for_ever() {
+    let (base, target, plan, frames) = golden();
+    let bytes = hex::decode(include_str!("golden/plan-2.hex").trim()).unwrap();
+    assert_eq!(TransferPlan::decode(&bytes, &base, &target).unwrap(), plan);
+    // Compressed bytes may change with zstd, what they hold may not.
+    let raw = |bytes: &[u8]| zstd::stream::decode_all(bytes).unwrap();
+    assert_eq!(raw(&plan.encode(&base, &target).unwrap()), raw(&bytes));
+    let old = Restored { contents: &base, files: HashMap::from([(0, b"x".to_vec()), (1, noise(20, 300))]) };
+    let mut memory = Memory::default();
+    for (frame, bytes) in plan.frames.iter().zip(&frames) {
+        let produced = Restored { contents: &target, files: memory.files.clone() };
+        decode_frame(frame, &bytes[..], (&base, &old), (&target, &produced), &mut memory).unwrap();
+    }
+    for (number, content) in (0..).zip(&target) {
+        assert_eq!(Digest::of(&memory.files[&number]), content.digest);
+    }
+}
+
+#[test]
+fn any_flip_in_a_plan_is_refused_or_changes_what_is_asked_for() {
+    let (base, target, plan, _) = golden();
+    let raw = zstd::stream::decode_all(&plan.encode(&base, &target).unwrap()[..]).unwrap();
+    for at in 0..raw.len() * 8 {
+        let mut flipped = raw.clone();
+        flipped[at / 8] ^= 1 << (at % 8);
+        let flipped = zstd::bulk::compress(&flipped, 1).unwrap();
+        if let Ok(other) = TransferPlan::decode(&flipped, &base, &target) {
+            assert_ne!(other, plan, "bit {at}");
+            assert!(other.frames.iter().all(|frame| frame.raw_len() <= caps::FRAME_BYTES_MAX));
+        }
+    }
+}
+
 #[test]
 fn the_manifest_travels_against_the_old_one() {
     let files: Vec<(String, Vec<u8>)> = (0..500).map(|i| (format!("dir/file-{i}"), noise(i, 100))).collect();

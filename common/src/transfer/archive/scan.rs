@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use crate::caps;
 
-use super::super::image::Bytes;
+use super::super::image::{Bytes, File};
 use super::inflate::Inflater;
 
 /// A deflate stream in an image.
@@ -56,7 +56,7 @@ fn next_header(image: Bytes<'_>, from: usize) -> Option<(usize, Option<usize>)> 
     let zip = memmem::find(&image.bytes[from..], LOCAL_HEADER).map(|at| from + at);
     let is_gzip = |begin: &usize| image.bytes.get(*begin..).is_some_and(|file| file.starts_with(GZIP_HEADER));
     // A gzip file's header stands at its beginning only.
-    let gzip = image.files.iter().map(|file| file.start).find(|begin| *begin >= from && is_gzip(begin));
+    let gzip = image.files.iter().map(File::start).find(|begin| *begin >= from && is_gzip(begin));
     match (zip, gzip) {
         (Some(zip), gzip) if gzip.is_none_or(|gzip| zip < gzip) => {
             Some((zip, zip_data(&image.bytes[zip..]).map(|len| zip + len)))

@@ -1,5 +1,3 @@
-#![expect(clippy::single_range_in_vec_init, reason = "an image of one file is the usual case")]
-
 use proptest::prelude::*;
 
 use super::deflate::{Method, deflated};
@@ -69,7 +67,7 @@ fn restore(base: &[u8], encoded: &[u8], len: usize) -> io::Result<Vec<u8>> {
 }
 
 fn encode_files(base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
-    let (base_files, files) = ([0..base.len()], [0..target.len()]);
+    let (base_files, files) = ([File::whole(base, 0..base.len())], [File::whole(target, 0..target.len())]);
     encode(Bytes { bytes: base, files: &base_files }, Bytes { bytes: target, files: &files }).unwrap()
 }
 
@@ -108,7 +106,7 @@ fn gzip_files_among_others_are_inflated() {
     let files = |first: &[u8], second: &[u8]| {
         let (first, second) = (gzip(first, Method::Zlib(6)), gzip(second, Method::Zlib(9)));
         let bytes = [&first[..], &second].concat();
-        let files = [0..first.len(), first.len()..bytes.len()];
+        let files = [0..first.len(), first.len()..bytes.len()].map(|place| File::whole(&bytes, place));
         (bytes, files)
     };
     let (old, old_files) = files(&first, &second);

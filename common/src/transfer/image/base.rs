@@ -3,6 +3,8 @@
 use std::io;
 use std::ops::Range;
 
+use super::files::File;
+
 /// Bytes of one page: what a seek on disk or an opened file is worth.
 const PAGE_BYTES: usize = 64 * 1024;
 /// Pages kept: blocks of one function come from few places.
@@ -28,12 +30,12 @@ impl ReadAt for &[u8] {
     }
 }
 
-/// A base and where its whole files lie.
+/// A base and the files in it, in order.
 #[derive(Clone, Copy)]
 pub(in crate::transfer) struct Base<'a> {
     pub(in crate::transfer) source: &'a dyn ReadAt,
     pub(in crate::transfer) len: usize,
-    pub(in crate::transfer) files: &'a [Range<usize>],
+    pub(in crate::transfer) files: &'a [File],
 }
 
 /// The pages read last.

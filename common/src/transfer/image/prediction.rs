@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::files::File;
 use super::matching::Block;
 use super::references::{Kind, Reference};
 
@@ -34,14 +35,14 @@ impl BlockMap {
     }
 
     /// Returns by how much a place is moved: as the nearest run that begins before it.
-    fn shift(&self, place: u32) -> i32 {
-        let after = self.shifts.partition_point(|(begin, _)| *begin <= place);
+    fn shift(&self, place: i32) -> i32 {
+        let after = self.shifts.partition_point(|(begin, _)| i64::from(*begin) <= i64::from(place));
         self.shifts.get(after.saturating_sub(1)).map_or(0, |(_, shift)| *shift)
     }
 
     /// Returns where a place lies in the other image.
-    pub(super) fn shifted(&self, place: u32) -> u32 {
-        place.wrapping_add_signed(self.shift(place))
+    pub(super) fn shifted(&self, place: i32) -> i32 {
+        place.wrapping_add(self.shift(place))
     }
 }
 
@@ -49,7 +50,7 @@ impl BlockMap {
 /// again is then predicted right: 2 % of a release of extension modules, 0.3 % of one large executable. A fixed table: the
 /// last of those that share a slot stays.
 struct Corrections {
-    slots: Vec<Option<(u32, i32)>>,
+    slots: Vec<Option<(i32, i32)>>,
 }
 
 impl Corrections {
@@ -60,15 +61,15 @@ impl Corrections {
         Self { slots: vec![None; Self::SLOTS] }
     }
 
-    fn slot(target: u32) -> usize {
-        (target.wrapping_mul(0x9e37_79b1) >> 14) as usize
+    fn slot(target: i32) -> usize {
+        ((target as u32).wrapping_mul(0x9e37_79b1) >> 14) as usize
     }
 
-    fn shift(&self, target: u32) -> Option<i32> {
+    fn shift(&self, target: i32) -> Option<i32> {
         self.slots[Self::slot(target)].and_then(|(corrected, shift)| (corrected == target).then_some(shift))
     }
 
-    fn set(&mut self, target: u32, shift: i32) {
+    fn set(&mut self, target: i32, shift: i32) {
         self.slots[Self::slot(target)] = Some((target, shift));
     }
 }
@@ -89,12 +90,25 @@ pub(super) struct Predictor<'a> {
     references: Cow<'a, [Reference]>,
     map: BlockMap,
     corrections: Corrections,
+    /// The files of both images.
+    old_files: &'a [File],
+    new_files: &'a [File],
 }
 
 impl<'a> Predictor<'a> {
     /// Makes a predictor for all of `blocks`.
-    pub(super) fn new(references: Cow<'a, [Reference]>, blocks: &[Block]) -> Self {
-        Self { references, map: BlockMap::of_old(blocks), corrections: Corrections::new() }
+    pub(super) fn new(
+        references: Cow<'a, [Reference]>,
+        blocks: &[Block],
+        (old_files, new_files): (&'a [File], &'a [File]),
+    ) -> Self {
+        Self {
+            old_files,
+            new_files,
+            references,
+            map: BlockMap::of_old(blocks),
+            corrections: Corrections::new(),
+        }
     }
 
     /// Returns where the piece of a block that begins at `from` ends: where no reference is cut in two.
@@ -125,9 +139,19 @@ impl<'a> Predictor<'a> {
     /// Returns by how much the value of a reference at `site_shift` grows besides what its target moves.
     fn offset(&self, reference: &Reference, site_shift: i32) -> i64 {
         match reference.kind() {
-            Kind::Absolute => 0,
+            Kind::Absolute => -self.drift(reference.at(), site_shift),
             Kind::Relative => -i64::from(site_shift),
             Kind::Table { base } => -i64::from(self.map.shift(base)),
+        }
+    }
+
+    /// Returns by how much the file of a place is moved as a whole: addresses count from its beginning.
+    fn drift(&self, place: usize, shift: i32) -> i64 {
+        let new_place = usize::try_from(place as i64 + i64::from(shift)).ok();
+        let new = new_place.and_then(|place| File::at(self.new_files, place));
+        match (File::at(self.old_files, place), new) {
+            (Some(old), Some(new)) => new.begin() - old.begin(),
+            (None, _) | (_, None) => 0,
         }
     }
 

@@ -1,5 +1,3 @@
-#![expect(clippy::single_range_in_vec_init, reason = "an image of one file is the usual case")]
-
 use proptest::prelude::*;
 
 use super::references::Kind;
@@ -8,12 +6,17 @@ use super::*;
 fn restore(base: Bytes<'_>, encoded: &[u8], len: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let base = Base { source: &base.bytes, len: base.bytes.len(), files: base.files };
-    Decoder::new(base, encoded, len)?.read_to_end(&mut out)?;
+    Decoder::new(base, encoded, Shape { len, files: &[File::unread(0..len, 0)] })?.read_to_end(&mut out)?;
     Ok(out)
 }
 
+/// An image of one file.
+fn file(bytes: &[u8]) -> [File; 1] {
+    [File::whole(bytes, 0..bytes.len())]
+}
+
 fn round_trip(base: &[u8], target: &[u8]) -> Vec<u8> {
-    let (base_files, files) = ([0..base.len()], [0..target.len()]);
+    let (base_files, files) = (file(base), file(target));
     let base = Bytes { bytes: base, files: &base_files };
     let encoded = encode(base, Bytes { bytes: target, files: &files }).unwrap();
     assert_eq!(restore(base, &encoded, target.len()).unwrap(), target);
@@ -55,8 +58,9 @@ fn bytes_of_old_are_restored_for_ever() {
     let encoded = hex::decode(include_str!("golden.hex").trim()).unwrap();
     let base = Bytes { bytes: &old, files: &[] };
     assert_eq!(restore(base, &encoded, new.len()).unwrap(), new);
-    assert!(restores(base, &encoded, &new));
-    assert!(!restores(base, &encoded, &new[1..]) && !restores(base, &encoded, &old));
+    let is_restored = |target: &[u8]| restores(base, &encoded, Bytes { bytes: target, files: &file(target) });
+    assert!(is_restored(&new));
+    assert!(!is_restored(&new[1..]) && !is_restored(&old));
 }
 
 #[test]
@@ -70,18 +74,18 @@ fn empty_and_unrelated_images_are_restored() {
 fn relinked() -> (Vec<u8>, Vec<u8>) {
     const MORE: usize = 4_096;
     let old = fs_err::read("/bin/sh").unwrap();
-    let image = Image::of(Bytes { bytes: &old, files: &[0..old.len()] });
+    let image = Bytes { bytes: &old, files: &file(&old) }.read(Image::of).unwrap();
     let cut = old.len() / 2;
-    let moved = |place: u32| if place as usize >= cut { MORE as i64 } else { 0 };
+    let moved = |place: i32| if place as usize >= cut { MORE as i64 } else { 0 };
     let mut new = [&old[..cut], &noise(5, MORE), &old[cut..]].concat();
     for reference in image.references().iter().filter(|r| r.end() <= cut || r.at() >= cut) {
         let Some(target) = reference.target() else { continue };
         let shift = match reference.kind() {
             Kind::Absolute => moved(target),
-            Kind::Relative => moved(target) - moved(reference.at() as u32),
+            Kind::Relative => moved(target) - moved(reference.at() as i32),
             Kind::Table { base } => moved(target) - moved(base),
         };
-        let at = reference.at() + moved(reference.at() as u32) as usize;
+        let at = reference.at() + moved(reference.at() as i32) as usize;
         let field = &mut new[at..at + reference.end() - reference.at()];
         let mut value = [0; 8];
         value[..field.len()].copy_from_slice(field);
@@ -95,9 +99,9 @@ fn relinked() -> (Vec<u8>, Vec<u8>) {
 #[test]
 fn references_that_moved_with_their_targets_cost_nothing() {
     let (old, new) = relinked();
-    let files = [0..old.len()];
-    let target = Bytes { bytes: &new, files: &[] };
-    let aware = Bytes { bytes: &old, files: &files };
+    let (old_files, new_files) = (file(&old), file(&new));
+    let target = Bytes { bytes: &new, files: &new_files };
+    let aware = Bytes { bytes: &old, files: &old_files };
     let encoded = encode(aware, target).unwrap();
     assert_eq!(restore(aware, &encoded, new.len()).unwrap(), new);
     let blind = encode(Bytes { bytes: &old, files: &[] }, target).unwrap();
@@ -109,7 +113,7 @@ fn references_that_moved_with_their_targets_cost_nothing() {
 #[test]
 fn references_are_sorted_and_do_not_overlap() {
     let bytes = fs_err::read("/bin/sh").unwrap();
-    let image = Image::of(Bytes { bytes: &bytes, files: &[0..bytes.len()] });
+    let image = Bytes { bytes: &bytes, files: &file(&bytes) }.read(Image::of).unwrap();
     assert!(image.references().windows(2).all(|pair| pair[0].end() <= pair[1].at()));
 }
 
@@ -165,7 +169,7 @@ proptest! {
             let at = if at % 2 == 0 { at / 2 } else { bytes.len() - 1 - at / 2 };
             bytes[at] = byte;
         }
-        let image = Image::of(Bytes { bytes: &bytes, files: &[0..bytes.len()] });
+        let image = Bytes { bytes: &bytes, files: &file(&bytes) }.read(Image::of).unwrap();
         prop_assert!(image.references().iter().all(|reference| reference.end() <= bytes.len()));
     }
 }

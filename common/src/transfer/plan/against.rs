@@ -23,14 +23,15 @@ impl Segments {
         Self { raw_bytes, base_bytes }
     }
 
-    /// Cuts a large content into frames, each against the base around the same place.
+    /// Cuts a large content into frames of even size, each against the base around the same place.
     fn cut(&self, wanted: &Wanted<'_>, base: &Candidate, frames: &mut Vec<FrameSpec>) {
+        let even = wanted.size.div_ceil(wanted.size.div_ceil(self.raw_bytes));
         let margin = (self.base_bytes - self.raw_bytes) / 2;
         let mut offset = 0;
         while offset < wanted.size {
-            let len = self.raw_bytes.min(wanted.size - offset);
-            let from = offset.saturating_sub(margin).min(base.size.saturating_sub(self.base_bytes));
-            let base_len = self.base_bytes.min(base.size - from);
+            let len = even.min(wanted.size - offset);
+            let base_len = base.size.min(len + 2 * margin);
+            let from = offset.saturating_sub(margin).min(base.size - base_len);
             frames.push(FrameSpec {
                 base: vec![Lean::Base(Extent { content: base.number, offset: from, len: base_len })],
                 parts: vec![Extent { content: wanted.number, offset, len }],

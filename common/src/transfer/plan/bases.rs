@@ -1,10 +1,11 @@
 //! What of the base a changed content leans on.
 
-use std::collections::{HashMap, HashSet};
-
 use crate::digest::Digest;
-use crate::manifest::Manifest;
+use crate::manifest::{EntryKind, FileEntry, Manifest};
 use crate::path::RelPath;
+
+/// Files of one name among which one is guessed: of more, like `__init__.py`, the wrong one is likely.
+const NAMESAKES_MAX: usize = 4;
 
 /// A content of the base to lean on.
 #[derive(Clone, Copy)]
@@ -13,45 +14,79 @@ pub(super) struct Candidate {
     pub(super) size: u64,
 }
 
-/// Finds base contents by digest, path, shape of path and file name.
+/// Finds base contents by digest, path, shape of path and file name. Sorted lists of numbers, not tables of texts: a
+/// base may have a million files.
 #[derive(Default)]
 pub(super) struct BaseIndex<'a> {
-    digests: HashSet<Digest>,
-    by_path: HashMap<&'a str, Candidate>,
-    by_shape: HashMap<String, Vec<Candidate>>,
-    by_name: HashMap<String, Vec<Candidate>>,
+    base: Option<&'a Manifest>,
+    /// Number of each content, sorted by digest.
+    numbers: Vec<(Digest, u32)>,
+    by_shape: Vec<(u64, Candidate)>,
+    by_name: Vec<(u64, Candidate)>,
 }
 
 impl<'a> BaseIndex<'a> {
     pub(super) fn new(base: Option<&'a Manifest>) -> Self {
-        let mut index = Self::default();
-        let Some(base) = base else { return index };
-        let numbers: HashMap<Digest, u32> =
-            base.contents().iter().enumerate().map(|(i, content)| (content.digest, i as u32)).collect();
-        for (path, file) in base.files().filter(|(_, file)| file.size > 0) {
-            let candidate = Candidate { number: numbers[&file.digest], size: file.size };
-            index.digests.insert(file.digest);
-            index.by_path.insert(path.as_str(), candidate);
-            index.by_shape.entry(shape(path.as_str())).or_default().push(candidate);
-            index.by_name.entry(shape(path.file_name())).or_default().push(candidate);
+        let Some(manifest) = base else { return Self::default() };
+        let numbered = (0..).zip(manifest.first_files());
+        let mut numbers: Vec<_> = numbered.map(|(number, (_, file))| (file.digest, number)).collect();
+        numbers.sort_unstable();
+        let mut index = Self { base, numbers, by_shape: Vec::new(), by_name: Vec::new() };
+        for (path, file) in manifest.files().filter(|(_, file)| file.size > 0) {
+            let candidate = index.of_file(file);
+            index.by_shape.extend(candidate.map(|found| (hash(&shape(path.as_str())), found)));
+            index.by_name.extend(candidate.map(|found| (hash(&shape(path.file_name())), found)));
+        }
+        for list in [&mut index.by_shape, &mut index.by_name] {
+            list.sort_unstable_by_key(|(hash, candidate)| (*hash, candidate.number));
         }
         index
     }
 
     pub(super) fn has(&self, digest: &Digest) -> bool {
-        self.digests.contains(digest)
+        self.number(digest).is_some()
     }
 
     /// Returns the most promising base content: of several alike, the one nearest in size.
     pub(super) fn candidate(&self, path: &RelPath, size: u64) -> Option<Candidate> {
-        let nearest =
-            |candidates: &Vec<Candidate>| candidates.iter().copied().min_by_key(|c| c.size.abs_diff(size));
-        self.by_path
-            .get(path.as_str())
-            .copied()
-            .or_else(|| self.by_shape.get(&shape(path.as_str())).and_then(nearest))
-            .or_else(|| self.by_name.get(&shape(path.file_name())).filter(|c| c.len() <= 4).and_then(nearest))
+        let nearest = |candidates: &[(u64, Candidate)]| {
+            candidates.iter().map(|(_, candidate)| *candidate).min_by_key(|c| c.size.abs_diff(size))
+        };
+        self.at(path).or_else(|| nearest(alike(&self.by_shape, &shape(path.as_str())))).or_else(|| {
+            let named = alike(&self.by_name, &shape(path.file_name()));
+            if named.len() <= NAMESAKES_MAX { nearest(named) } else { None }
+        })
     }
+
+    fn at(&self, path: &RelPath) -> Option<Candidate> {
+        match &self.base?.get(path.as_str())?.kind {
+            EntryKind::File(file) if file.size > 0 => self.of_file(file),
+            EntryKind::File(_) | EntryKind::Directory | EntryKind::Symlink { .. } => None,
+        }
+    }
+
+    fn of_file(&self, file: &FileEntry) -> Option<Candidate> {
+        self.number(&file.digest).map(|number| Candidate { number, size: file.size })
+    }
+
+    fn number(&self, digest: &Digest) -> Option<u32> {
+        let at = self.numbers.binary_search_by(|(known, _)| known.cmp(digest)).ok()?;
+        Some(self.numbers[at].1)
+    }
+}
+
+/// Returns those of a text. Two texts of one hash cost a bad base, no more.
+fn alike<'a>(sorted: &'a [(u64, Candidate)], text: &str) -> &'a [(u64, Candidate)] {
+    let wanted = hash(text);
+    let begin = sorted.partition_point(|(hash, _)| *hash < wanted);
+    let len = sorted[begin..].partition_point(|(hash, _)| *hash == wanted);
+    &sorted[begin..begin + len]
+}
+
+/// FNV-1a: the same everywhere, so that a plan is.
+fn hash(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Returns a path with what versions and build hashes change replaced by `#`: runs of digits, and words of six or
