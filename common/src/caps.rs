@@ -51,14 +51,20 @@ pub const ARCHIVE_SCAN_BYTES_MAX: u64 = GIB;
 pub const ARCHIVE_MEMBERS_MAX: usize = 128 * KIB as usize;
 /// Largest compressed frame: zstd's worst-case growth on `FRAME_BYTES_MAX`, rounded up.
 pub const FRAME_WIRE_BYTES_MAX: u64 = 33 * MIB;
-/// Most that a stream of an image frame copies from: bounds a receiver's memory to 24 MiB for all streams, and what is
-/// left of an executable of 25 MB fits.
+/// What an agent holds besides frames, measured.
+pub const AGENT_BYTES: u64 = 12 * MIB;
+/// Anonymous memory of an agent while it restores an image frame. When all limits are met at once it holds itself
+/// (12 MiB), the frame as it came (33), references (30), blocks and where they map to (14), three streams (24), pages
+/// of the base (8), corrections (3) and buffers (1): 125 MiB.
+pub const RECEIVER_AWARE_BYTES_MAX: u64 = 128 * MIB;
+/// Most that a stream of an image frame copies from: 24 MiB for the three that are open at once, and what is left of an
+/// executable of 25 MB fits.
 pub const IMAGE_DICTIONARY_BYTES_MAX: u32 = 8 * MIB as u32;
-/// Most blocks of an image frame: twelve times what a recompiled executable of 25 MB has, 24 MiB in memory.
-pub const IMAGE_BLOCKS_MAX: usize = 1 << 20;
-/// Most references of the base that an image frame predicts: over four times those of an executable of 25 MB, 48 MiB
-/// in memory.
-pub const IMAGE_REFERENCES_MAX: usize = 4 << 20;
+/// Most blocks of an image frame: three times what a recompiled executable of 25 MB has, 14 MiB in memory with their map.
+pub const IMAGE_BLOCKS_MAX: usize = 256 * KIB as usize;
+/// Most references of the base that an image frame predicts: over twice those of an executable of 25 MB, 30 MiB in
+/// memory.
+pub const IMAGE_REFERENCES_MAX: usize = 2_560 * KIB as usize;
 /// Most headers of segments and sections of an executable that is read: seven times those of any linked one seen.
 pub const IMAGE_HEADERS_MAX: usize = 256;
 /// Most addresses in one file's constants that may be jump tables: ten times those of an executable of 25 MB, 2 MiB in
@@ -68,6 +74,13 @@ pub const IMAGE_TABLES_MAX: usize = 256 * KIB as usize;
 pub const PLAN_BYTES_MAX: u64 = 64 * MIB;
 /// Time for which the frames of a replaced plan are served on: a host away for longer has lost its certificate.
 pub const RETIRED_FRAMES_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Time after its last push for which a package is kept that no release names: a release that waits for a weekend and
+/// an approval still finds it.
+pub const UNRELEASED_PACKAGE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Time for which an object is kept that no row names: far longer than any write takes, and than clocks differ.
+pub const ORPHAN_OBJECT_TTL: Duration = Duration::from_secs(3600);
+/// Time between two collections of a depot: it reads every index, and what is unused has been so for days.
+pub const COLLECTION_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Time for which a coordinator has a plan to make, unless it renews: a crash delays background work by a minute.
 pub const PLAN_LEASE: Duration = Duration::from_secs(60);
 /// zstd window of any frame, as a power of two: covers the frame and its base.

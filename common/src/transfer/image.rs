@@ -19,6 +19,8 @@ mod streams;
 use std::borrow::Cow;
 use std::io::{self, Read};
 
+use crate::caps;
+
 use base::Pages;
 pub(super) use base::{Base, ReadAt};
 pub(super) use files::File;
@@ -56,7 +58,7 @@ pub(super) struct Shape<'a> {
 /// Encodes `target` against `base`.
 pub(super) fn encode(base: Bytes<'_>, target: Bytes<'_>) -> io::Result<Vec<u8>> {
     let (old, new) = (base.read(Image::of)?, target.read(Image::of)?);
-    let blocks = Matcher::new(base.bytes)?.blocks(target.bytes);
+    let blocks = longest(Matcher::new(base.bytes)?.blocks(target.bytes), caps::IMAGE_BLOCKS_MAX);
     let plain = encode_blocks(base, target, &old, &blocks)?;
     if old.is_empty() || new.is_empty() {
         return Ok(plain);
@@ -95,7 +97,17 @@ fn match_tokens(
         let back = BlockMap::of_new(&blocks);
         blocks = matcher.blocks(&new.tokens(target.bytes, |place| back.shifted(place)));
     }
-    Ok(blocks)
+    Ok(longest(blocks, caps::IMAGE_BLOCKS_MAX))
+}
+
+/// Returns at most `max` of `blocks`, without the shortest; what they cover then matches nothing.
+fn longest(mut blocks: Vec<Block>, max: usize) -> Vec<Block> {
+    if blocks.len() > max {
+        let mut lens: Vec<usize> = blocks.iter().map(|block| block.len).collect();
+        let shortest = *lens.select_nth_unstable_by(max, |a, b| b.cmp(a)).1;
+        blocks.retain(|block| block.len > shortest);
+    }
+    blocks
 }
 
 fn encode_blocks(base: Bytes<'_>, target: Bytes<'_>, old: &Image, blocks: &[Block]) -> io::Result<Vec<u8>> {

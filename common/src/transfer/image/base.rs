@@ -49,6 +49,10 @@ pub(super) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
+    /// Bytes in memory at most.
+    #[cfg(test)]
+    pub(super) const BYTES_MAX: usize = PAGES_MAX * PAGE_BYTES;
+
     pub(super) fn new(base: Base<'a>) -> Self {
         Self { base, slots: vec![None; base.len.div_ceil(PAGE_BYTES)], kept: Vec::new(), oldest: 0 }
     }

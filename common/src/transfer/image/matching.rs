@@ -24,6 +24,9 @@ impl Block {
 /// streams. Measured on a 25 MB executable: 8 gives 1.73 MB, 12 gives 1.69, 16 gives 1.70.
 const GAIN_MIN: isize = 12;
 
+/// How many matches of the same length are looked at on either side: the nearest costs 1.3 to 1.7 % less than any.
+const ALIKE_MAX: usize = 32;
+
 /// An old image, ready to be searched.
 pub(super) struct Matcher<'a> {
     old: &'a [u8],
@@ -37,6 +40,8 @@ pub(super) struct Matcher<'a> {
 struct Match {
     old: usize,
     len: usize,
+    /// Its place among the sorted suffixes.
+    rank: usize,
 }
 
 impl<'a> Matcher<'a> {
@@ -73,7 +78,7 @@ impl<'a> Matcher<'a> {
             let known: usize = low_common.min(high_common);
             let len = known + common_len(&self.old[old + known..], &wanted[known..]);
             if len > best.len {
-                best = Match { old, len };
+                best = Match { old, len, rank: middle };
             }
             if len == wanted.len() {
                 break;
@@ -85,6 +90,17 @@ impl<'a> Matcher<'a> {
             }
         }
         best
+    }
+
+    /// Returns the one nearest to `expected` of the matches as long as `found`.
+    fn nearest(&self, found: Match, wanted: &[u8], expected: usize) -> Match {
+        let wanted = &wanted[..found.len];
+        let alike = |rank: &usize| self.old[self.suffixes[*rank] as usize..].starts_with(wanted);
+        let below = (0..found.rank).rev().take(ALIKE_MAX).take_while(alike);
+        let above = (found.rank + 1..self.suffixes.len()).take(ALIKE_MAX).take_while(alike);
+        let others =
+            below.chain(above).map(|rank| Match { old: self.suffixes[rank] as usize, rank, ..found });
+        others.chain([found]).min_by_key(|found| found.old.abs_diff(expected)).unwrap_or(found)
     }
 
     /// Returns the blocks that cover `new`, in the order of `new`, without overlap.
@@ -135,7 +151,12 @@ impl Scan<'_> {
                 scored += 1;
             }
             let len = self.found.len as isize;
-            if (len == score && len != 0) || len > score + GAIN_MIN {
+            if len > score + GAIN_MIN {
+                let expected = (self.last.old + self.at).saturating_sub(self.last.new);
+                self.found = self.matcher.nearest(self.found, &self.new[self.at..], expected);
+                break;
+            }
+            if len == score && len != 0 {
                 break;
             }
             score -= isize::from(self.agrees(self.at));

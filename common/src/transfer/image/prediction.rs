@@ -14,6 +14,10 @@ pub(super) struct BlockMap {
 }
 
 impl BlockMap {
+    /// Bytes that the map takes for a block, and what sorts the blocks while it is made.
+    #[cfg(test)]
+    pub(super) const BYTES_PER_BLOCK: usize = size_of::<(u32, i32)>() + size_of::<(usize, usize, i64)>();
+
     /// Maps places of the old image.
     fn of_old(blocks: &[Block]) -> Self {
         let mut runs: Vec<_> = blocks.iter().map(|b| (b.old, b.len, b.new as i64 - b.old as i64)).collect();
@@ -96,6 +100,10 @@ pub(super) struct Predictor<'a> {
 }
 
 impl<'a> Predictor<'a> {
+    /// Bytes of what is learned.
+    #[cfg(test)]
+    pub(super) const CORRECTIONS_BYTES: usize = Corrections::SLOTS * size_of::<Option<(i32, i32)>>();
+
     /// Makes a predictor for all of `blocks`.
     pub(super) fn new(
         references: Cow<'a, [Reference]>,

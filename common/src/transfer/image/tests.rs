@@ -1,7 +1,12 @@
+mod executable;
+
+use std::ops::Range;
+
 use proptest::prelude::*;
 
-use super::references::Kind;
+use super::references::{self, Kind};
 use super::*;
+use executable::executable;
 
 fn restore(base: Bytes<'_>, encoded: &[u8], len: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
@@ -61,6 +66,113 @@ fn bytes_of_old_are_restored_for_ever() {
     let is_restored = |target: &[u8]| restores(base, &encoded, Bytes { bytes: target, files: &file(target) });
     assert!(is_restored(&new));
     assert!(!is_restored(&new[1..]) && !is_restored(&old));
+}
+
+/// Pins how references are found, predicted and learned: when this fails, frames in the field no longer restore.
+#[test]
+fn executables_of_old_are_restored_for_ever() {
+    let (old, new) = (executable(false), executable(true));
+    let encoded = hex::decode(include_str!("golden-executable.hex").trim()).unwrap();
+    let base = Bytes { bytes: &old, files: &file(&old) };
+    assert!(restore(base, &encoded, new.len()).unwrap() == new);
+    // The constants of the function that was written anew do not compress: little else is left.
+    assert!(encoded.len() < 200, "{} bytes", encoded.len());
+    assert!(restore(Bytes { bytes: &old, files: &[] }, &encoded, new.len()).unwrap() != new);
+}
+
+#[test]
+fn an_executable_refers_by_calls_tables_and_pointers() {
+    let bytes = executable(true);
+    let image = Bytes { bytes: &bytes, files: &file(&bytes) }.read(Image::of).unwrap();
+    let count = |wanted: fn(&Kind) -> bool| image.references().iter().filter(|r| wanted(&r.kind())).count();
+    assert_eq!(count(|kind| matches!(kind, Kind::Relative)), 360);
+    assert_eq!(count(|kind| matches!(kind, Kind::Table { .. })), 40);
+    assert_eq!(count(|kind| matches!(kind, Kind::Absolute)), 60);
+}
+
+#[test]
+fn of_too_many_blocks_the_longest_stay() {
+    let blocks: Vec<Block> = [5, 9, 1, 7, 7].map(|len| Block { old: 0, new: 0, len }).to_vec();
+    for (max, expected) in [(9, vec![5, 9, 1, 7, 7]), (4, vec![5, 9, 7, 7]), (3, vec![9, 7, 7]), (2, vec![9])]
+    {
+        let kept: Vec<usize> = longest(blocks.clone(), max).iter().map(|block| block.len).collect();
+        assert_eq!(kept, expected, "{max}");
+    }
+}
+
+#[test]
+fn what_is_restored_does_not_depend_on_how_it_is_read() {
+    let (old, new) = (executable(false), executable(true));
+    let encoded = round_trip(&old, &new);
+    let files = file(&old);
+    let target = [File::unread(0..new.len(), 0)];
+    for step in [1, 7, PIECE_BYTES - 1, PIECE_BYTES, 100_000] {
+        let base = Base { source: &&old[..], len: old.len(), files: &files };
+        let mut decoder = Decoder::new(base, &encoded, Shape { len: new.len(), files: &target }).unwrap();
+        let (mut out, mut piece) = (Vec::new(), vec![0; step]);
+        loop {
+            let n = decoder.read(&mut piece).unwrap();
+            if n == 0 {
+                break;
+            }
+            out.extend_from_slice(&piece[..n]);
+        }
+        assert!(out == new, "read {step} at once");
+    }
+}
+
+#[test]
+fn addresses_count_from_the_beginning_of_their_file() {
+    let pair = |text_len: usize, is_next: bool| {
+        let bytes = [&noise(12, 700)[..text_len], &executable(is_next)].concat();
+        let files = [0..text_len, text_len..bytes.len()].map(|place| File::whole(&bytes, place));
+        (bytes, files)
+    };
+    let encoded_len = |text_len: usize| {
+        let ((old, old_files), (new, new_files)) = (pair(600, false), pair(text_len, true));
+        let (base, target) =
+            (Bytes { bytes: &old, files: &old_files }, Bytes { bytes: &new, files: &new_files });
+        let encoded = encode(base, target).unwrap();
+        assert!(restores(base, &encoded, target));
+        encoded.len()
+    };
+    let (same, shorter) = (encoded_len(600), encoded_len(590));
+    assert!(shorter <= same + 8, "{shorter} bytes where the file before is shorter, {same} where not");
+}
+
+/// Two runs of one file cut as a large file is, with the references of all of it.
+#[test]
+fn a_segment_of_an_executable_is_predicted_as_the_whole_is() {
+    let (old, new) = (executable(false), executable(true));
+    let whole = round_trip(&old, &new);
+    let segment = |bytes: &[u8], cut: Range<usize>| {
+        let read = |offset: u64, out: &mut [u8]| (&bytes).read_at(offset as usize, out);
+        File::read(0..cut.len(), cut.start as u64, bytes.len() as u64, read).unwrap()
+    };
+    let mut encoded_len = 0;
+    let half = new.len() / 2;
+    for cut in [0..half, half..new.len()] {
+        let leaned = cut.start.saturating_sub(500)..old.len().min(cut.end + 500);
+        let base = Bytes { bytes: &old[leaned.clone()], files: &[segment(&old, leaned)] };
+        let target = Bytes { bytes: &new[cut.clone()], files: &[segment(&new, cut.clone())] };
+        let encoded = encode(base, target).unwrap();
+        assert!(restores(base, &encoded, target), "{cut:?}");
+        encoded_len += encoded.len();
+    }
+    assert!(encoded_len < whole.len() + 300, "{encoded_len} bytes in two, {} whole", whole.len());
+}
+
+/// What a receiver holds when every limit is met at once: the agent itself, the frame as it came, references, blocks
+/// and the map of them with what sorts it, three streams, pages, corrections, and a MiB of buffers.
+#[test]
+fn a_receiver_of_the_largest_image_stays_within_its_memory() {
+    let references = caps::IMAGE_REFERENCES_MAX * size_of::<references::Reference>();
+    let blocks = caps::IMAGE_BLOCKS_MAX * (size_of::<Block>() + BlockMap::BYTES_PER_BLOCK);
+    let streams = 3 * caps::IMAGE_DICTIONARY_BYTES_MAX as usize;
+    let parts = [references, blocks, streams, Pages::BYTES_MAX, Predictor::CORRECTIONS_BYTES, 1 << 20];
+    let outside = caps::AGENT_BYTES + caps::FRAME_WIRE_BYTES_MAX;
+    let total = outside + parts.iter().sum::<usize>() as u64;
+    assert!(total <= caps::RECEIVER_AWARE_BYTES_MAX, "{total} bytes: {outside} and {parts:?}");
 }
 
 #[test]
