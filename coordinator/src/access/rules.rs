@@ -42,6 +42,8 @@ const RULES: &[(&str, Rule)] = &[
     ("/sluice.v1.Packages/ListPlans", VIEWER),
     ("/sluice.v1.Packages/CreateRelease", DEPLOYER),
     ("/sluice.v1.Packages/ListReleases", VIEWER),
+    ("/sluice.v1.Depot/Show", VIEWER),
+    ("/sluice.v1.Depot/Collect", ADMIN),
     ("/sluice.v1.Rollouts/Start", DEPLOYER),
     ("/sluice.v1.Rollouts/List", VIEWER),
     ("/sluice.v1.Rollouts/Get", VIEWER),

@@ -3,6 +3,7 @@
 //! Values are parsed into domain types here (`AppName`, `Share`, `ByteRate`, durations), so that a mistake is a usage
 //! error (exit code 2) before anything is done.
 
+mod depot;
 mod fleet;
 mod identity;
 mod package;
@@ -17,6 +18,7 @@ use clap_complete::Shell;
 use sluice_common::units;
 use sluice_proto::transport::client::Address;
 
+pub(super) use depot::DepotCommand;
 pub(super) use fleet::{AuditCommand, HostCommand, SiteCommand};
 pub(super) use identity::{KeyCommand, LoginArgs, OperatorCommand, TokenCommand, TokenCreateArgs};
 pub(super) use package::{CostArgs, PackageCommand};
@@ -123,6 +125,9 @@ pub(super) enum Command {
     /// See and revoke operators
     #[command(subcommand)]
     Operator(OperatorCommand),
+    /// See what the coordinator keeps, and remove what nothing uses
+    #[command(subcommand)]
+    Depot(DepotCommand),
     /// Read and verify the audit log
     #[command(subcommand)]
     Audit(AuditCommand),

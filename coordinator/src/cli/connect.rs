@@ -13,6 +13,7 @@ use sluice_proto::transport::tls;
 use sluice_proto::v1;
 use tonic::transport::Channel;
 use v1::administration_client::AdministrationClient;
+use v1::depot_client::DepotClient;
 use v1::fleet_client::FleetClient;
 use v1::packages_client::PackagesClient;
 use v1::rollouts_client::RolloutsClient;
@@ -74,6 +75,10 @@ impl Coordinator {
 
     pub(super) fn administration(&self) -> AdministrationClient<Channel> {
         AdministrationClient::new(self.channel.clone())
+    }
+
+    pub(super) fn depot(&self) -> DepotClient<Channel> {
+        DepotClient::new(self.channel.clone())
     }
 
     pub(super) fn fleet(&self) -> FleetClient<Channel> {

@@ -11,12 +11,14 @@
 //! | `push` | the upload of a package |
 //! | `rollout`, `watch` | rollouts and how they are followed |
 //! | `fleet`, `token`, `audit` | hosts, sites, operators, tokens, the audit log |
+//! | `depot` | what the coordinator keeps |
 //! | `view` | the JSON shapes |
 //! | `output`, `progress`, `error`, `exit` | how it is told |
 
 mod args;
 mod audit;
 mod connect;
+mod depot;
 mod error;
 mod exit;
 mod fleet;
@@ -109,6 +111,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Site(command) => fleet::site(context, command).await,
         Command::Operator(command) => fleet::operator(context, command).await,
         Command::Token(command) => token::run(context, command).await,
+        Command::Depot(command) => depot::run(context, command).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -3,6 +3,7 @@
 //! Keys are stable, in snake case, with their unit in their name; moments are RFC 3339 in UTC (`..._at`), digests
 //! `sha256:...`. What is not known is `null`. Tables and live views are made of the same values.
 
+pub(super) mod depot;
 pub(super) mod fleet;
 pub(super) mod plan;
 pub(super) mod release;

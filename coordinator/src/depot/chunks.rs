@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use sluice_common::chunk::Chunk;
 use sluice_common::digest::Digest;
@@ -105,18 +106,23 @@ pub(super) async fn insert(
     chunks: &[Packed],
 ) -> Result<(), store::Error> {
     let mut tx = store.begin(Actor::coordinator()).await?;
+    name_pack(&mut tx, pack, bytes).await?;
+    for batch in chunks.chunks(BATCH) {
+        insert_batch(&mut tx, pack, batch).await?;
+    }
+    tx.commit_observation().await
+}
+
+async fn name_pack(tx: &mut Transaction, pack: Digest, bytes: u64) -> Result<(), store::Error> {
     sqlx::query(
         "INSERT INTO depot_packs (digest, bytes, stored_ms) VALUES ($1, $2, $3) ON CONFLICT (digest) DO NOTHING",
     )
     .bind(pack.as_bytes().to_vec())
     .bind(bytes as i64)
     .bind(store::to_millis(Timestamp::now()))
-    .execute(&mut *tx)
+    .execute(&mut **tx)
     .await?;
-    for batch in chunks.chunks(BATCH) {
-        insert_batch(&mut tx, pack, batch).await?;
-    }
-    tx.commit_observation().await
+    Ok(())
 }
 
 async fn insert_batch(tx: &mut Transaction, pack: Digest, batch: &[Packed]) -> Result<(), store::Error> {
@@ -164,6 +170,67 @@ pub(super) async fn forget(
     };
     tx.commit_observation().await?;
     Ok(forgotten.rows_affected())
+}
+
+/// Moves chunks of packs to another, which is durable by now, and forgets the packs with every chunk that stays behind.
+/// Chunks that were forgotten meanwhile stay so.
+pub(super) async fn replace(
+    tx: &mut Transaction,
+    old: &[Digest],
+    new: Option<(Digest, u64, &[Packed])>,
+) -> Result<(), store::Error> {
+    if let Some((pack, bytes, chunks)) = new {
+        name_pack(tx, pack, bytes).await?;
+        for chunk in chunks {
+            sqlx::query(
+                "UPDATE depot_chunks SET pack = $1, frame_offset = $2, frame_len = $3, raw_offset = $4 WHERE digest = $5",
+            )
+            .bind(pack.as_bytes().to_vec())
+            .bind(chunk.frame_offset as i64)
+            .bind(i64::from(chunk.frame_len))
+            .bind(i64::from(chunk.raw_offset))
+            .bind(chunk.digest.as_bytes().to_vec())
+            .execute(&mut **tx)
+            .await?;
+        }
+    }
+    for pack in old {
+        for sql in ["DELETE FROM depot_chunks WHERE pack = $1", "DELETE FROM depot_packs WHERE digest = $1"] {
+            sqlx::query(sql).bind(pack.as_bytes().to_vec()).execute(&mut **tx).await?;
+        }
+    }
+    sqlx::query("UPDATE depot_forgettings SET number = number + 1 WHERE id = 1").execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Returns how often chunks were forgotten because nothing used them.
+pub(super) async fn forgettings<'a, E>(executor: E) -> Result<i64, store::Error>
+where
+    E: sqlx::Executor<'a, Database = Any>,
+{
+    let row = sqlx::query("SELECT number FROM depot_forgettings WHERE id = 1").fetch_one(executor).await?;
+    Ok(row.try_get(0)?)
+}
+
+/// Returns the chunks of a pack with their places, in the order of these.
+pub(super) async fn of_pack(store: &Store, pack: Digest) -> Result<Vec<(Digest, Location)>, store::Error> {
+    let rows = sqlx::query(
+        "SELECT digest, pack, frame_offset, frame_len, raw_offset, raw_len FROM depot_chunks
+         WHERE pack = $1 ORDER BY frame_offset, raw_offset",
+    )
+    .bind(pack.as_bytes().to_vec())
+    .fetch_all(store.read())
+    .await?;
+    rows.iter().map(location).collect()
+}
+
+/// Returns every chunk with its place, pack after pack and frame after frame.
+pub(super) fn all(store: &Store) -> impl Stream<Item = Result<(Digest, Location), store::Error>> + '_ {
+    let rows = sqlx::query(
+        "SELECT digest, pack, frame_offset, frame_len, raw_offset, raw_len FROM depot_chunks
+         ORDER BY pack, frame_offset",
+    );
+    rows.fetch(store.read()).map(|row| location(&row?))
 }
 
 /// Returns which contents were put together from the same chunks before.

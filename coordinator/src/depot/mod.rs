@@ -12,7 +12,8 @@
 //! | [`packages`], [`releases`] | what exists; lookups for the rest of the coordinator |
 //! | [`push`] | taking a package in |
 //! | [`plans`] | transfer plans: made once, kept, healed |
-//! | [`collect`] | removing objects that nothing names |
+//! | [`works`], [`sweep`] | what is under way; removals and writes kept apart |
+//! | [`collect`] | removing what nothing uses |
 //! | [`service`], [`content`] | the gRPC edges: `Packages` for operators, `Content` for hosts |
 //!
 //! ```text
@@ -26,11 +27,12 @@
 //!
 //! Tasks, all on [`Depot`]'s tracker and ended by its token: one per running push (requests in, responses out through
 //! a bounded channel), one per pack being written, one per plan being made or frame being checked (its result shared
-//! by all who wait), one that collects orphans at the start. The [`plans::Improver`] is run by whoever opened the depot.
+//! by all who wait), one that collects what nothing uses, at the start and once a day, one per collection that an
+//! operator asks for. The [`plans::Improver`] is run by whoever opened the depot.
 
 mod bounded;
 mod chunks;
-mod collect;
+pub mod collect;
 pub mod content;
 mod flights;
 mod hot;
@@ -44,6 +46,8 @@ mod reader;
 pub mod releases;
 pub mod service;
 mod source;
+mod sweep;
+mod works;
 
 use std::io;
 use std::path::Path;
@@ -60,6 +64,7 @@ use self::lru::Lru;
 use self::objects::Objects;
 use self::packages::Package;
 use self::reader::ChunkReader;
+use self::works::Works;
 use crate::store::Store;
 
 /// Pushes at once: each may hold a manifest, an index and two packs in memory.
@@ -76,6 +81,9 @@ pub struct Depot {
     hot: HotFrames,
     packages: Mutex<Lru<Digest, Arc<Package>>>,
     pushes: Arc<Semaphore>,
+    works: Works,
+    /// Whoever collects has the one permit.
+    collecting: Semaphore,
     /// Counts packages, releases and plans that came: the planning ahead looks again.
     news: watch::Sender<u64>,
     tasks: TaskTracker,
@@ -87,7 +95,7 @@ impl Depot {
     /// Call it on the runtime that is to serve it.
     pub fn open(store: Store, folder: &Path, token: CancellationToken) -> io::Result<Arc<Self>> {
         let depot = Self::over(store, Objects::open(folder)?, token);
-        depot.tasks.spawn(depot.clone().collect_at_start());
+        depot.tasks.spawn(depot.clone().collect_daily());
         Ok(depot)
     }
 
@@ -101,6 +109,8 @@ impl Depot {
             chunks,
             packages: Mutex::new(Lru::new(PACKAGE_CACHE_BYTES)),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
+            works: Works::default(),
+            collecting: Semaphore::new(1),
             news: watch::Sender::new(0),
             tasks,
             token,

@@ -19,6 +19,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sluice_common::digest::Digest;
 
+use super::sweep::{Sweep, Traffic};
+
 /// What an object holds; each kind is a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
@@ -119,6 +121,8 @@ impl From<&ObjectError> for tonic::Status {
 pub(super) struct Found {
     /// Its name within its kind.
     pub(super) digest: Digest,
+    /// How large it is.
+    pub(super) bytes: u64,
     /// When it was written.
     pub(super) modified: Timestamp,
 }
@@ -127,6 +131,7 @@ pub(super) struct Found {
 #[derive(Clone, Debug)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
+    traffic: Traffic,
 }
 
 impl Objects {
@@ -143,11 +148,12 @@ impl Objects {
 
     /// Takes any store. Its writes must be durable when they return.
     pub(super) fn over(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+        Self { store, traffic: Traffic::new() }
     }
 
     /// Writes an object; the same name again replaces it by the same bytes.
     pub(super) async fn put(&self, name: Name, bytes: impl Into<PutPayload>) -> Result<(), ObjectError> {
+        let _writing = self.traffic.write(name).await;
         match self.store.put(&name.path(), bytes.into()).await {
             Ok(_) => Ok(()),
             Err(error) => Err(ObjectError::new(&name, error)),
@@ -176,6 +182,18 @@ impl Objects {
         }
     }
 
+    /// Begins to remove objects by what a listing says; the caller sees to it that nobody else does.
+    pub(super) fn sweep(&self) -> Sweep {
+        self.traffic.sweep()
+    }
+
+    /// Removes an object unless it was written since the sweep began; says whether. One that is missing is removed
+    /// already.
+    pub(super) async fn remove(&self, sweep: &Sweep, name: Name) -> Result<bool, ObjectError> {
+        let Some(_removing) = sweep.remove(name) else { return Ok(false) };
+        self.delete(name).await.map(|()| true)
+    }
+
     /// Removes an object; one that is missing is removed already.
     pub(super) async fn delete(&self, name: Name) -> Result<(), ObjectError> {
         match self.store.delete(&name.path()).await {
@@ -190,8 +208,10 @@ impl Objects {
         let found = listed.map_err(move |error| ObjectError::new(&kind.folder(), error));
         Box::pin(found.try_filter_map(|meta| async move {
             let digest = meta.location.filename().and_then(|name| format!("sha256:{name}").parse().ok());
-            let modified = Timestamp::from_second(meta.last_modified.timestamp()).ok();
-            Ok(digest.zip(modified).map(|(digest, modified)| Found { digest, modified }))
+            let (second, nanos) =
+                (meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos());
+            let modified = Timestamp::new(second, nanos as i32).ok();
+            Ok(digest.zip(modified).map(|(digest, modified)| Found { digest, bytes: meta.size, modified }))
         }))
     }
 }

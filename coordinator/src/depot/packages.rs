@@ -16,7 +16,7 @@ use sqlx::any::AnyRow;
 
 use super::objects::{Kind, Name, ObjectError};
 use super::{Depot, bounded};
-use crate::store::{self, Store};
+use crate::store::{self, Actor, Store};
 
 /// Fewest digits of a digest that name a package.
 const PREFIX_DIGITS_MIN: usize = 6;
@@ -36,6 +36,8 @@ pub struct PackageRow {
     pub index_digest: Digest,
     /// When it became whole.
     pub pushed: Timestamp,
+    /// When it was pushed last.
+    pub wanted: Timestamp,
     /// By whom.
     pub pushed_by: String,
 }
@@ -157,9 +159,21 @@ pub async fn releases_of(store: &Store, package: &Digest) -> Result<Vec<String>,
         .collect()
 }
 
+/// Notes that a package was pushed again; says whether it is still there. From then on it is as young as a new one.
+pub(super) async fn want(store: &Store, package: &Digest, now: Timestamp) -> Result<bool, store::Error> {
+    let mut tx = store.begin(Actor::coordinator()).await?;
+    let wanted = sqlx::query("UPDATE packages SET wanted_ms = $1 WHERE digest = $2")
+        .bind(store::to_millis(now))
+        .bind(package.to_string())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit_observation().await?;
+    Ok(wanted.rows_affected() > 0)
+}
+
 /// Returns a package as the wire has it.
 pub(super) async fn to_wire(store: &Store, row: &PackageRow) -> Result<v1::Package, store::Error> {
-    let PackageRow { digest, files, tree_bytes, index_digest: _, pushed, pushed_by } = row;
+    let PackageRow { digest, files, tree_bytes, index_digest: _, pushed, wanted: _, pushed_by } = row;
     Ok(v1::Package {
         digest: digest.as_bytes().to_vec(),
         files: *files,
@@ -172,12 +186,15 @@ pub(super) async fn to_wire(store: &Store, row: &PackageRow) -> Result<v1::Packa
 
 fn package_row(row: &AnyRow) -> Result<PackageRow, store::Error> {
     let index_digest: Vec<u8> = row.try_get("index_digest")?;
+    let pushed = store::from_millis("packages.pushed_ms", row.try_get("pushed_ms")?)?;
+    let wanted = store::from_millis("packages.wanted_ms", row.try_get("wanted_ms")?)?;
     Ok(PackageRow {
         digest: store::parse("packages.digest", &row.try_get::<String, _>("digest")?)?,
         files: store::unsigned("packages.files", row.try_get("files")?)?,
         tree_bytes: store::unsigned("packages.tree_bytes", row.try_get("tree_bytes")?)?,
         index_digest: store::digest("packages.index_digest", &index_digest)?,
-        pushed: store::from_millis("packages.pushed_ms", row.try_get("pushed_ms")?)?,
+        pushed,
+        wanted: wanted.max(pushed),
         pushed_by: row.try_get("pushed_by")?,
     })
 }

@@ -114,6 +114,14 @@ impl PackBuilder {
 
     /// Writes the pack, then indexes its chunks. On return they are stored durably.
     pub(super) async fn store(self, objects: &Objects, store: &Store) -> Result<(), StorePackError> {
+        let WrittenPack { digest, bytes, chunks } = self.write(objects).await?;
+        chunks::insert(store, digest, bytes, &chunks).await?;
+        tracing::debug!(pack = %digest, bytes, chunks = chunks.len(), "pack stored");
+        Ok(())
+    }
+
+    /// Writes the pack durably. Nothing names it yet.
+    pub(super) async fn write(self, objects: &Objects) -> Result<WrittenPack, ObjectError> {
         let Self { frames, chunks, bytes } = self;
         let hashing = tokio::task::spawn_blocking(move || {
             let mut hasher = Hasher::new();
@@ -122,10 +130,19 @@ impl PackBuilder {
         });
         let (digest, payload) = hashing.await.expect("hashing does not panic");
         objects.put(Name(Kind::Pack, digest), payload).await?;
-        chunks::insert(store, digest, bytes, &chunks).await?;
-        tracing::debug!(pack = %digest, bytes, chunks = chunks.len(), "pack stored");
-        Ok(())
+        Ok(WrittenPack { digest, bytes, chunks })
     }
+}
+
+/// A pack that is durable and that nothing names yet.
+#[derive(Debug)]
+pub(super) struct WrittenPack {
+    /// Its name.
+    pub(super) digest: Digest,
+    /// Its size.
+    pub(super) bytes: u64,
+    /// What it holds.
+    pub(super) chunks: Vec<Packed>,
 }
 
 /// Says why a pack could not be stored.

@@ -1,7 +1,8 @@
 //! Reads chunks out of packs: verified on every read, the frames around them kept in a bounded cache.
 //!
 //! Invariant: bytes that do not have their digest are never handed out; their rows are removed from the chunk index
-//! first, so that the next push of a package that needs them brings them again. Synchronous, for blocking threads:
+//! first, so that the next push of a package that needs them brings them again. A chunk that the collection has moved
+//! since it was looked up is read where it is now. Synchronous, for blocking threads:
 //! encoders and verifiers pull bytes as they need them.
 
 use std::io;
@@ -131,6 +132,22 @@ impl ChunkReader {
 
     /// Reads a chunk and verifies it. Blocks: never call it on a runtime's worker.
     pub(super) fn read(&self, chunk: &Digest, at: &Location) -> Result<ChunkBytes, ReadError> {
+        match self.read_at(chunk, at) {
+            Err(damaged @ ReadError::Damaged { .. }) => match self.moved(chunk, at)? {
+                Some(to) => self.read_at(chunk, &to),
+                None => Err(damaged),
+            },
+            read => read,
+        }
+    }
+
+    /// Returns where a chunk lies that was written into another pack after it was looked up.
+    fn moved(&self, chunk: &Digest, from: &Location) -> Result<Option<Location>, ReadError> {
+        let located = self.runtime.block_on(chunks::locate(&self.store, &[*chunk]))?;
+        Ok(located.into_iter().flatten().find(|to| to.pack != from.pack))
+    }
+
+    fn read_at(&self, chunk: &Digest, at: &Location) -> Result<ChunkBytes, ReadError> {
         let broken = match self.frame(at)? {
             Ok(frame) => {
                 let range = at.raw_offset as usize..(at.raw_offset + at.raw_len) as usize;

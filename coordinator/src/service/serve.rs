@@ -17,6 +17,7 @@ use sluice_common::digest::Digest;
 use sluice_common::name::HostName;
 use sluice_proto::v1::administration_server::AdministrationServer;
 use sluice_proto::v1::content_server::ContentServer;
+use sluice_proto::v1::depot_server::DepotServer;
 use sluice_proto::v1::enrollment_server::EnrollmentServer;
 use sluice_proto::v1::fleet_server::FleetServer;
 use sluice_proto::v1::packages_server::PackagesServer;
@@ -35,6 +36,7 @@ use crate::authority::administration::AdministrationService;
 use crate::authority::enrolment::EnrollmentService;
 use crate::authority::{Authority, own};
 use crate::depot::Depot;
+use crate::depot::collect::service::DepotService;
 use crate::depot::content::{ContentService, OrderBook};
 use crate::depot::plans::{Improver, Plans};
 use crate::depot::service::PackagesService;
@@ -155,6 +157,7 @@ fn routes(parts: Parts) -> Routes {
         .with(ContentServer::new(content).max_decoding_message_size(max))
         .with(AdministrationServer::new(administration).max_decoding_message_size(max))
         .with(FleetServer::new(hosts).max_decoding_message_size(max))
+        .with(DepotServer::new(DepotService::new(depot.clone())).max_decoding_message_size(max))
         .with(PackagesServer::new(PackagesService::new(depot, improver)).max_decoding_message_size(max))
         .with(RolloutsServer::new(rollout_rpcs).max_decoding_message_size(max))
 }

@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_rollouts.sql"),
     migration!(3, "0003_depot.sql"),
     migration!(4, "0004_better_plans.sql"),
+    migration!(5, "0005_collection.sql"),
 ];
 
 /// Says why the schema does not fit.

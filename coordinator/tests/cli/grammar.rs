@@ -3,7 +3,7 @@
 use crate::sluice;
 
 /// Every command with a help of its own.
-const COMMANDS: [&[&str]; 42] = [
+const COMMANDS: [&[&str]; 45] = [
     &["login"],
     &["whoami"],
     &["key"],
@@ -42,6 +42,9 @@ const COMMANDS: [&[&str]; 42] = [
     &["operator"],
     &["operator", "list"],
     &["operator", "revoke"],
+    &["depot"],
+    &["depot", "show"],
+    &["depot", "collect"],
     &["audit"],
     &["audit", "list"],
     &["audit", "verify"],

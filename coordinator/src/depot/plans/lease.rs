@@ -3,10 +3,11 @@
 //! A lease saves work and guards nothing: a plan is stored whole or not at all, and the smaller one stays. Whoever dies
 //! stops renewing; after [`caps::PLAN_LEASE`] another takes the work up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::Timestamp;
 use sluice_common::caps;
+use sluice_common::digest::Digest;
 use sluice_common::transfer::Effort;
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -25,6 +26,8 @@ pub(super) struct Lease {
     pub(super) effort: Effort,
     /// How far it was at the last renewal.
     pub(super) progress: Progress,
+    /// Since when it is being made.
+    pub(super) begun: Timestamp,
 }
 
 /// Takes a plan to make; says whether nobody else has it.
@@ -37,17 +40,18 @@ pub(super) async fn take(
 ) -> Result<bool, store::Error> {
     let mut tx = store.begin(Actor::coordinator()).await?;
     let taken = sqlx::query(
-        "INSERT INTO depot_plan_leases (target, base, effort, holder, expires_ms, frames_done, frames)
-         VALUES ($1, $2, $3, $4, $5, 0, 0)
+        "INSERT INTO depot_plan_leases (target, base, effort, holder, expires_ms, frames_done, frames, begun_ms)
+         VALUES ($1, $2, $3, $4, $5, 0, 0, $6)
          ON CONFLICT (target, base) DO UPDATE SET effort = excluded.effort, holder = excluded.holder,
-             expires_ms = excluded.expires_ms, frames_done = 0, frames = 0
-         WHERE depot_plan_leases.expires_ms <= $6",
+             expires_ms = excluded.expires_ms, frames_done = 0, frames = 0, begun_ms = excluded.begun_ms
+         WHERE depot_plan_leases.expires_ms <= $7",
     )
     .bind(key.target.to_string())
     .bind(key.base_text())
     .bind(stored::effort_text(effort))
     .bind(holder)
     .bind(store::to_millis(clock::after(now, caps::PLAN_LEASE)))
+    .bind(store::to_millis(now))
     .bind(store::to_millis(now))
     .execute(&mut *tx)
     .await?;
@@ -98,6 +102,16 @@ pub(super) async fn release_all(store: &Store, holder: &str) -> Result<(), store
     tx.commit_observation().await
 }
 
+/// Returns the packages of which any coordinator makes plans now, and since when the oldest of these is being made.
+pub(in crate::depot) async fn in_use(
+    store: &Store,
+    now: Timestamp,
+) -> Result<(HashSet<Digest>, Option<Timestamp>), store::Error> {
+    let leases = list(store, now).await?;
+    let packages = leases.keys().flat_map(|key| key.packages()).collect();
+    Ok((packages, leases.values().map(|lease| lease.begun).min()))
+}
+
 /// Returns the leases that hold now.
 pub(super) async fn list(store: &Store, now: Timestamp) -> Result<HashMap<PlanKey, Lease>, store::Error> {
     let rows = sqlx::query("SELECT * FROM depot_plan_leases WHERE expires_ms > $1")
@@ -114,5 +128,6 @@ fn lease(row: &AnyRow) -> Result<(PlanKey, Lease), store::Error> {
     };
     let progress = Progress { done: number("frames_done")?, frames: number("frames")? };
     let effort = store::parse("depot_plan_leases.effort", row.try_get("effort")?)?;
-    Ok((stored::key(row)?, Lease { holder: row.try_get("holder")?, effort, progress }))
+    let begun = store::from_millis("depot_plan_leases.begun_ms", row.try_get("begun_ms")?)?;
+    Ok((stored::key(row)?, Lease { holder: row.try_get("holder")?, effort, progress, begun }))
 }

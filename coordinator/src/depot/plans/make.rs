@@ -43,6 +43,7 @@ const NICENESS: i32 = 19;
 
 /// Makes, stores and names a plan.
 pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey) -> Result<ServedPlan, PlanError> {
+    let _under_way = plans.depot.works.begin(key.packages());
     let (plan, labour) = encode(plans, key, plans.effort, Crew::AtOnce).await?;
     stored::insert(&plans.depot, &plan, labour).await?;
     plans.depot.tell();

@@ -25,7 +25,7 @@ pub mod demand;
 mod error;
 mod frames;
 pub mod improver;
-mod lease;
+pub(in crate::depot) mod lease;
 mod make;
 pub mod overview;
 pub mod policy;
@@ -69,6 +69,13 @@ pub(super) struct PlanKey {
     pub(super) base: Option<Digest>,
     /// The package that it gets.
     pub(super) target: Digest,
+}
+
+impl PlanKey {
+    /// Returns the packages that making the plan reads.
+    fn packages(self) -> Vec<Digest> {
+        self.base.into_iter().chain([self.target]).collect()
+    }
 }
 
 /// A plan with all that a host is sent before the frames.
@@ -279,6 +286,7 @@ impl Plans {
 
     /// Makes the best plan and serves it where it is smaller than the one that is served.
     async fn improve(self: &Arc<Self>, key: PlanKey, crew: Crew) -> Result<Replaced, PlanError> {
+        let _under_way = self.depot.works.begin(key.packages());
         let Some(old) = stored::load(&self.depot, key).await? else { return Ok(Replaced::Overtaken) };
         let (new, labour) = make::encode(self, key, Effort::Best, crew).await?;
         let replaced = stored::replace(&self.depot, &old, &new, labour).await?;

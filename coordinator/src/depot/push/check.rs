@@ -1,5 +1,6 @@
 //! What of a package is here already.
 
+use jiff::Timestamp;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
 use sluice_proto::v1;
@@ -13,7 +14,9 @@ pub(super) async fn whole(depot: &Depot, digest: Digest) -> Result<Option<v1::Pa
     let Some(row) = packages::find(&depot.store, &digest).await? else { return Ok(None) };
     match index_of(depot, digest).await {
         Ok(index) if !lacking(depot, &index).await?.contains(&true) => {
-            Ok(Some(packages::to_wire(&depot.store, &row).await?))
+            // Forgotten meanwhile, it is pushed like any other.
+            let kept = packages::want(&depot.store, &digest, Timestamp::now()).await?;
+            Ok(if kept { Some(packages::to_wire(&depot.store, &row).await?) } else { None })
         }
         Ok(_) | Err(LoadError::Unknown(_) | LoadError::Damaged { .. }) => Ok(None),
         Err(LoadError::Object(error)) => Err(error.into()),

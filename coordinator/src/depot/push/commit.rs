@@ -30,18 +30,13 @@ pub(super) async fn commit(
     by: &OperatorName,
     announced: &Arc<Announced>,
 ) -> Result<v1::Package, PushError> {
-    // Asked again: damage may have been found since the push began.
-    let missing =
-        check::lacking(depot, &announced.index).await?.into_iter().filter(|lacking| *lacking).count();
-    if missing > 0 {
-        return Err(PushError::Incomplete(missing as u64));
-    }
+    expect_chunks(depot, announced).await?;
     let recipes = prove_contents(depot, announced).await?;
     let index_digest = Digest::of(&announced.compressed_index);
     let manifest = announced.compressed_manifest.clone();
     depot.objects.put(Name(Kind::Manifest, announced.digest), manifest).await?;
     depot.objects.put(Name(Kind::Index, index_digest), announced.compressed_index.clone()).await?;
-    let mut tx = depot.store.begin(Actor::from(&Principal::Operator(by.clone()))).await?;
+    let mut tx = begin(depot, by, announced).await?;
     chunks::prove(&mut tx, &recipes).await?;
     if insert(&mut tx, by, announced, index_digest).await? {
         tx.commit().await?;
@@ -59,6 +54,33 @@ pub(super) async fn commit(
     Ok(packages::to_wire(&depot.store, &row).await?)
 }
 
+/// Refuses a commit whose chunks are not all here: damage may have been found since the push began.
+async fn expect_chunks(depot: &Arc<Depot>, announced: &Announced) -> Result<(), PushError> {
+    let lacking = check::lacking(depot, &announced.index).await?;
+    match lacking.into_iter().filter(|lacking| *lacking).count() {
+        0 => Ok(()),
+        missing => Err(PushError::Incomplete(missing as u64)),
+    }
+}
+
+/// Begins the transaction in which the package becomes known: every chunk is here, and the collection of no
+/// coordinator forgets one before the package's row names it.
+async fn begin(
+    depot: &Arc<Depot>,
+    by: &OperatorName,
+    announced: &Announced,
+) -> Result<Transaction, PushError> {
+    loop {
+        let looked_at = chunks::forgettings(depot.store.read()).await?;
+        expect_chunks(depot, announced).await?;
+        let mut tx = depot.store.begin(Actor::from(&Principal::Operator(by.clone()))).await?;
+        if chunks::forgettings(&mut *tx).await? == looked_at {
+            return Ok(tx);
+        }
+        tx.roll_back().await?;
+    }
+}
+
 /// Writes the package's row with its audit entry; says whether it is new.
 async fn insert(
     tx: &mut Transaction,
@@ -67,8 +89,10 @@ async fn insert(
     index_digest: Digest,
 ) -> Result<bool, store::Error> {
     let (digest, manifest) = (announced.digest.to_string(), &announced.package.manifest);
-    let renewed = sqlx::query("UPDATE packages SET index_digest = $1 WHERE digest = $2")
+    let now = store::to_millis(Timestamp::now());
+    let renewed = sqlx::query("UPDATE packages SET index_digest = $1, wanted_ms = $2 WHERE digest = $3")
         .bind(index_digest.as_bytes().to_vec())
+        .bind(now)
         .bind(digest.as_str())
         .execute(&mut **tx)
         .await?;
@@ -83,7 +107,7 @@ async fn insert(
     .bind(manifest.file_count() as i64)
     .bind(manifest.tree_bytes() as i64)
     .bind(index_digest.as_bytes().to_vec())
-    .bind(store::to_millis(Timestamp::now()))
+    .bind(now)
     .bind(by.as_str())
     .execute(&mut **tx)
     .await?;

@@ -89,7 +89,9 @@ where
         if let Some(package) = check::whole(&self.depot, digest).await? {
             return self.answer_at_once(package).await;
         }
+        let under_way = self.depot.works.begin(vec![digest]);
         let announced = self.receive(digest).await?;
+        under_way.count_on(announced.index.clone());
         let lacking = check::lacking(&self.depot, &announced.index).await?;
         self.send_missing(&lacking).await?;
         let mut upload = Upload::new(self.depot.clone(), announced.index.clone(), lacking);

@@ -1,5 +1,6 @@
 //! The depot as its callers see it: pushes, plans and fetches over real folders and a real database.
 
+mod collect;
 mod content;
 mod hostile;
 mod improver;
@@ -9,6 +10,7 @@ mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fs_err as fs;
 use futures::SinkExt;
@@ -25,9 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::Depot;
+use super::collect::{Ages, Mode};
 use super::push as pushes;
 use super::source::PackageSource;
-use crate::store::{Schema, Store};
+use crate::store::{Actor, Schema, Store};
 
 /// Raw bytes in a test's upload frame: small, so that there are many.
 const GROUP_BYTES: u64 = 300 << 10;
@@ -83,6 +86,12 @@ impl Bench {
     async fn count(&self, table: &'static str) -> i64 {
         let sql = format!("SELECT COUNT(*) FROM {table}");
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(self.store.read()).await.unwrap()
+    }
+
+    /// Removes orphans of this age and returns how many there were.
+    async fn collect(&self, orphan: Duration) -> u64 {
+        let ages = Ages { orphan, ..Ages::default() };
+        self.depot.collect(ages, Mode::Remove, Actor::coordinator()).await.unwrap().objects()
     }
 
     async fn push(&self, parcel: &Parcel) -> Result<Pushed, Status> {

@@ -143,7 +143,7 @@ async fn a_plan_outlives_a_restart_and_is_never_collected() {
     let before =
         Plans::new(bench.depot.clone(), Effort::Quick).get(Some(one.digest), two.digest).await.unwrap();
     let bench = bench.reopen().await;
-    assert_eq!(bench.depot.collect(std::time::Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(bench.collect(std::time::Duration::ZERO).await, 0);
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let after = plans.get(Some(one.digest), two.digest).await.unwrap();
     assert_eq!((&after.plan_bytes, &after.manifest_frame), (&before.plan_bytes, &before.manifest_frame));

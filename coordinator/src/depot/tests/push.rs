@@ -1,7 +1,5 @@
 //! Pushes: whole, broken off, repeated, damaged at rest.
 
-use std::time::Duration;
-
 use sluice_common::caps;
 use sluice_common::manifest::Manifest;
 use tonic::Code;
@@ -142,11 +140,11 @@ async fn a_crash_between_object_and_commit_leaves_an_orphan_and_nothing_else() {
     assert_eq!(bench.objects("packs").len(), 1);
     let bench = bench.reopen().await;
     assert_eq!(bench.count("depot_chunks").await, 0);
-    assert_eq!(bench.depot.collect(crate::depot::collect::ORPHAN_AGE).await.unwrap(), 0, "it is young");
-    assert_eq!(bench.depot.collect(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(bench.collect(caps::ORPHAN_OBJECT_TTL).await, 0, "it is young");
+    assert_eq!(bench.collect(Duration::ZERO).await, 1);
     assert!(bench.objects("packs").is_empty());
     bench.push(&shop).await.unwrap();
-    assert_eq!(bench.depot.collect(Duration::ZERO).await.unwrap(), 0, "everything is named");
+    assert_eq!(bench.collect(Duration::ZERO).await, 0, "everything is named");
     shop.read_back(&bench).await.unwrap();
 }
 
@@ -247,7 +245,7 @@ async fn old_orphans_are_removed_at_the_start() {
     bench.push(&shop).await.unwrap();
     let orphan = bench.dir.path().join("depot/frames").join(Digest::of(b"orphan").to_hex());
     fs::write(&orphan, b"orphan").unwrap();
-    let hours_ago = std::time::SystemTime::now() - 2 * crate::depot::collect::ORPHAN_AGE;
+    let hours_ago = std::time::SystemTime::now() - 2 * caps::ORPHAN_OBJECT_TTL;
     fs::File::open(&orphan).unwrap().set_modified(hours_ago).unwrap();
     let bench = bench.reopen().await;
     while orphan.exists() {

@@ -1,0 +1,119 @@
+//! Removing packs that are not used, or hardly: what is used of them moves to another pack first.
+//!
+//! Invariant: a chunk's row names a pack that is durable and holds the chunk, verified, at every moment. The rows move
+//! in one transaction, in which every package there is was looked at; the objects of the packs that went are orphans
+//! from then on. Whoever looked a chunk up before finds it at its new place.
+
+use std::sync::Arc;
+
+use sluice_common::chunk::Chunk;
+use sluice_common::digest::Digest;
+
+use super::CollectError;
+use super::plan::{PackFacts, PackFate};
+use super::survey::PackSurvey;
+use crate::depot::Depot;
+use crate::depot::chunks::{self, Location};
+use crate::depot::packs::{FrameError, PackBuilder, VerifiedFrame, WrittenPack};
+use crate::depot::reader::{ChunkReader, ReadError};
+use crate::store::Actor;
+
+/// Level for what is written again: what uploads have, for a fraction of the time that reading it takes.
+const LEVEL: i32 = 3;
+
+/// What was done about packs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Repacked {
+    /// Packs that went and were used in part.
+    pub(super) sparse: u64,
+    /// Bytes that were written again.
+    pub(super) bytes: u64,
+}
+
+/// Removes packs, those that are not used first: their room may be needed for what is written again. Says also
+/// whether it came to the end: not, when a package came that was not looked at.
+pub(super) async fn packs(
+    depot: &Arc<Depot>,
+    survey: &PackSurvey,
+    fates: &[(PackFacts, PackFate)],
+) -> Result<(Repacked, bool), CollectError> {
+    let mut repacked = Repacked::default();
+    for pack in of_fate(fates, PackFate::Unused) {
+        if !replace(depot, survey, &[pack], None).await? {
+            return Ok((repacked, false));
+        }
+    }
+    let mut sparse = of_fate(fates, PackFate::Sparse).into_iter().peekable();
+    while sparse.peek().is_some() {
+        let (mut old, mut builder) = (Vec::new(), PackBuilder::default());
+        while let Some(pack) = sparse.next_if(|_| !builder.is_full()) {
+            for frame in used_frames(depot, survey, pack).await? {
+                builder.push(frame);
+            }
+            old.push(pack);
+        }
+        let new = if builder.is_empty() { None } else { Some(builder.write(&depot.objects).await?) };
+        if !replace(depot, survey, &old, new.as_ref()).await? {
+            return Ok((repacked, false));
+        }
+        repacked.sparse += old.len() as u64;
+        repacked.bytes += new.map_or(0, |pack| pack.bytes);
+    }
+    Ok((repacked, true))
+}
+
+fn of_fate(fates: &[(PackFacts, PackFate)], wanted: PackFate) -> Vec<Digest> {
+    fates.iter().filter(|(_, fate)| *fate == wanted).map(|(pack, _)| pack.digest).collect()
+}
+
+/// Puts `new`, which is durable, in the place of `old`; says whether it could.
+async fn replace(
+    depot: &Depot,
+    survey: &PackSurvey,
+    old: &[Digest],
+    new: Option<&WrittenPack>,
+) -> Result<bool, CollectError> {
+    if depot.token.is_cancelled() {
+        return Ok(false);
+    }
+    let mut tx = depot.store.begin(Actor::coordinator()).await?;
+    if !survey.holds(&mut tx).await? {
+        tx.roll_back().await?;
+        return Ok(false);
+    }
+    chunks::replace(&mut tx, old, new.map(|pack| (pack.digest, pack.bytes, &pack.chunks[..]))).await?;
+    tx.commit_observation().await?;
+    Ok(true)
+}
+
+/// Reads the chunks of a pack that are used, verified, and gathers them in new frames. A frame that turns out damaged
+/// is left out: its rows are gone.
+async fn used_frames(
+    depot: &Arc<Depot>,
+    survey: &PackSurvey,
+    pack: Digest,
+) -> Result<Vec<VerifiedFrame>, CollectError> {
+    let mut chunks = chunks::of_pack(&depot.store, pack).await?;
+    chunks.retain(|(chunk, _)| survey.used.contains(chunk));
+    let reader = depot.chunks.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let frames = chunks.chunk_by(|(_, a), (_, b)| a.frame_offset == b.frame_offset);
+        let frames = frames.map(|chunks| frame(&reader, chunks));
+        frames.filter_map(Result::transpose).collect()
+    });
+    reading.await.expect("reading a pack does not panic")
+}
+
+fn frame(reader: &ChunkReader, chunks: &[(Digest, Location)]) -> Result<Option<VerifiedFrame>, CollectError> {
+    let mut raw = Vec::new();
+    for (chunk, at) in chunks {
+        match reader.read(chunk, at) {
+            Ok(bytes) => raw.extend_from_slice(&bytes),
+            Err(error) if error.is_damage() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let chunks = chunks.iter().map(|(digest, at)| Chunk { digest: *digest, len: at.raw_len }).collect();
+    let compressed = zstd::bulk::compress(&raw, LEVEL).map_err(ReadError::Io)?;
+    VerifiedFrame::verify(compressed.into(), chunks).map(Some).map_err(|error: FrameError| error.into())
+}
