@@ -140,7 +140,9 @@ impl Frame {
     }
 }
 
+/// Packs are listed before their chunks are counted: one that comes in between must not look as if it had none.
 async fn pack_facts(depot: &Depot, used: &Used) -> Result<Vec<PackFacts>, store::Error> {
+    let rows = sqlx::query("SELECT * FROM depot_packs ORDER BY digest").fetch_all(depot.store.read()).await?;
     let mut live: HashMap<Digest, u64> = HashMap::new();
     let mut open: Option<Frame> = None;
     let mut chunks = pin!(chunks::all(&depot.store));
@@ -157,7 +159,6 @@ async fn pack_facts(depot: &Depot, used: &Used) -> Result<Vec<PackFacts>, store:
         open = Some(frame);
     }
     open.iter().for_each(|frame| *live.entry(frame.at.pack).or_default() += frame.live_bytes());
-    let rows = sqlx::query("SELECT * FROM depot_packs ORDER BY digest").fetch_all(depot.store.read()).await?;
     let facts = |row: &sqlx::any::AnyRow| {
         let digest = store::digest("depot_packs.digest", &row.try_get::<Vec<u8>, _>("digest")?)?;
         let live = live.get(&digest);

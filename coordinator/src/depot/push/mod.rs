@@ -101,6 +101,8 @@ where
         complete?;
         self.send_stored(stored?).await?;
         let package = commit::commit(&self.depot, &self.by, &announced).await?;
+        // Its rows are there: whoever hears the answer may rely on it.
+        drop(under_way);
         self.send(Response::Committed(v1::PushCommitted { package: Some(package) })).await
     }
 

@@ -203,8 +203,16 @@ async fn a_prefix_of_several_packages_names_them() {
     let names: Vec<String> = (0..2).map(|i| format!("sha256:abcdef{i:058}")).collect();
     for name in &names {
         let insert = "INSERT INTO packages (digest, files, tree_bytes, index_digest, pushed_ms, pushed_by)
-                      VALUES ($1, 1, 1, $2, 0, 'alice')";
-        sqlx::query(insert).bind(name.as_str()).bind(vec![0_u8; 32]).execute(&mut *tx).await.unwrap();
+                      VALUES ($1, 1, 1, $2, $3, 'alice')";
+        // Not so long ago that it would be collected.
+        let now = crate::store::to_millis(jiff::Timestamp::now());
+        sqlx::query(insert)
+            .bind(name.as_str())
+            .bind(vec![0_u8; 32])
+            .bind(now)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
     }
     tx.commit_observation().await.unwrap();
     let error = packages::find_by_prefix(&bench.store, "abcdef").await.unwrap_err().to_string();
