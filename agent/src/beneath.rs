@@ -5,15 +5,41 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use sluice_common::path::RelPath;
+
+use crate::seen::Stamp;
 
 /// A directory beneath which everything happens.
 #[derive(Debug)]
 pub(crate) struct Beneath {
     root: OwnedFd,
     path: PathBuf,
+    /// The directory that was last worked in: its neighbours come next.
+    last: Mutex<Option<Arc<Directory>>>,
+}
+
+/// An open directory of the tree.
+#[derive(Debug)]
+struct Directory {
+    /// Where it was found, relative to the root.
+    path: String,
+    fd: OwnedFd,
+}
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// What it is.
+    pub(crate) kind: FileType,
+    /// Its permission bits.
+    pub(crate) mode: u32,
+    /// Its length.
+    pub(crate) size: u64,
+    /// Which file it is, and since when.
+    pub(crate) stamp: Stamp,
 }
 
 /// Mode of every directory of a release.
@@ -24,7 +50,7 @@ impl Beneath {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed("open", path, e))?;
-        Ok(Self { root, path: path.to_owned() })
+        Ok(Self { root, path: path.to_owned(), last: Mutex::new(None) })
     }
 
     /// Opens a regular file for reading.
@@ -43,7 +69,7 @@ impl Beneath {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode);
         let file = self
-            .replacing(path, |parent, name| rustix::fs::openat(parent, name, flags, mode))
+            .replacing(path, |parent, name| rustix::fs::openat(&parent.fd, name, flags, mode))
             .map_err(|e| self.failed("create", path, e))?;
         // The process's mask may have taken bits away.
         rustix::fs::fchmod(&file, mode).map_err(|e| self.failed("set the mode of", path, e))?;
@@ -54,7 +80,7 @@ impl Beneath {
     pub(crate) fn link(&self, path: &RelPath, source: &Self, from: &RelPath) -> io::Result<()> {
         let (source_parent, source_name) = source.parent(from)?;
         self.replacing(path, |parent, name| {
-            rustix::fs::linkat(&source_parent, source_name, parent, name, AtFlags::empty())
+            rustix::fs::linkat(&source_parent.fd, source_name, &parent.fd, name, AtFlags::empty())
         })
         .map_err(|e| self.failed("link to", path, e))
     }
@@ -62,7 +88,7 @@ impl Beneath {
     /// Removes the file or link at `path`; nothing standing there is as good.
     pub(crate) fn remove(&self, path: &RelPath) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        match rustix::fs::unlinkat(&parent, name, AtFlags::empty()) {
+        match rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("remove", path, error)),
         }
@@ -71,7 +97,7 @@ impl Beneath {
     /// Creates a directory with mode 0755; one that stands already is taken and gets that mode.
     pub(crate) fn directory(&self, path: &RelPath) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        match rustix::fs::mkdirat(&parent, name, DIRECTORY_MODE) {
+        match rustix::fs::mkdirat(&parent.fd, name, DIRECTORY_MODE) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(self.failed("create directory", path, error)),
         }
@@ -82,17 +108,17 @@ impl Beneath {
     /// Creates a symlink.
     pub(crate) fn symlink(&self, target: &str, path: &RelPath) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        rustix::fs::symlinkat(target, &parent, name).map_err(|e| self.failed("create symlink", path, e))
+        rustix::fs::symlinkat(target, &parent.fd, name).map_err(|e| self.failed("create symlink", path, e))
     }
 
     /// Moves the file at `from`, on the same file system, to `path`; replaces what stands there.
     pub(crate) fn adopt(&self, from: &Path, path: &RelPath) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        rustix::fs::renameat(CWD, from, &parent, name).map_err(|e| self.failed("rename to", path, e))
+        rustix::fs::renameat(CWD, from, &parent.fd, name).map_err(|e| self.failed("rename to", path, e))
     }
 
-    /// Returns kind, permission bits and length of what stands at `path`; nothing where nothing does.
-    pub(crate) fn stat(&self, path: &RelPath) -> io::Result<Option<(FileType, u32, u64)>> {
+    /// Returns what stands at `path`, not following a link; nothing where nothing does.
+    pub(crate) fn stat(&self, path: &RelPath) -> io::Result<Option<Standing>> {
         use rustix::io::Errno;
         let (parent, name) = match self.parent_of(path) {
             Ok(found) => found,
@@ -100,20 +126,27 @@ impl Beneath {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) => return Err(self.failed("open the directory of", path, error)),
         };
-        match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                let kind = FileType::from_raw_mode(stat.st_mode);
-                Ok(Some((kind, stat.st_mode & 0o7777, u64::try_from(stat.st_size).unwrap_or(0))))
-            }
+        match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Standing {
+                kind: FileType::from_raw_mode(stat.st_mode),
+                mode: stat.st_mode & 0o7777,
+                size: u64::try_from(stat.st_size).unwrap_or(0),
+                stamp: Stamp::from(&stat),
+            })),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(self.failed("look at", path, error)),
         }
     }
 
+    /// Syncs everything written to the file system of the tree. Tells of whatever it could not write since this was opened.
+    pub(crate) fn sync_filesystem(&self) -> io::Result<()> {
+        rustix::fs::syncfs(&self.root).map_err(|e| failed("sync the file system of", &self.path, e))
+    }
+
     /// Returns a symlink's text.
     pub(crate) fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>> {
         let (parent, name) = self.parent(path)?;
-        rustix::fs::readlinkat(&parent, name, Vec::new())
+        rustix::fs::readlinkat(&parent.fd, name, Vec::new())
             .map(|text| text.into_bytes())
             .map_err(|e| self.failed("read link", path, e))
     }
@@ -126,25 +159,36 @@ impl Beneath {
     fn replacing<T>(
         &self,
         path: &RelPath,
-        make: impl Fn(&OwnedFd, &str) -> rustix::io::Result<T>,
+        make: impl Fn(&Directory, &str) -> rustix::io::Result<T>,
     ) -> rustix::io::Result<T> {
         let (parent, name) = self.parent_of(path)?;
         match make(&parent, name) {
             Err(rustix::io::Errno::EXIST) => {
-                rustix::fs::unlinkat(&parent, name, AtFlags::empty())?;
+                rustix::fs::unlinkat(&parent.fd, name, AtFlags::empty())?;
                 make(&parent, name)
             }
             made => made,
         }
     }
 
-    fn parent<'a>(&self, path: &'a RelPath) -> io::Result<(OwnedFd, &'a str)> {
+    fn parent<'a>(&self, path: &'a RelPath) -> io::Result<(Arc<Directory>, &'a str)> {
         self.parent_of(path).map_err(|e| self.failed("open the directory of", path, e))
     }
 
-    fn parent_of<'a>(&self, path: &'a RelPath) -> rustix::io::Result<(OwnedFd, &'a str)> {
-        let directory = Path::new(path.parent().unwrap_or("."));
-        let parent = self.resolve(directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    /// Opens the directory of `path`, or takes it as it was last opened: a directory that was beneath the root then is
+    /// the one that is worked in, whatever has been put at its name since.
+    fn parent_of<'a>(&self, path: &'a RelPath) -> rustix::io::Result<(Arc<Directory>, &'a str)> {
+        let directory = path.parent().unwrap_or(".");
+        // A thread that panicked left a directory that is as good as any.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let parent = match last.as_ref() {
+            Some(last) if last.path == directory => last.clone(),
+            Some(_) | None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY;
+                let fd = self.resolve(Path::new(directory), flags, Mode::empty())?;
+                last.insert(Arc::new(Directory { path: directory.to_owned(), fd })).clone()
+            }
+        };
         Ok((parent, path.file_name()))
     }
 
@@ -217,7 +261,8 @@ mod tests {
         fs_err::hard_link(root.path().join("b"), root.path().join("kept")).unwrap();
         for (name, mode) in [("a", 0o755), ("b", 0o644)] {
             io::Write::write_all(&mut beneath.create(&path(name), mode).unwrap(), b"new").unwrap();
-            assert_eq!(beneath.stat(&path(name)).unwrap(), Some((FileType::RegularFile, mode, 3)));
+            let found = beneath.stat(&path(name)).unwrap().unwrap();
+            assert_eq!((found.kind, found.mode, found.size), (FileType::RegularFile, mode, 3));
         }
         assert_eq!(fs_err::read(outside.path()).unwrap(), b"", "the link was replaced, not followed");
         assert_eq!(fs_err::read(root.path().join("kept")).unwrap(), b"old", "another name kept its file");
@@ -240,7 +285,7 @@ mod tests {
         beneath.read(&path("b")).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "bytes");
         assert_eq!(fs_err::metadata(root.path().join("a")).unwrap().permissions().mode() & 0o7777, 0o755);
-        assert_eq!(beneath.stat(&path("a")).unwrap().unwrap().0, FileType::Directory);
+        assert_eq!(beneath.stat(&path("a")).unwrap().unwrap().kind, FileType::Directory);
         assert_eq!(beneath.read_link(&path("a/link")).unwrap(), b"../b");
         assert_eq!(beneath.stat(&path("c/d")).unwrap(), None);
     }

@@ -35,6 +35,7 @@ use crate::layout::AppDir;
 use crate::observe::{Disk, observe};
 use crate::planner::{Rest, Step, next_step};
 use crate::retention;
+use crate::seen::Seen;
 use crate::stage::{Attempts, Reuse, make_directory};
 use crate::state::{AppState, Cost, Progress, StateError, store_signed};
 
@@ -77,6 +78,8 @@ pub(crate) struct Engine<O> {
     state: Option<AppState>,
     starts: u32,
     attempts: Attempts,
+    /// What was hashed of the release that was staged last.
+    seen: Option<Seen>,
     failures: u32,
     monitored: watch::Sender<Option<Arc<Subject>>>,
 }
@@ -91,8 +94,17 @@ impl<O: Origin> Engine<O> {
         let dir = AppDir::new(&host.root, &app);
         let state = load(dir.clone()).await?;
         let starts = state.as_ref().map_or(0, |state| state.starts) + 1;
-        let mut engine =
-            Self { app, dir, host, state, starts, attempts: Attempts::default(), failures: 0, monitored };
+        let mut engine = Self {
+            app,
+            dir,
+            host,
+            state,
+            starts,
+            attempts: Attempts::default(),
+            seen: None,
+            failures: 0,
+            monitored,
+        };
         let scope = engine.scope();
         blocking(move || {
             hook::end_marked(&scope);

@@ -1,5 +1,5 @@
 //! Compares a tree on disk with a manifest, byte by byte. Used on staging trees (what is still missing?), before a
-//! switch, and by `fsck`. Trusts nothing but what it has hashed itself.
+//! switch, and by `fsck`. Trusts nothing but what this process has hashed.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,7 +12,8 @@ use sluice_common::digest::Digest;
 use sluice_common::manifest::{Entry, EntryKind, Manifest};
 use sluice_common::path::RelPath;
 
-use crate::beneath::Beneath;
+use crate::beneath::{Beneath, Standing};
+use crate::seen::Seen;
 use crate::workers;
 
 /// What is wrong with one path of a tree.
@@ -55,25 +56,39 @@ impl Fault {
 /// Compares the tree at `root` with `manifest`, every byte of it, and returns every difference. Ends early, with the
 /// error kind `Interrupted`, once `stop` is set.
 pub(crate) fn examine(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io::Result<Vec<Finding>> {
-    compare(root, manifest, stop, fault)
+    compare(root, manifest, stop, |beneath, _, entry| fault(beneath, entry))
 }
 
 /// Compares as [`examine`] does, but takes the bytes of a file of the right size to be right: for a tree whose every
 /// file the caller has hashed as it was put there.
 pub(crate) fn examine_shape(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io::Result<Vec<Finding>> {
-    compare(root, manifest, stop, fault_of_shape)
+    compare(root, manifest, stop, |beneath, _, entry| Ok(look(beneath, entry)?.err()))
+}
+
+/// Compares as [`examine`] does, but does not read again what `seen` covers.
+pub(crate) fn examine_unseen(
+    root: &Path,
+    manifest: &Manifest,
+    seen: &Seen,
+    stop: &AtomicBool,
+) -> io::Result<Vec<Finding>> {
+    compare(root, manifest, stop, |beneath, number, entry| match look(beneath, entry)? {
+        Ok(found) if seen.covers(number, found.stamp) => Ok(None),
+        Ok(_) => fault_of_bytes(beneath, entry),
+        Err(fault) => Ok(Some(fault)),
+    })
 }
 
 fn compare(
     root: &Path,
     manifest: &Manifest,
     stop: &AtomicBool,
-    fault: impl Fn(&Beneath, &Entry) -> io::Result<Option<Fault>> + Sync,
+    fault: impl Fn(&Beneath, usize, &Entry) -> io::Result<Option<Fault>> + Sync,
 ) -> io::Result<Vec<Finding>> {
     let beneath = Beneath::open(root)?;
     let findings = Mutex::new(Vec::new());
-    workers::each(manifest.entries(), stop, |entry| {
-        if let Some(fault) = fault(&beneath, entry)? {
+    workers::each(manifest.entries(), stop, |number, entry| {
+        if let Some(fault) = fault(&beneath, number, entry)? {
             let finding = Finding { path: entry.path.as_path().to_owned(), fault };
             findings.lock().expect("no worker panics while it holds the lock").push(finding);
         }
@@ -88,26 +103,33 @@ fn compare(
 
 /// Compares one entry with what stands at its path.
 pub(crate) fn fault(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
-    Ok(match (fault_of_shape(beneath, entry)?, &entry.kind) {
-        (None, EntryKind::File(file)) if !has_digest(beneath, &entry.path, &file.digest)? => {
-            Some(Fault::Bytes)
-        }
-        (found, _) => found,
+    match look(beneath, entry)? {
+        Ok(_) => fault_of_bytes(beneath, entry),
+        Err(fault) => Ok(Some(fault)),
+    }
+}
+
+/// Compares the bytes of a file; links and directories have none.
+fn fault_of_bytes(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
+    Ok(match &entry.kind {
+        EntryKind::File(file) if !has_digest(beneath, &entry.path, &file.digest)? => Some(Fault::Bytes),
+        EntryKind::File(_) | EntryKind::Directory | EntryKind::Symlink { .. } => None,
     })
 }
 
-/// Compares one entry with what stands at its path, but for a file's bytes.
-fn fault_of_shape(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
-    let Some((kind, mode, size)) = beneath.stat(&entry.path)? else { return Ok(Some(Fault::Missing)) };
-    Ok(match (&entry.kind, kind) {
-        (EntryKind::Directory, FileType::Directory) => (mode != 0o755).then_some(Fault::Mode),
+/// Compares one entry with what stands at its path, but for a file's bytes; returns what was found where that is right.
+fn look(beneath: &Beneath, entry: &Entry) -> io::Result<Result<Standing, Fault>> {
+    let Some(found) = beneath.stat(&entry.path)? else { return Ok(Err(Fault::Missing)) };
+    let fault = match (&entry.kind, found.kind) {
+        (EntryKind::Directory, FileType::Directory) => (found.mode != 0o755).then_some(Fault::Mode),
         (EntryKind::Symlink { target }, FileType::Symlink) => {
             (beneath.read_link(&entry.path)? != target.as_bytes()).then_some(Fault::Bytes)
         }
-        (EntryKind::File(file), FileType::RegularFile) if mode != file.mode() => Some(Fault::Mode),
-        (EntryKind::File(file), FileType::RegularFile) => (size != file.size).then_some(Fault::Bytes),
+        (EntryKind::File(file), FileType::RegularFile) if found.mode != file.mode() => Some(Fault::Mode),
+        (EntryKind::File(file), FileType::RegularFile) => (found.size != file.size).then_some(Fault::Bytes),
         (EntryKind::Directory | EntryKind::Symlink { .. } | EntryKind::File(_), _) => Some(Fault::Kind),
-    })
+    };
+    Ok(fault.map_or(Ok(found), Err))
 }
 
 fn has_digest(beneath: &Beneath, path: &RelPath, digest: &Digest) -> io::Result<bool> {
@@ -214,5 +236,23 @@ mod tests {
             let shape = examine_shape(dir.path(), &manifest, &AtomicBool::new(false)).unwrap();
             assert_eq!(shape.is_empty(), name == "flipped byte", "{name}");
         }
+    }
+
+    #[test]
+    fn only_what_was_not_seen_is_read() {
+        let (dir, manifest) = tree();
+        fs_err::write(dir.path().join("a"), "b").unwrap();
+        fs_err::write(dir.path().join("d/b"), "d/c").unwrap();
+        let beneath = Beneath::open(dir.path()).unwrap();
+        let stamps = manifest.entries().iter().map(|entry| {
+            let found = beneath.stat(&entry.path).unwrap().unwrap();
+            (entry.path.as_str() == "a").then_some(found.stamp)
+        });
+        let seen = Seen::marked_at_the_end_of_time(manifest.digest(), stamps.collect());
+        let found = examine_unseen(dir.path(), &manifest, &seen, &AtomicBool::new(false)).unwrap();
+        assert_eq!(found, [Finding { path: "d/b".into(), fault: Fault::Bytes }]);
+        fs_err::write(dir.path().join("a"), "long").unwrap();
+        let found = examine_unseen(dir.path(), &manifest, &seen, &AtomicBool::new(false)).unwrap();
+        assert_eq!(found.len(), 2, "the shape is looked at all the same");
     }
 }

@@ -13,7 +13,7 @@
 //! | `engine`, `state`, `history` | the steps of an order, and what is remembered of them |
 //! | `stage`, `content` | bringing a release to disk |
 //! | `hook`, `health` | running what a package brings, asking how it is |
-//! | `layout`, `observe`, `examine`, `beneath`, `workers`, `retention` | what stands on disk |
+//! | `layout`, `observe`, `examine`, `seen`, `beneath`, `workers`, `retention` | what stands on disk |
 //! | `status`, `fsck` | what operators look at |
 
 mod accept;
@@ -43,6 +43,7 @@ mod lock;
 mod observe;
 mod planner;
 mod retention;
+mod seen;
 mod session;
 mod stage;
 mod state;

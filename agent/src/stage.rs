@@ -24,6 +24,7 @@ mod target;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod writeback;
 
 use std::collections::HashSet;
 use std::io;
@@ -42,6 +43,7 @@ use crate::crash::CrashPoints;
 use crate::examine::examine;
 use crate::layout::AppDir;
 use crate::observe;
+use crate::seen::Seen;
 
 pub(crate) use area::{discard, make_directory, unmark};
 pub(crate) use share::Reuse;
@@ -173,14 +175,14 @@ impl From<io::Error> for StageError {
     }
 }
 
-/// Stages a release. When this returns, its marker stands.
+/// Stages a release. When this returns, its marker stands; what was hashed of it is told.
 pub(crate) async fn stage(
     job: &Job,
     client: &mut impl ContentClient,
     attempts: &mut Attempts,
     progress: &Progress,
     token: &CancellationToken,
-) -> Result<(), StageError> {
+) -> Result<Seen, StageError> {
     let work = Work { token: token.clone() };
     let package = job.release.package;
     let (dir, crash) = (job.dir.clone(), job.crash.clone());
@@ -204,7 +206,7 @@ struct Stager<'a> {
 }
 
 impl Stager<'_> {
-    async fn run(&mut self, client: &mut impl ContentClient) -> Result<(), StageError> {
+    async fn run(&mut self, client: &mut impl ContentClient) -> Result<Seen, StageError> {
         loop {
             let mut known = self.load().await?;
             if known.is_none() {
@@ -219,8 +221,8 @@ impl Stager<'_> {
                     None => continue,
                 }
             }
-            if self.publish(placer).await? {
-                return Ok(());
+            if let Some(seen) = self.publish(placer).await? {
+                return Ok(seen);
             }
         }
     }
@@ -384,21 +386,21 @@ impl Stager<'_> {
         Ok(self.work.run(move |_| area.discard_plan()).await?)
     }
 
-    /// Publishes the tree; says false when some of it was wrong and has to be had anew.
-    async fn publish(&mut self, placer: Placer) -> Result<bool, StageError> {
+    /// Publishes the tree; returns nothing when some of it was wrong and has to be had anew.
+    async fn publish(&mut self, placer: Placer) -> Result<Option<Seen>, StageError> {
         let (area, release) = (self.area.clone(), self.job.release.clone());
         let published = self.work.run(move |stop| Ok(area.publish(placer, &release, stop))).await?;
         match published {
-            Ok(Published::Done) => {
+            Ok(Published::Done(seen)) => {
                 let area = self.area.clone();
                 if let Err(error) = self.work.run(move |_| area.remove()).await {
                     tracing::warn!(%error, "staging directory is left over; it is removed later");
                 }
-                Ok(true)
+                Ok(Some(seen))
             }
             Ok(Published::NotWhole(files)) => {
                 match self.blame(None, format!("{files} staged files were damaged")) {
-                    StageError::Retry { .. } => Ok(false),
+                    StageError::Retry { .. } => Ok(None),
                     error => Err(error),
                 }
             }

@@ -6,23 +6,25 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Threads: enough to keep a disk busy while one of them hashes, few enough to leave a core to the applications.
 const WORKERS: usize = 2;
 
-/// Calls `work` with every item, in about their order. Ends early with the first error, or with the kind `Interrupted`
+/// Calls `work` with every item and its number, in about their order. Ends early with the first error, or with the kind `Interrupted`
 /// once `stop` is set.
 pub(crate) fn each<T: Sync>(
     items: &[T],
     stop: &AtomicBool,
-    work: impl Fn(&T) -> io::Result<()> + Sync,
+    work: impl Fn(usize, &T) -> io::Result<()> + Sync,
 ) -> io::Result<()> {
     let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let run = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(number) else { break };
             if has_failed.load(Ordering::Relaxed) {
                 break;
             }
             if stop.load(Ordering::Relaxed) {
                 return Err(io::Error::new(io::ErrorKind::Interrupted, "work on the disk was interrupted"));
             }
-            if let Err(error) = work(item) {
+            if let Err(error) = work(number, item) {
                 has_failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
@@ -44,13 +46,14 @@ mod tests {
     fn every_item_is_worked_on_once_until_one_fails_or_all_stop() {
         let items: Vec<usize> = (0..100).collect();
         let (sum, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let add = |item: &usize| {
+        let add = |number: usize, item: &usize| {
+            assert_eq!(number, *item);
             sum.fetch_add(*item, Ordering::Relaxed);
             Ok(())
         };
         each(&items, &stop, add).unwrap();
         assert_eq!(sum.load(Ordering::Relaxed), 4950);
-        let fail = |item: &usize| if *item == 50 { Err(io::Error::other("fifty")) } else { Ok(()) };
+        let fail = |_, item: &usize| if *item == 50 { Err(io::Error::other("fifty")) } else { Ok(()) };
         assert_eq!(each(&items, &stop, fail).unwrap_err().to_string(), "fifty");
         stop.store(true, Ordering::Relaxed);
         assert_eq!(each(&items, &stop, add).unwrap_err().kind(), io::ErrorKind::Interrupted);

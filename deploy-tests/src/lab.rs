@@ -44,12 +44,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts a coordinator under `dir` and logs an administrator in. `executable` can take roles.
+    /// Starts a coordinator under `dir` and logs an administrator in. `executable` can take roles. Plans are quick ones:
+    /// a better one that comes meanwhile would change what is measured.
     pub fn start(executable: &Path, dir: &Path) -> Result<Self> {
-        Self::start_with(executable, dir, &[])
+        Self::start_with(executable, dir, &["--effort", "quick"])
     }
 
-    /// Starts a coordinator with further arguments of `serve`.
+    /// Starts a coordinator with these arguments of `serve` beside those that a lab needs.
     pub fn start_with(executable: &Path, dir: &Path, serve_args: &[&str]) -> Result<Self> {
         fs::create_dir_all(dir.join("keys"))?;
         fs::create_dir_all(dir.join("hosts"))?;

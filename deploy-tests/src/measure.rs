@@ -60,14 +60,15 @@ pub fn shell(script: &str, variables: &[(&str, &std::ffi::OsStr)]) -> Result<(Ou
     run(command)
 }
 
-/// Returns the CPU time that a running process has taken so far, its threads included.
+/// Returns the CPU time that a running process has taken so far, its threads and ended children included.
 pub fn cpu_of(process: u32) -> Result<Duration> {
     let stat = fs_err::read_to_string(format!("/proc/{process}/stat"))?;
     // The name in parentheses may hold anything; what follows it does not.
     let fields = stat.rsplit_once(") ").context("no name in a process's state")?.1;
-    let ticks = |number: usize| fields.split(' ').nth(number).and_then(|field| field.parse::<u64>().ok());
-    let ticks = ticks(11).zip(ticks(12)).context("no times in a process's state")?;
-    Ok(Duration::from_secs(ticks.0 + ticks.1) / TICKS_PER_SECOND)
+    // User and system time, its own and that of children it has waited for.
+    let ticks = |number: usize| fields.split(' ').nth(number)?.parse::<u64>().ok();
+    let ticks: Option<u64> = (11..15).map(ticks).sum();
+    Ok(Duration::from_secs(ticks.context("no times in a process's state")?) / TICKS_PER_SECOND)
 }
 
 /// The kernel's USER_HZ: 100 on every Linux platform that Sluice runs on.

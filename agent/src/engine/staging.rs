@@ -13,6 +13,7 @@ use super::{Engine, blocking};
 use crate::backoff;
 use crate::content::{ContentClient, Origin};
 use crate::observe;
+use crate::seen::Seen;
 use crate::stage::{self, Job, StageError, retry_delay, stage};
 use crate::state::{AppState, Cost, Progress, Wanted};
 
@@ -80,12 +81,13 @@ impl<O: Origin> Engine<O> {
 
     async fn ended(
         &mut self,
-        result: Result<(), StageError>,
+        result: Result<Seen, StageError>,
         cost: Cost,
         token: &CancellationToken,
     ) -> io::Result<()> {
         match result {
-            Ok(()) => {
+            Ok(seen) => {
+                self.seen = Some(seen);
                 tracing::info!(app = %self.app, bytes = cost.wire_bytes, elapsed_ms = cost.stage_us / 1_000, "release is staged");
                 self.failures = 0;
                 self.change(|state| {

@@ -15,7 +15,7 @@ use super::{Engine, blocking};
 use crate::accept::release_objection;
 use crate::clock::BootTime;
 use crate::content::Origin;
-use crate::examine::{Finding, examine};
+use crate::examine::{Finding, examine, examine_unseen};
 use crate::history::{self, Line};
 use crate::hook::End;
 use crate::layout::{AppDir, LinkName};
@@ -62,13 +62,19 @@ impl<O: Origin> Engine<O> {
         })
     }
 
-    async fn verify(&self, package: Digest, token: &CancellationToken) -> io::Result<Vec<Finding>> {
+    /// Verifies the release: every byte of it, but for what this process has hashed when it was staged and finds as it was.
+    async fn verify(&mut self, package: Digest, token: &CancellationToken) -> io::Result<Vec<Finding>> {
         let dir = self.dir.clone();
+        // Of use once: whatever follows a switch finds a release that has run.
+        let seen = self.seen.take().filter(|seen| *seen.package() == package);
         Work { token: token.clone() }
             .run(move |stop: &AtomicBool| {
                 // A manifest that cannot be read makes the release as bad as a damaged file does.
                 match observe::manifest(&dir, &package) {
-                    Ok(manifest) => examine(&dir.release(&package), &manifest, stop),
+                    Ok(manifest) => match seen {
+                        Some(seen) => examine_unseen(&dir.release(&package), &manifest, &seen, stop),
+                        None => examine(&dir.release(&package), &manifest, stop),
+                    },
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                         Ok(vec![Finding { path: "manifest".into(), fault: crate::examine::Fault::Bytes }])
                     }

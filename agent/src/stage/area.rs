@@ -27,11 +27,12 @@ use sluice_common::transfer::TransferPlan;
 
 use super::place::Placer;
 use super::target::{Known, Target};
-use crate::beneath::failed;
+use crate::beneath::{Beneath, failed};
 use crate::crash::CrashPoints;
 use crate::examine::examine_shape;
 use crate::layout::{AppDir, LinkName};
 use crate::observe;
+use crate::seen::{Seen, Stamp};
 
 /// The staging directory of one package.
 #[derive(Debug, Clone)]
@@ -45,8 +46,8 @@ pub(crate) struct Area {
 /// How publishing ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Published {
-    /// The release stands, verified and synced.
-    Done,
+    /// The release stands, verified and synced; with what was seen of it.
+    Done(Seen),
     /// So many files were not what they must be and have been removed; they are to be had anew.
     NotWhole(usize),
 }
@@ -173,7 +174,7 @@ impl Area {
         installed: &Installed,
         stop: &AtomicBool,
     ) -> Result<Published, PublishError> {
-        let target = placer.target();
+        let target = placer.target().clone();
         let findings = examine_shape(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
         if !findings.is_empty() {
             for finding in &findings {
@@ -183,16 +184,17 @@ impl Area {
             }
             return Ok(Published::NotWhole(findings.len()));
         }
-        self.make_release(target, installed).map_err(PublishError::Sync)?;
-        Ok(Published::Done)
+        let marker = self.make_release(&target, placer.tree(), installed).map_err(PublishError::Sync)?;
+        Ok(Published::Done(Seen::new(self.package, placer.into_stamps(), marker)))
     }
 
-    fn make_release(&self, target: &Target, installed: &Installed) -> io::Result<()> {
+    /// Makes the release and returns the stamp of its marker.
+    fn make_release(&self, target: &Target, tree: &Beneath, installed: &Installed) -> io::Result<Stamp> {
         let release = self.dir.release(&self.package);
         self.crash.pass()?;
         durable::write_public(&self.dir.manifest(&self.package), &target.bytes)?;
         self.crash.pass()?;
-        durable::sync_filesystem(&self.tree())?;
+        tree.sync_filesystem()?;
         self.crash.pass()?;
         if fs::symlink_metadata(&release).is_ok() {
             // `current` or `previous` lead to a release that lost its marker: they see the old tree or the new one.
@@ -205,7 +207,8 @@ impl Area {
         durable::sync_dir(&self.path)?;
         self.crash.pass()?;
         observe::write_marker(&self.dir, installed)?;
-        self.crash.pass()
+        self.crash.pass()?;
+        Ok(Stamp::of(&fs::symlink_metadata(self.dir.marker(&self.package))?))
     }
 
     /// Removes the staging directory.

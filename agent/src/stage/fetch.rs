@@ -1,5 +1,5 @@
 //! Fetches frames: only those that cover what is missing, each from the byte where its file ends. Each that is whole
-//! goes to the [`Restorer`], on a blocking thread, while the next one comes.
+//! goes to the [`Restorer`], on a blocking thread, while the next one comes and what came before goes to disk.
 
 use std::collections::HashSet;
 use std::io::{self, Write};
@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
-use sluice_common::digest::Digest;
+use sluice_common::digest::{Digest, Hasher};
 use sluice_common::transfer::{Frame, TransferPlan};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::area::{Area, discard};
 use super::place::Placer;
-use super::restore::Restorer;
+use super::restore::{Gathered, Restorer};
 use super::target::Planned;
+use super::writeback::Writeback;
 use super::{Progress, Work};
 use crate::content::{ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, STALL_TIMEOUT};
 
@@ -96,10 +97,10 @@ impl Fetch<'_> {
         let (gathered, mut wanted): (Vec<usize>, Vec<usize>) = frames.iter().partition(|n| is_gathered(n));
         let mut restorer = Restorer::new(self.area.clone(), self.planned.clone(), placer);
         for number in gathered {
-            let (back, result) = self.restore_one(restorer, number).await?;
+            let (back, result) = self.restore_one(restorer, Gathered { number, digest: None }).await?;
             restorer = back;
-            if result.is_err() {
-                return Ok((restorer.into_placer(), result));
+            if let Err(error) = result {
+                return Ok((restorer.into_placer(), Err(error)));
             }
         }
         wanted.append(&mut restorer.take_damaged());
@@ -157,36 +158,40 @@ impl Fetch<'_> {
     async fn restore(
         &self,
         mut restorer: Restorer,
-        mut gathered: mpsc::Receiver<usize>,
+        mut gathered: mpsc::Receiver<Gathered>,
     ) -> io::Result<(Restorer, Result<(), FetchError>)> {
-        while let Some(number) = gathered.recv().await {
-            let (back, result) = self.restore_one(restorer, number).await?;
+        let mut writeback = Writeback::new(restorer.tree().clone());
+        let mut restored = Ok(());
+        while let Some(frame) = gathered.recv().await {
+            let (back, result) = self.restore_one(restorer, frame).await?;
             restorer = back;
-            if result.is_err() {
-                return Ok((restorer, result));
+            restored = result.and_then(|bytes| Ok(writeback.note(bytes)?));
+            if restored.is_err() {
+                break;
             }
         }
-        Ok((restorer, Ok(())))
+        let ended = writeback.end().await;
+        Ok((restorer, restored.and(ended.map_err(Into::into))))
     }
 
     async fn restore_one(
         &self,
         mut restorer: Restorer,
-        number: usize,
-    ) -> io::Result<(Restorer, Result<(), FetchError>)> {
+        gathered: Gathered,
+    ) -> io::Result<(Restorer, Result<u64, FetchError>)> {
         let work = move |_: &AtomicBool| {
-            let result = restorer.take(number);
+            let result = restorer.take(gathered);
             Ok((restorer, result))
         };
         self.work.run(work).await
     }
 
-    /// Gathers the frames wanted and tells the number of each that is whole.
+    /// Gathers the frames wanted and tells of each that is whole.
     async fn receive(
         &self,
         wanted: &[usize],
         mut stream: FrameStream,
-        whole: mpsc::Sender<usize>,
+        whole: mpsc::Sender<Gathered>,
     ) -> Result<(), FetchError> {
         let mut writer: Option<PartWriter> = None;
         let mut left = wanted.len();
@@ -202,8 +207,9 @@ impl Fetch<'_> {
                 Ok(false) => {}
                 Ok(true) => {
                     left -= 1;
-                    let number = wanted[writer.take().expect("it was just written to").frame];
-                    if whole.send(number).await.is_err() {
+                    let writer = writer.take().expect("it was just written to");
+                    let number = wanted[writer.frame];
+                    if whole.send(Gathered { number, digest: writer.digest() }).await.is_err() {
                         break Ok(());
                     }
                 }
@@ -274,6 +280,8 @@ struct PartWriter {
     /// Bytes in the file and the buffer.
     len: u64,
     written: Instant,
+    /// Hashes what is written, where that is the frame from its first byte on.
+    hasher: Option<Hasher>,
 }
 
 impl PartWriter {
@@ -289,13 +297,22 @@ impl PartWriter {
             buffer: Vec::with_capacity(WRITE_BYTES),
             len,
             written: Instant::now(),
+            hasher: (len == 0).then(Hasher::new),
         })
     }
 
     fn flush(mut self) -> io::Result<Self> {
         self.file.write_all(&self.buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&self.buffer);
+        }
         self.buffer.clear();
         self.written = Instant::now();
         Ok(self)
+    }
+
+    /// Returns the digest of what was written, where all of it was hashed.
+    fn digest(&self) -> Option<Digest> {
+        self.hasher.as_ref().map(Hasher::finish)
     }
 }

@@ -20,6 +20,7 @@ use super::share::{Sharer, Spot, Way};
 use super::target::Target;
 use crate::beneath::Beneath;
 use crate::examine::{Fault, Finding};
+use crate::seen::Stamp;
 
 /// Puts contents in their places.
 pub(crate) struct Placer {
@@ -31,6 +32,8 @@ pub(crate) struct Placer {
     missing: HashSet<usize>,
     /// Parts of contents that come in several frames.
     parts: HashMap<u32, Vec<PartState>>,
+    /// What was hashed where it stands, by number of entry.
+    stamps: Vec<Option<Stamp>>,
     open: Option<Open>,
 }
 
@@ -79,12 +82,31 @@ impl Placer {
                 }
             }
         }
-        Ok(Self { area: area.clone(), tree, target, sharer, missing, parts: HashMap::new(), open: None })
+        Ok(Self {
+            area: area.clone(),
+            tree,
+            stamps: vec![None; target.manifest.entries().len()],
+            target,
+            sharer,
+            missing,
+            parts: HashMap::new(),
+            open: None,
+        })
     }
 
     /// Returns the package.
     pub(crate) fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// Notes which file it was that was hashed at a place.
+    pub(crate) fn note(&mut self, place: usize, stamp: Stamp) {
+        self.stamps[place] = Some(stamp);
+    }
+
+    /// Returns what was noted, by number of entry.
+    pub(crate) fn into_stamps(self) -> Vec<Option<Stamp>> {
+        self.stamps
     }
 
     /// Says whether every file stands in the tree.
@@ -109,6 +131,11 @@ impl Placer {
     /// Returns the bytes of the contents that still lack a place.
     pub(crate) fn lacking_bytes(&self) -> u64 {
         self.lacking().iter().map(|number| self.target.contents[*number as usize].size).sum()
+    }
+
+    /// Returns the tree, opened before anything was put into it.
+    pub(crate) fn tree(&self) -> &Arc<Beneath> {
+        &self.tree
     }
 
     /// Returns what brings the bytes of one place to another.
@@ -236,6 +263,9 @@ impl Placer {
             let spot = self.spot(place);
             fs_err::set_permissions(&partial, PermissionsExt::from_mode(spot.mode))?;
             spot.tree.adopt(&partial, spot.path)?;
+            if let Some(found) = spot.tree.stat(spot.path)? {
+                self.note(place, found.stamp);
+            }
             return self.settle(&content.digest, place);
         }
         discard(&partial)?;
@@ -303,10 +333,11 @@ impl PartSink for Placer {
 
     fn commit(&mut self, part: &Part) -> io::Result<()> {
         let Some(Open { file, place }) = self.open.take() else { return Ok(()) };
-        drop(file);
         let number = part.extent.content;
         let content = self.target.contents[number as usize];
         if let Some(place) = place {
+            self.note(place, Stamp::of(&file.metadata()?));
+            drop(file);
             return self.settle(&content.digest, place);
         }
         let parts = self.parts.entry(number).or_default();

@@ -14,9 +14,19 @@ use super::behind::behind;
 use super::fetch::FetchError;
 use super::place::Placer;
 use super::target::Planned;
+use crate::beneath::Beneath;
 
 /// Raw bytes from which on a frame is worth a thread that writes it.
 const BEHIND_BYTES: u64 = 1 << 20;
+
+/// A frame whose bytes have all come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gathered {
+    /// Its number.
+    pub(crate) number: usize,
+    /// The digest of its bytes, where it was made as they came; else they are to be read for it.
+    pub(crate) digest: Option<Digest>,
+}
 
 /// Restores frames; blocks.
 pub(crate) struct Restorer {
@@ -37,11 +47,16 @@ impl Restorer {
         Self { area, planned, placer, waiting: Vec::new(), damaged: Vec::new(), misfits: Vec::new() }
     }
 
-    /// Takes a frame that has been gathered whole, by number, and restores it as soon as what it leans on is there,
-    /// with those that waited for it. Fails where the disk does, or where going on with this plan costs too much.
-    pub(crate) fn take(&mut self, number: usize) -> Result<(), FetchError> {
-        self.waiting.push(number);
+    /// Takes a frame that has been gathered whole, checks it, and restores it as soon as what it leans on is there, with
+    /// those that waited for it. Returns the bytes that were restored. Fails where the disk does, or where going on with this plan costs too much.
+    pub(crate) fn take(&mut self, gathered: Gathered) -> Result<u64, FetchError> {
+        if !is_right(&self.area, &self.planned.plan.frames[gathered.number], gathered.digest)? {
+            self.damaged.push(gathered.number);
+            return Ok(0);
+        }
+        self.waiting.push(gathered.number);
         self.waiting.sort_unstable();
+        let mut restored_bytes = 0;
         // A frame leans on earlier ones only, so that one pass in order restores all that can be.
         for number in std::mem::take(&mut self.waiting) {
             let planned = self.planned.clone();
@@ -52,13 +67,12 @@ impl Restorer {
                 continue;
             }
             match restore(&self.area, &planned, frame, &mut self.placer) {
-                Ok(()) => {}
-                Err(FetchError::Damaged(_)) => self.damaged.push(number),
+                Ok(()) => restored_bytes += frame.raw_len(),
                 Err(FetchError::Base(_)) => self.note_misfit(number)?,
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(restored_bytes)
     }
 
     fn note_misfit(&mut self, number: usize) -> Result<(), FetchError> {
@@ -69,6 +83,11 @@ impl Restorer {
             return Ok(());
         }
         Err(FetchError::Base(frames[number].digest))
+    }
+
+    /// Returns the tree that is restored into.
+    pub(crate) fn tree(&self) -> &Arc<Beneath> {
+        self.placer.tree()
     }
 
     /// Takes the frames that were damaged: they are to be fetched anew.
@@ -103,14 +122,22 @@ pub(crate) fn may_go_on(misfits: usize, wasted: u64, total: u64) -> bool {
     misfits < 2 || wasted < total / 4
 }
 
-/// Checks a frame's digest, decodes it, and removes its file, whether it was right or not.
-fn restore(area: &Area, planned: &Planned, frame: &Frame, placer: &mut Placer) -> Result<(), FetchError> {
+/// Says whether a gathered frame is what it is named; one that is not does not stay.
+fn is_right(area: &Area, frame: &Frame, digest: Option<Digest>) -> io::Result<bool> {
     let path = area.frame(&frame.digest);
-    let (digest, _) = Digest::of_reader(fs_err::File::open(&path)?)?;
+    let digest = match digest {
+        Some(digest) => digest,
+        None => Digest::of_reader(fs_err::File::open(&path)?)?.0,
+    };
     if digest != frame.digest {
         discard(&path)?;
-        return Err(FetchError::Damaged(frame.digest));
     }
+    Ok(digest == frame.digest)
+}
+
+/// Decodes a frame and removes its file, whether it fitted or not.
+fn restore(area: &Area, planned: &Planned, frame: &Frame, placer: &mut Placer) -> Result<(), FetchError> {
+    let path = area.frame(&frame.digest);
     let compressed = io::BufReader::with_capacity(128 * 1024, fs_err::File::open(&path)?);
     let produced = placer.produced();
     let base = (planned.base_contents.as_slice(), planned.base());

@@ -17,6 +17,7 @@ use super::share::{Sharer, Spot};
 use super::target::Target;
 use crate::beneath::Beneath;
 use crate::layout::AppDir;
+use crate::seen::Stamp;
 use crate::{observe, workers};
 
 /// An installed release to take files from.
@@ -62,11 +63,11 @@ pub(crate) fn reuse(dir: &AppDir, placer: &mut Placer, stop: &AtomicBool) -> io:
         })
         .collect();
     let (taken, damaged) = (Mutex::new(Vec::new()), Mutex::new(HashSet::new()));
-    workers::each(&wanted, stop, |wanted| {
+    workers::each(&wanted, stop, |_, wanted| {
         for found in &wanted.copies {
             let source = &sources[found.source];
-            if take(placer.sharer(), source, found, wanted)? {
-                taken.lock().expect(UNPOISONED).push((wanted.content, wanted.place));
+            if let Some(stamp) = take(placer.sharer(), source, found, wanted)? {
+                taken.lock().expect(UNPOISONED).push((wanted.content, wanted.place, stamp));
                 break;
             }
             tracing::warn!(release = %source.package.short(), path = found.path.as_str(),
@@ -76,7 +77,8 @@ pub(crate) fn reuse(dir: &AppDir, placer: &mut Placer, stop: &AtomicBool) -> io:
         Ok(())
     })?;
     drop(wanted);
-    for (content, place) in taken.into_inner().expect(UNPOISONED) {
+    for (content, place, stamp) in taken.into_inner().expect(UNPOISONED) {
+        placer.note(place, stamp);
         placer.settle(&content, place)?;
     }
     Ok(damaged.into_inner().expect(UNPOISONED))
@@ -102,19 +104,24 @@ fn find(dir: &AppDir, target: &Target, lacking: &HashSet<Digest>) -> io::Result<
     Ok((sources, copies))
 }
 
-/// Takes a copy and says whether it was right; what was wrong does not stay. Fails where this host's disk does.
-fn take(sharer: &Sharer, source: &Source, found: &Copy, wanted: &Wanted<'_>) -> io::Result<bool> {
+/// Takes a copy and returns its stamp if it was right; what was wrong does not stay. Fails where this host's disk does.
+fn take(sharer: &Sharer, source: &Source, found: &Copy, wanted: &Wanted<'_>) -> io::Result<Option<Stamp>> {
     let Spot { tree, path, .. } = wanted.to;
     let from = Spot { tree: &source.tree, path: &found.path, mode: found.mode };
-    let taken = sharer.bring(from, wanted.to).and_then(|_| Digest::of_reader(tree.read(path)?));
+    let taken = sharer.bring(from, wanted.to).and_then(|_| {
+        let file = tree.read(path)?;
+        // Before it is read: what is written to it meanwhile is not what was hashed.
+        let stamp = Stamp::of(&file.metadata()?);
+        Ok((Digest::of_reader(file)?.0, stamp))
+    });
     match taken {
-        Ok((digest, _)) if digest == wanted.content => return Ok(true),
+        Ok((digest, stamp)) if digest == wanted.content => return Ok(Some(stamp)),
         Err(error) if is_of_this_disk(&error) => return Err(error),
         // It is missing, cannot be read, or has other bytes.
         Ok(_) | Err(_) => {}
     }
     tree.remove(path)?;
-    Ok(false)
+    Ok(None)
 }
 
 /// Says whether an error has its cause in what is written, not in what is read.

@@ -138,7 +138,7 @@ mod tests {
                 .unwrap();
             let case = format!("{reuse:?} {mode:o}: {way:?}");
             assert_eq!(fs_err::read(root.path().join("to")).unwrap(), b"bytes", "{case}");
-            assert_eq!(tree.stat(&to).unwrap().unwrap().1, mode, "{case}");
+            assert_eq!(tree.stat(&to).unwrap().unwrap().mode, mode, "{case}");
             assert_eq!(inode("from") == inode("to"), way == Way::Hardlink, "{case}");
             assert!(may_link || way != Way::Hardlink, "{case}");
             assert!(reuse != Reuse::Hardlink || !may_link || way == Way::Hardlink, "{case}");

@@ -5,6 +5,7 @@ use sluice_common::path::RelPath;
 
 use super::testing::{MemorySource, noise, package};
 use super::*;
+use crate::examine::examine_unseen;
 
 struct World {
     _root: tempfile::TempDir,
@@ -33,13 +34,13 @@ impl World {
         Installed { package, version: "1".parse().unwrap() }
     }
 
-    async fn stage_with(&mut self, package: Digest, crash: CrashPoints) -> Result<(), StageError> {
+    async fn stage_with(&mut self, package: Digest, crash: CrashPoints) -> Result<Seen, StageError> {
         let job = Job { dir: self.dir.clone(), release: self.release(package), reuse: self.reuse, crash };
         let token = CancellationToken::new();
         stage(&job, &mut self.source.clone(), &mut self.attempts, &self.progress, &token).await
     }
 
-    async fn stage(&mut self, package: Digest) -> Result<(), StageError> {
+    async fn stage(&mut self, package: Digest) -> Result<Seen, StageError> {
         self.stage_with(package, CrashPoints::default()).await
     }
 
@@ -47,7 +48,7 @@ impl World {
     async fn persist(&mut self, package: Digest) -> u32 {
         for tries in 0.. {
             match self.stage(package).await {
-                Ok(()) => return tries,
+                Ok(_) => return tries,
                 Err(StageError::Retry { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -102,6 +103,30 @@ async fn a_cold_install_is_byte_identical() {
     world.assert_staged(package, tree.path());
     let (fetched, total) = world.progress.read();
     assert_eq!((fetched, world.source.seen().sent as u64), (total, total));
+}
+
+/// Whatever was written to after its bytes were hashed is read again before a switch, through whichever name it was.
+#[tokio::test]
+async fn what_was_hashed_is_not_read_again_unless_it_was_touched() {
+    let (mut world, old, new) = (world(), first(), second());
+    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+    world.stage(one).await.unwrap();
+    let seen = world.stage(two).await.unwrap();
+    let manifest = observe::manifest(&world.dir, &two).unwrap();
+    let release = world.dir.release(&two);
+    let look = || examine_unseen(&release, &manifest, &seen, &AtomicBool::new(false)).unwrap();
+    assert_eq!(look(), []);
+    // Without reflinks the two releases have a file in common, and whoever writes to the one changes the other.
+    for (release, path, bytes) in
+        [(&release, "lib/fresh", noise(9, 50_000)), (&world.dir.release(&one), "bin/run", noise(1, 40_000))]
+    {
+        let is_shared = world.inode(&one, "bin/run") == world.inode(&two, "bin/run");
+        let mut flipped = bytes;
+        flipped[7] ^= 1;
+        fs_err::write(release.join(path), flipped).unwrap();
+        let is_found = look().iter().any(|finding| finding.path == Path::new(path));
+        assert_eq!(is_found, path == "lib/fresh" || is_shared, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -134,14 +134,14 @@ if [ -s "$ADDED" ]; then zstd -q -d < "$WORK/sent/added" | tar -C "$WORK/out" -x
         tool: Tool::Ostree,
         kind: Kind::Update,
         is_slow: true,
-        encode: r#"export OSTREE_REPO="$WORK/repo"; ostree init --mode=archive
-old=$(ostree commit -b main --tree=dir="$OLD" --owner-uid=0 --owner-gid=0)
-new=$(ostree commit -b main --tree=dir="$NEW" --owner-uid=0 --owner-gid=0)
-ostree static-delta generate --from="$old" --to="$new" --min-fallback-size=0 --filename="$WORK/sent" --inline > "$WORK/log""#,
-        apply: r#"export OSTREE_REPO="$WORK/repo2"; ostree init --mode=archive
-OLDREV=$(ostree --repo="$WORK/repo" rev-parse main^); NEWREV=$(ostree --repo="$WORK/repo" rev-parse main)
-ostree pull-local "$WORK/repo" "$OLDREV" > "$WORK/log"
-ostree static-delta apply-offline "$WORK/sent" > "$WORK/log"; ostree checkout -U "$NEWREV" "$WORK/out""#,
+        encode: r#"repo="--repo=$WORK/repo"; ostree "$repo" init --mode=archive
+old=$(ostree "$repo" commit -b main --tree=dir="$OLD" --owner-uid=0 --owner-gid=0)
+new=$(ostree "$repo" commit -b main --tree=dir="$NEW" --owner-uid=0 --owner-gid=0)
+ostree "$repo" static-delta generate --from="$old" --to="$new" --min-fallback-size=0 --filename="$WORK/sent" --inline > "$WORK/log""#,
+        apply: r#"repo="--repo=$WORK/repo2"; ostree "$repo" init --mode=bare-user
+old=$(ostree --repo="$WORK/repo" rev-parse main^); new=$(ostree --repo="$WORK/repo" rev-parse main)
+ostree "$repo" pull-local "$WORK/repo" "$old" > "$WORK/log"
+ostree "$repo" static-delta apply-offline "$WORK/sent" > "$WORK/log"; ostree "$repo" checkout -U "$new" "$WORK/out""#,
     },
     Peer {
         name: "HDiffPatch, zstd",
@@ -205,10 +205,10 @@ truncate -s "$bytes" "$WORK/sent""#,
         tool: Tool::Ostree,
         kind: Kind::Shown,
         is_slow: false,
-        encode: r#"export OSTREE_REPO="$WORK/repo"; ostree init --mode=archive
-ostree commit -b main --tree=dir="$OLD" --owner-uid=0 --owner-gid=0 > "$WORK/log"
+        encode: r#"repo="--repo=$WORK/repo"; ostree "$repo" init --mode=archive
+ostree "$repo" commit -b main --tree=dir="$OLD" --owner-uid=0 --owner-gid=0 > "$WORK/log"
 touch "$WORK/since"
-ostree commit -b main --tree=dir="$NEW" --owner-uid=0 --owner-gid=0 > "$WORK/log"
+ostree "$repo" commit -b main --tree=dir="$NEW" --owner-uid=0 --owner-gid=0 > "$WORK/log"
 mkdir "$WORK/sent"; find "$WORK/repo/objects" -type f -cnewer "$WORK/since" -exec cp -t "$WORK/sent" {} +"#,
         apply: "",
     },

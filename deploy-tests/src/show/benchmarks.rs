@@ -77,10 +77,10 @@ fn table(work: &mut Work, pair: Pair, changed: u64) -> Result<()> {
             for peer in work.peers(*kind) {
                 match work.trial(pair, peer, true) {
                     Ok(Some(trial)) => println!("{}", peer_row(peer.name, &trial)),
-                    Ok(None) => println!("| {} | not installed | | | | | |", peer.name),
+                    Ok(None) => println!("| {} | not installed | | | | | |", peer.name.replace('|', "\\|")),
                     Err(error) => {
                         eprintln!("  {}: {error:#}", peer.name);
-                        println!("| {} | failed | | | | | |", peer.name);
+                        println!("| {} | failed | | | | | |", peer.name.replace('|', "\\|"));
                     }
                 }
             }
@@ -121,6 +121,8 @@ fn our_row(effort: Effort, bytes: u64, encode: Usage, applied: Option<Applied>) 
 
 fn row(name: &str, bytes: u64, encode: Usage, receiver: &str) -> String {
     let sender = format!("{:.1} s | {}", encode.cpu_seconds(), mebibytes(encode.peak_bytes));
+    // A bar would end the cell.
+    let name = name.replace('|', "\\|");
     format!("| {name} | {} | {sender} | {receiver} |", format_size(bytes))
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{APP, Bench, MEBIBYTE};
+use super::{APP, Bench, rss_line};
 use crate::lab::noise;
 use crate::show::board::Board;
 use crate::show::transfer::work::Work;
@@ -20,7 +20,7 @@ pub(in crate::show::transfer) fn large_file(board: &mut Board, work: &mut Work) 
         board.skip("a package of one file of 4 GiB", "in the full list only: it takes 16 GiB of disk");
         return Ok(());
     }
-    let mut bench = Bench::start()?;
+    let mut bench = Bench::start("quick")?;
     let tree = bench.scratch.path().join("large");
     write(&tree, 0)?;
     bench.lab.release(APP, "1", &tree)?;
@@ -29,15 +29,12 @@ pub(in crate::show::transfer) fn large_file(board: &mut Board, work: &mut Work) 
     bench.lab.release(APP, "2", &tree)?;
     let update = bench.roll("2", 1)?;
     for (what, staged) in [("cold install", cold), ("update of one block in forty", update)] {
-        let mebibytes = staged.anonymous_peak as f64 / MEBIBYTE;
         println!(
             "       {what}: {:.0} s, {:.1} s of CPU",
             staged.wall.as_secs_f64(),
             staged.cpu.as_secs_f64()
         );
-        let figure = format!("{mebibytes:.1} MiB at most");
-        let holds = mebibytes > 0.0 && mebibytes <= 64.0;
-        board.line(&format!("4 GiB file, {what}: agent's RssAnon"), &figure, "<= 64 MiB", holds);
+        rss_line(board, &format!("4 GiB file, {what}: agent's RssAnon"), &staged, 64);
     }
     bench.lab.stop()
 }

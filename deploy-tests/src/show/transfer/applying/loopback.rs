@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::lab::{PATIENCE, Process, wait_for};
+use crate::measure::cpu_of;
 use crate::peers::Tool;
 
 /// A running server; it ends when dropped.
 pub(super) struct RsyncServer {
     port: u16,
-    _process: Process,
+    process: Process,
 }
 
 impl RsyncServer {
@@ -39,7 +41,12 @@ impl RsyncServer {
         command.arg(&config);
         let process = Process::start("rsync", command, &dir.join("rsyncd.log"))?;
         wait_for("rsync to listen", PATIENCE, || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok()))?;
-        Ok(Some(Self { port, _process: process }))
+        Ok(Some(Self { port, process }))
+    }
+
+    /// Returns the CPU time of the server and of the children that have served.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        cpu_of(self.process.id())
     }
 
     /// Returns what a client asks for.

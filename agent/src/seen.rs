@@ -1,0 +1,131 @@
+//! What this process has hashed of the release that it staged, so that a switch reads again only what may have changed
+//! since. Lives in memory alone: after a restart every byte is read.
+//!
+//! Invariant: a file is taken as read only while it is the same file with the same times as when its bytes were hashed.
+//! Whoever writes to a file, through any of its names, moves those times; there is no call that sets the time of change.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::Stat;
+use sluice_common::digest::Digest;
+
+/// How long a change may leave the times as they were: file systems stamp with the clock of the timer's last tick, which
+/// comes every 10 ms at the slowest.
+const TICK_NANOSECONDS: i64 = 10_000_000;
+
+/// Which file stands at a place, and when it was last written and changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    inode: u64,
+    modified_nanoseconds: i64,
+    changed_nanoseconds: i64,
+}
+
+impl Stamp {
+    /// Returns the stamp of an open file.
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            modified_nanoseconds: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed_nanoseconds: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl From<&Stat> for Stamp {
+    fn from(stat: &Stat) -> Self {
+        // The types of the fields differ between architectures.
+        let part = |nanoseconds| i64::try_from(nanoseconds).unwrap_or_default();
+        Self {
+            inode: stat.st_ino,
+            modified_nanoseconds: nanoseconds(stat.st_mtime, part(stat.st_mtime_nsec)),
+            changed_nanoseconds: nanoseconds(stat.st_ctime, part(stat.st_ctime_nsec)),
+        }
+    }
+}
+
+fn nanoseconds(seconds: i64, part: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(part)
+}
+
+/// The stamps of a release's files, each taken when the file's bytes were hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    package: Digest,
+    /// By number of entry; nothing for what is no file, or was not hashed where it stands.
+    stamps: Vec<Option<Stamp>>,
+    /// When the marker was written.
+    marked_nanoseconds: i64,
+}
+
+impl Seen {
+    /// Notes what was hashed of `package`, whose marker has this stamp.
+    pub(crate) fn new(package: Digest, stamps: Vec<Option<Stamp>>, marker: Stamp) -> Self {
+        Self { package, stamps, marked_nanoseconds: marker.changed_nanoseconds }
+    }
+
+    /// Notes what was hashed of a package whose marker is newer than any file.
+    #[cfg(test)]
+    pub(crate) fn marked_at_the_end_of_time(package: Digest, stamps: Vec<Option<Stamp>>) -> Self {
+        Self { package, stamps, marked_nanoseconds: i64::MAX }
+    }
+
+    /// Returns the package.
+    pub(crate) fn package(&self) -> &Digest {
+        &self.package
+    }
+
+    /// Says whether the file of an entry, found as `found`, has the bytes that were hashed.
+    pub(crate) fn covers(&self, number: usize, found: Stamp) -> bool {
+        let noted = self.stamps.get(number).copied().flatten();
+        noted.is_some_and(|noted| is_unchanged(noted, found, self.marked_nanoseconds))
+    }
+}
+
+/// Decides whether a file noted as `noted` and found as `found` has the bytes it had. Pure.
+///
+/// Until its marker is written a release stands where nobody else has access, but for files that it shares with another
+/// release by a hardlink: a write to one of those moves its time of writing, which the link left alone. What changes
+/// later bears a later time than the marker; so the note of a file changed less than a tick before that proves nothing.
+fn is_unchanged(noted: Stamp, found: Stamp, marked_nanoseconds: i64) -> bool {
+    noted == found && noted.changed_nanoseconds.saturating_add(TICK_NANOSECONDS) <= marked_nanoseconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_is_as_it_was_is_not_read_again() {
+        let noted = Stamp { inode: 7, modified_nanoseconds: 1_000, changed_nanoseconds: 2_000 };
+        let long_after = 2_000 + TICK_NANOSECONDS;
+        for (name, found, marked, expected) in [
+            ("as it was", noted, long_after, true),
+            ("another file in its place", Stamp { inode: 8, ..noted }, long_after, false),
+            ("written to", Stamp { modified_nanoseconds: 3_000, ..noted }, long_after, false),
+            ("linked or chmodded", Stamp { changed_nanoseconds: 2_001, ..noted }, long_after, false),
+            ("clock set back, then written to", Stamp { changed_nanoseconds: 9, ..noted }, long_after, false),
+            ("in the tick of the marker", noted, long_after - 1, false),
+            ("after the marker, by a clock set back", noted, 0, false),
+            ("at the end of time", Stamp { changed_nanoseconds: i64::MAX, ..noted }, i64::MAX, false),
+        ] {
+            assert_eq!(is_unchanged(noted, found, marked), expected, "{name}");
+        }
+        let seen = Seen {
+            package: Digest::of(b""),
+            stamps: vec![None, Some(noted)],
+            marked_nanoseconds: long_after,
+        };
+        for (number, expected) in [(0, false), (1, true), (2, false)] {
+            assert_eq!(seen.covers(number, noted), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn both_ways_to_look_at_a_file_see_the_same() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let stat = rustix::fs::stat(file.path()).unwrap();
+        assert_eq!(Stamp::from(&stat), Stamp::of(&file.as_file().metadata().unwrap()));
+    }
+}
