@@ -3,9 +3,12 @@ use std::path::Path;
 
 use sluice_common::path::RelPath;
 
+use super::stager::{DAMAGED_MAX, REFUSED_MAX};
 use super::testing::{MemorySource, noise, package};
 use super::*;
+use crate::examine::examine;
 use crate::examine::examine_unseen;
+use crate::observe;
 
 struct World {
     _root: tempfile::TempDir,
