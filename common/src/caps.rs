@@ -41,22 +41,33 @@ pub const ZSTD_FRAME_BYTES_MAX: u64 = 16 * MIB;
 /// Most bytes that a zstd frame may lean on. A receiver holds them as the prefix: with the window, and the agent's own
 /// 12 MiB, less than 64 MiB.
 pub const ZSTD_FRAME_BASE_BYTES_MAX: u64 = 28 * MIB;
-/// Bytes of an archive frame's base once its changed members are inflated: what a receiver holds while it restores one, and
-/// with the image codec's own needs stays below 128 MiB.
+/// Bytes of an archive frame's base once its changed members are inflated: a full base, and what members of jars that
+/// changed add to it. A receiver keeps them in a file without a name; an encoder takes five times as much for matching.
 pub const ARCHIVE_EXPANDED_BYTES_MAX: u64 = 72 * MIB;
 /// Bytes that an encoder inflates of one side of an archive frame while it looks for members: 16 times a full base, more
 /// than anything but a bomb holds.
 pub const ARCHIVE_SCAN_BYTES_MAX: u64 = GIB;
-/// Members that one archive frame inflates: a full base of members of half a KiB.
-pub const ARCHIVE_MEMBERS_MAX: usize = 128 * KIB as usize;
+/// Members that one archive frame inflates: a full base of members of 4 KiB. A receiver holds 1.5 MiB for them, which an
+/// image frame leaves of its 128.
+pub const ARCHIVE_MEMBERS_MAX: usize = 16 * KIB as usize;
 /// Largest compressed frame: zstd's worst-case growth on `FRAME_BYTES_MAX`, rounded up.
 pub const FRAME_WIRE_BYTES_MAX: u64 = 33 * MIB;
+/// Files and other entries of a release of which an agent remembers that it has hashed them: 32 bytes each.
+pub const SEEN_ENTRIES_MAX: usize = 64 * KIB as usize;
+/// How long a file that an agent has hashed, and that nobody has written to since, is linked into the next release without
+/// being hashed again: deployments of one working day.
+pub const SEEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// What an agent holds besides frames, measured.
 pub const AGENT_BYTES: u64 = 12 * MIB;
+/// Anonymous memory of an agent while it restores zstd frames: a window, what a frame leans on, and itself.
+pub const RECEIVER_BYTES_MAX: u64 = 64 * MIB;
 /// Anonymous memory of an agent while it restores an image frame. When all limits are met at once it holds itself
 /// (12 MiB), the frame as it came (33), references (30), blocks and where they map to (14), three streams (24), pages
 /// of the base (8), corrections (3) and buffers (1): 125 MiB.
 pub const RECEIVER_AWARE_BYTES_MAX: u64 = 128 * MIB;
+/// What restoring an image frame takes whatever its size: three streams (24 MiB), pages of the base (8), corrections (3)
+/// and buffers (1).
+pub const AWARE_WORKING_BYTES: u64 = 36 * MIB;
 /// Most that a stream of an image frame copies from: 24 MiB for the three that are open at once, and what is left of an
 /// executable of 25 MB fits.
 pub const IMAGE_DICTIONARY_BYTES_MAX: u32 = 8 * MIB as u32;
@@ -139,6 +150,10 @@ pub const ORDER_RENEWAL: Duration = Duration::from_secs(5 * 60);
 
 /// Time limit of a hook without one of its own.
 pub const HOOK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// Runs of a hook that asks each time to be tried later: with doubling delays, some five minutes.
+pub const HOOK_TRIES_MAX: u32 = 10;
+/// Longest delay before a hook is run again that asks for it.
+pub const HOOK_LATER_MAX: Duration = Duration::from_secs(60);
 /// Time between TERM and KILL.
 pub const HOOK_GRACE: Duration = Duration::from_secs(10);
 /// Processes and threads of one hook, where its cgroup can be limited: a build runs in it, a fork bomb does not.
@@ -151,6 +166,29 @@ pub const REPORT_OUTPUT_BYTES_MAX: usize = 16 * KIB as usize;
 pub const APPS_PER_HOST_MAX: usize = 256;
 /// Bytes read of an HTTP health check's answer: what a status page has, with room.
 pub const CHECK_BODY_BYTES_MAX: usize = 256 * KIB as usize;
+/// Requests a second of a load probe: what one core sends and times without being late itself.
+pub const LOAD_RATE_MAX: u32 = 10_000;
+/// Length of a load probe: longer is a test of its own, not a gate.
+pub const LOAD_DURATION_MAX: Duration = Duration::from_secs(600);
+/// Time limit of one request of a load probe: with the rate it bounds how many wait.
+pub const LOAD_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// Connections of a load probe at once: what one busy server of an application holds; a request that finds none free waits, and
+/// the wait counts.
+pub const LOAD_CONNECTIONS_MAX: usize = 256;
+/// Bytes of an answer of HAProxy's runtime socket: ten thousand servers of a backend.
+pub const HAPROXY_ANSWER_BYTES_MAX: usize = 8 * MIB as usize;
+/// Time limit of one exchange with HAProxy's runtime socket: it answers in a millisecond, or not at all.
+pub const HAPROXY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Size at which the output of a supervised application goes on in a new file.
+pub const SERVICE_LOG_BYTES: u64 = 8 * MIB;
+/// Files of output kept of a supervised application, the one being written among them.
+pub const SERVICE_LOGS: usize = 4;
+/// First delay before a supervised application that ended is started again; doubled each time.
+pub const RESTART_DELAY_MIN: Duration = Duration::from_millis(500);
+/// Longest delay before a supervised application is started again.
+pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(60);
+/// Time after which a supervised application that runs counts as well, and its delay as new.
+pub const RESTART_SETTLED: Duration = Duration::from_secs(60);
 /// Releases kept on a host besides what is being staged.
 pub const RETENTION_RELEASES: usize = 3;
 

@@ -185,6 +185,19 @@ impl Frame {
     pub fn raw_len(&self) -> u64 {
         self.parts.iter().map(|part| part.extent.len).sum()
     }
+
+    /// Returns about how much memory it takes to restore the frame. Of a zstd frame that is the window and what it leans
+    /// on. Of the others, the frame as it came, references (0.65 bytes for each byte of the base and executables have no
+    /// more), blocks (0.5 for each raw byte), and streams, pages and buffers.
+    pub fn restoring_bytes(&self) -> u64 {
+        let base_len: u64 = self.base.iter().map(|lean| lean.extent().len).sum();
+        match self.codec {
+            Codec::Zstd => self.raw_len() + base_len,
+            Codec::Image | Codec::Archive => {
+                self.wire_len + base_len / 20 * 13 + self.raw_len() / 2 + caps::AWARE_WORKING_BYTES
+            }
+        }
+    }
 }
 
 /// The frames that turn `base` into `target`.

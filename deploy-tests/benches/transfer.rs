@@ -119,6 +119,7 @@ fn pair(
     let base: (&[Content], &dyn ContentSource) = (&old_contents, old);
     let target: (&[Content], &dyn ContentSource) = (&new_contents, new);
     let mut group = group_of(criterion, name, new.manifest().tree_bytes());
+    let scratch = std::env::temp_dir();
     for (effort, effort_name) in [(Effort::Quick, "quick"), (Effort::Best, "best")] {
         for (leans_on, kind) in [(None, "cold"), (Some(old.manifest()), "update")] {
             let specs = plan(leans_on, new.manifest(), effort);
@@ -133,8 +134,15 @@ fn pair(
             group.bench_function(format!("decode {kind}, {effort_name}"), |bencher| {
                 bencher.iter(|| {
                     for encoded in &frames {
-                        decode_frame(&encoded.frame, &encoded.bytes[..], base, target, &mut Nowhere)
-                            .expect("what was encoded decodes");
+                        decode_frame(
+                            &encoded.frame,
+                            &encoded.bytes[..],
+                            base,
+                            target,
+                            &scratch,
+                            &mut Nowhere,
+                        )
+                        .expect("what was encoded decodes");
                     }
                 });
             });

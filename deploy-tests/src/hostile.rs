@@ -123,13 +123,14 @@ fn frame(codec: Codec, data: &[u8]) {
     let frame = fixture.frame(codec, data);
     let mut sink = Exact::default();
     let (base, target) = (fixture.base.side(), fixture.target.side());
-    let decoded = decode_frame(&frame, data, base, target, &mut sink);
+    let scratch = std::env::temp_dir();
+    let decoded = decode_frame(&frame, data, base, target, &scratch, &mut sink);
     if decoded.is_ok() {
         assert_eq!(sink.committed, frame.parts.len(), "{ACCEPTED}: a frame without all its parts");
     }
     // Whatever becomes of it without a base, or behind a frame that has produced a part: it keeps its promises.
     for cold in [Frame { base: Vec::new(), ..frame.clone() }, fixture.second_frame(codec, data)] {
-        let _ = decode_frame(&cold, data, base, target, &mut Exact::default());
+        let _ = decode_frame(&cold, data, base, target, &scratch, &mut Exact::default());
     }
 }
 

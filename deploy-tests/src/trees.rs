@@ -13,6 +13,7 @@ use crate::lab::path_text;
 
 /// Platforms of wheels that a host with glibc 2.28 can run.
 const WHEEL_PLATFORMS: [&str; 3] = ["manylinux2014_x86_64", "manylinux_2_27_x86_64", "manylinux_2_28_x86_64"];
+const ARM_PLATFORMS: [&str; 1] = ["manylinux2014_aarch64"];
 
 /// Two consecutive versions of what somebody deploys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +28,12 @@ pub enum Pair {
     Node,
     /// pyspark: 335 MB, mostly jars.
     Spark,
+    /// The binary of [`Pair::Ruff`] for aarch64: what travels, as no host of this machine runs it.
+    Arm,
 }
 
 impl Pair {
-    /// Every pair, the cheap ones first.
+    /// Every pair that is also installed, the cheap ones first.
     pub const ALL: [Self; 5] = [Self::Ruff, Self::Config, Self::Python, Self::Node, Self::Spark];
 
     /// Returns the pair's name.
@@ -41,6 +44,7 @@ impl Pair {
             Self::Config => "config",
             Self::Node => "next",
             Self::Spark => "pyspark",
+            Self::Arm => "ruff-aarch64",
         }
     }
 
@@ -52,6 +56,7 @@ impl Pair {
             Self::Config => "numpy 2.4.6, scipy 1.17.1, pandas 3.1.1, a line more in three small files",
             Self::Node => "next 16.4.5, react 19.3.0, typescript 6.0.2 -> 16.4.6, 19.3.1, 6.0.3",
             Self::Spark => "pyspark 3.5.6 -> 3.5.7",
+            Self::Arm => "ruff 0.17.3 -> 0.17.4 for aarch64",
         }
     }
 
@@ -72,6 +77,10 @@ impl Pair {
                 modules("next", &["next@16.4.6", "react@19.3.1", "react-dom@19.3.1", "typescript@6.0.3"])?,
             ),
             Self::Spark => (source("pyspark==3.5.6")?, source("pyspark==3.5.7")?),
+            Self::Arm => {
+                let ruff = |package| wheels_for(&ARM_PLATFORMS, "ruff-aarch64", &[package]);
+                (ruff("ruff==0.17.3")?, ruff("ruff==0.17.4")?)
+            }
         };
         Ok(old.zip(new))
     }
@@ -81,10 +90,14 @@ const PYTHON_NEW: [&str; 3] = ["numpy==2.4.6", "scipy==1.17.1", "pandas==3.1.1"]
 
 /// Unpacks public wheels into one tree. Nothing where there is no pip or no package registry.
 pub fn wheels(name: &str, packages: &[&str]) -> Result<Option<PathBuf>> {
+    wheels_for(&WHEEL_PLATFORMS, name, packages)
+}
+
+fn wheels_for(platforms: &[&str], name: &str, packages: &[&str]) -> Result<Option<PathBuf>> {
     kept(&format!("{name}-{}", packages.join("-")), |scratch, tree| {
         let mut command = pip_download(scratch);
         command.args(["--only-binary", ":all:", "--python-version", "3.11"]);
-        for platform in WHEEL_PLATFORMS {
+        for platform in platforms {
             command.args(["--platform", platform]);
         }
         if !succeeds(command.args(packages)) {

@@ -5,6 +5,9 @@
 //! with the very compressor that made them, found by trying ([`deflate`]). A member whose compressed bytes the other side
 //! has too stays compressed on both: it costs a block, and no time. So does one that no known compressor rebuilds.
 //!
+//! The expanded base is larger than a receiver may hold, so it lies in a file without a name ([`scratch`]) and is read by
+//! place.
+//!
 //! What is inflated and how it is deflated again is data ([`script`]): the decoder parses no archive, so that
 //! finding members ([`scan`]) may change without a new version. The versions of the compressors belong to the codec's: both
 //! sides pin them, the encoder verifies, and the part's digest decides.
@@ -12,19 +15,21 @@
 mod deflate;
 mod inflate;
 mod scan;
+mod scratch;
 mod script;
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::ops::Range;
 
 use crate::caps;
 use crate::codec::{Reader, put_bytes};
 
-use super::image::{self, Bytes, File};
+use super::image::{self, Bytes, File, ReadAt};
 use deflate::{Deflater, METHODS, method_of};
 use inflate::Inflater;
 use scan::Stream;
+pub(super) use scratch::Scratch;
 use script::{Member, Script};
 
 /// Bytes of the expanded target that the decoder takes at once.
@@ -52,7 +57,7 @@ pub(super) fn encode(base: Bytes<'_>, target: Bytes<'_>) -> io::Result<Option<Ve
         base_gaps: base_gaps(base.bytes.len(), &changed_old),
         members: expanded.members,
     };
-    let against = Expansion::expand(base.bytes, script.clone())?;
+    let against = Expansion::expand(base.bytes, script.clone(), Vec::new())?;
     let files: Vec<File> = member_places(&script).map(|place| File::whole(&expanded.bytes, place)).collect();
     let image = image::encode(against.image(), Bytes { bytes: &expanded.bytes, files: &files })?;
     let mut encoded = Vec::new();
@@ -128,7 +133,7 @@ fn member_places(script: &Script) -> impl Iterator<Item = Range<usize>> + '_ {
 /// Says whether `encoded` restores `target`.
 fn restores(base: &[u8], encoded: &[u8], target: &[u8]) -> bool {
     let restore = || -> io::Result<bool> {
-        let expansion = Expansion::open(base, encoded)?;
+        let expansion = Expansion::open(base, encoded, Vec::with_capacity(base.len()))?;
         let mut decoder = expansion.decoder(target.len())?;
         let (mut rest, mut piece) = (target, vec![0; PIECE_BYTES]);
         loop {
@@ -143,9 +148,10 @@ fn restores(base: &[u8], encoded: &[u8], target: &[u8]) -> bool {
     restore().unwrap_or(false)
 }
 
-/// A base with its members inflated, and what makes the target of it.
-pub(super) struct Expansion<'a> {
-    bytes: Vec<u8>,
+/// A base with its members inflated, kept in `S`, and what makes the target of it.
+pub(super) struct Expansion<'a, S> {
+    store: S,
+    len: usize,
     /// Where the members lie.
     files: Vec<File>,
     /// Those of the expanded target, of which nothing is known yet but where they lie.
@@ -155,48 +161,41 @@ pub(super) struct Expansion<'a> {
     image: &'a [u8],
 }
 
-impl<'a> Expansion<'a> {
-    /// Reads the script of `encoded` and expands `base` by it.
-    pub(super) fn open(base: impl BufRead, encoded: &'a [u8]) -> io::Result<Self> {
+impl<'a, S: Write + ReadAt> Expansion<'a, S> {
+    /// Reads the script of `encoded` and expands `base` by it into an empty store.
+    pub(super) fn open(base: impl BufRead, encoded: &'a [u8], store: S) -> io::Result<Self> {
         let mut reader = Reader::new("archive", encoded);
         let script = reader.bytes(encoded.len()).map_err(|error| invalid(&error.to_string()))?;
         let image = &encoded[encoded.len() - reader.remaining()..];
-        Ok(Self { image, ..Self::expand(base, Script::decode(script)?)? })
+        Ok(Self { image, ..Self::expand(base, Script::decode(script)?, store)? })
     }
 
-    fn expand(mut base: impl BufRead, script: Script) -> io::Result<Self> {
-        let (mut bytes, mut files, mut inflater) = (Vec::new(), Vec::new(), Inflater::new());
+    fn expand(mut base: impl BufRead, script: Script, mut store: S) -> io::Result<Self> {
+        let (mut out, mut inflater) = (Bounded { store: &mut store, len: 0 }, Inflater::new());
+        let mut places = Vec::with_capacity(script.base_gaps.len());
         for gap in &script.base_gaps {
-            let begin = bytes.len();
-            let room = (caps::ARCHIVE_EXPANDED_BYTES_MAX as usize - begin).min(*gap);
-            base.by_ref().take(room as u64).read_to_end(&mut bytes)?;
-            if bytes.len() - begin != *gap {
+            if io::copy(&mut base.by_ref().take(*gap as u64), &mut out)? != *gap as u64 {
                 return Err(invalid("a member lies beyond its base"));
             }
-            let begin = bytes.len();
-            inflater.stream(&mut base, |piece| append(&mut bytes, piece))?;
-            files.push(File::whole(&bytes, begin..bytes.len()));
+            let begin = out.len;
+            inflater.stream(&mut base, |piece| out.write_all(piece))?;
+            places.push(begin..out.len);
         }
-        loop {
-            let rest = base.fill_buf()?;
-            if rest.is_empty() {
-                break;
-            }
-            append(&mut bytes, rest)?;
-            let n = rest.len();
-            base.consume(n);
-        }
+        io::copy(&mut base, &mut out)?;
+        out.flush()?;
+        let len = out.len;
+        let file = |place: Range<usize>| {
+            let (begin, size) = (place.start, place.len() as u64);
+            File::read(place, 0, size, |at, bytes| store.read_at(begin + at as usize, bytes))
+        };
+        let files = places.into_iter().map(file).collect::<io::Result<_>>()?;
         let target_files = member_places(&script).map(|place| File::unread(place, 0)).collect();
-        Ok(Self { bytes, files, target_files, script, image: &[] })
-    }
-
-    fn image(&self) -> Bytes<'_> {
-        Bytes { bytes: &self.bytes, files: &self.files }
+        Ok(Self { store, len, files, target_files, script, image: &[] })
     }
 
     /// Returns what restores the target's `len` bytes. It never yields more.
     pub(super) fn decoder(&self, len: usize) -> io::Result<Decoder<'_>> {
-        let base = image::Base { source: &self.bytes, len: self.bytes.len(), files: &self.files };
+        let base = image::Base { source: &self.store, len: self.len, files: &self.files };
         let target = image::Shape { len: self.script.expanded_len, files: &self.target_files };
         let expanded = image::Decoder::new(base, self.image, target)?;
         let mut decoder = Decoder {
@@ -215,12 +214,31 @@ impl<'a> Expansion<'a> {
     }
 }
 
-fn append(bytes: &mut Vec<u8>, piece: &[u8]) -> io::Result<()> {
-    if (bytes.len() + piece.len()) as u64 > caps::ARCHIVE_EXPANDED_BYTES_MAX {
-        return Err(invalid("the expanded base is over its limit"));
+impl Expansion<'_, Vec<u8>> {
+    fn image(&self) -> Bytes<'_> {
+        Bytes { bytes: &self.store, files: &self.files }
     }
-    bytes.extend_from_slice(piece);
-    Ok(())
+}
+
+/// Counts what is written, and ends it at the limit of an expanded base.
+struct Bounded<'a, S> {
+    store: &'a mut S,
+    len: usize,
+}
+
+impl<S: Write> Write for Bounded<'_, S> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if (self.len + piece.len()) as u64 > caps::ARCHIVE_EXPANDED_BYTES_MAX {
+            return Err(invalid("the expanded base is over its limit"));
+        }
+        self.store.write_all(piece)?;
+        self.len += piece.len();
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.store.flush()
+    }
 }
 
 /// Restores a target as it is read.

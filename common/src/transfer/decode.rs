@@ -1,24 +1,34 @@
 //! Restores frames on the receiver: bounded, streaming, verified part by part.
 
+mod behind;
+mod verify;
+
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 use zstd::stream::read::Decoder;
 
 use crate::caps;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::manifest::Content;
 
-use super::archive::Expansion;
+use super::archive::{Expansion, Scratch};
 use super::encode::{Side, read_leans};
 use super::image::{self, Base, File, Shape};
 use super::leans::LeanReader;
 use super::{Codec, ContentSource, Frame, Part};
+use behind::behind;
+use verify::Verifier;
 
 /// Bytes of a base read at once where it is read from its beginning to its end.
 const LEAN_BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes decoded at once where one thread does it all.
+const BUFFER_BYTES: usize = 128 * 1024;
+/// Raw bytes from which on a frame is worth a thread that stores it.
+const BEHIND_BYTES: u64 = 1 << 20;
 
-/// Takes the parts of a frame. A part counts only once it was committed.
-pub trait PartSink {
+/// Takes the parts of a frame. A part counts only once it was committed. Called on one thread, which need not be the caller's.
+pub trait PartSink: Send {
     /// Begins a part.
     fn begin(&mut self, part: &Part) -> io::Result<()>;
     /// Takes the next bytes of the part.
@@ -58,51 +68,60 @@ pub enum DecodeFrameError {
 
 /// Restores `frame` from its compressed bytes into `sink`. The caller has checked the frame's own digest.
 /// `base` and `produced` are the numbered contents of both packages, with what serves those that the receiver has:
-/// of the target, what earlier frames have restored. Never writes a byte more than the plan promised, whatever the
+/// of the target, what earlier frames have restored. `scratch` is a directory: what a frame needs beside memory lies in it
+/// without a name. Never writes a byte more than the plan promised, whatever the
 /// compressed bytes are.
 pub fn decode_frame(
     frame: &Frame,
     compressed: impl BufRead,
     base: (&[Content], &dyn ContentSource),
     produced: (&[Content], &dyn ContentSource),
+    scratch: &Path,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
     let base_error = |source| DecodeFrameError::Base { frame: frame.digest, source };
     let sides = (Side::new(base.0, base.1), Side::new(produced.0, produced.1));
-    let damaged = |reason: String| DecodeFrameError::Damaged { frame: frame.digest, reason };
     match frame.codec {
         Codec::Zstd => {
             let prefix = read_leans(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
             let mut decoder =
-                Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(e.to_string()))?;
-            decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(e.to_string()))?;
+                Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(frame, e.to_string()))?;
+            decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(frame, e.to_string()))?;
             decode_parts(frame, decoder.single_frame(), sink)
         }
         Codec::Image => {
             let mut encoded = Vec::new();
-            compressed.take(frame.wire_len).read_to_end(&mut encoded).map_err(|e| damaged(e.to_string()))?;
+            compressed
+                .take(frame.wire_len)
+                .read_to_end(&mut encoded)
+                .map_err(|e| damaged(frame, e.to_string()))?;
             let leans = LeanReader::new(&frame.base, sides.0, sides.1);
             let target_files = part_files(frame);
             let target = Shape { len: frame.raw_len() as usize, files: &target_files };
-            let decoded = leans.files().map_err(|e| damaged(e.to_string())).and_then(|files| {
+            let decoded = leans.files().map_err(|e| damaged(frame, e.to_string())).and_then(|files| {
                 let image = Base { source: &leans, len: leans.len(), files: &files };
                 let decoder = image::Decoder::new(image, &encoded, target);
-                decode_parts(frame, decoder.map_err(|e| damaged(e.to_string()))?, sink)
+                decode_parts(frame, decoder.map_err(|e| damaged(frame, e.to_string()))?, sink)
             });
             decoded.map_err(|error| leans.into_failure().map_or(error, base_error))
         }
         Codec::Archive => {
             let mut encoded = Vec::new();
-            compressed.take(frame.wire_len).read_to_end(&mut encoded).map_err(|e| damaged(e.to_string()))?;
+            compressed
+                .take(frame.wire_len)
+                .read_to_end(&mut encoded)
+                .map_err(|e| damaged(frame, e.to_string()))?;
             let leans = LeanReader::new(&frame.base, sides.0, sides.1);
-            // Expanded as it is read: compressed and expanded base together are too much to hold.
             let base = BufReader::with_capacity(LEAN_BUFFER_BYTES, leans.stream());
-            let decoded =
-                Expansion::open(base, &encoded).map_err(|e| damaged(e.to_string())).and_then(|expansion| {
-                    let decoder = expansion.decoder(frame.raw_len() as usize);
-                    decode_parts(frame, decoder.map_err(|e| damaged(e.to_string()))?, sink)
-                });
-            decoded.map_err(|error| leans.into_failure().map_or(error, base_error))
+            let sink_error = |source| DecodeFrameError::Sink { frame: frame.digest, source };
+            let scratch = Scratch::new(scratch).map_err(sink_error)?;
+            let expansion = Expansion::open(base, &encoded, &scratch);
+            let decoded = expansion.map_err(|e| damaged(frame, e.to_string())).and_then(|expansion| {
+                let decoder = expansion.decoder(frame.raw_len() as usize);
+                decode_parts(frame, decoder.map_err(|e| damaged(frame, e.to_string()))?, sink)
+            });
+            let decoded = decoded.map_err(|error| leans.into_failure().map_or(error, base_error));
+            decoded.map_err(|error| scratch.into_failure().map_or(error, sink_error))
         }
     }
 }
@@ -123,40 +142,26 @@ fn decode_parts(
     mut decoder: impl Read,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
-    let damaged = |reason: String| DecodeFrameError::Damaged { frame: frame.digest, reason };
-    let mut buffer = vec![0; 128 * 1024];
-    for part in &frame.parts {
-        decode_part(frame, part, &mut decoder, &mut buffer, sink)?;
+    let mut verifier = Verifier::new(frame, sink);
+    if frame.raw_len() >= BEHIND_BYTES {
+        return behind(decoder, verifier, |error| damaged(frame, error.to_string()));
     }
-    match decoder.read(&mut buffer[..1]) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(damaged("it holds more than the plan promised".into())),
-        Err(error) => Err(damaged(error.to_string())),
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        match decoder.read(&mut buffer).map_err(|error| damaged(frame, error.to_string()))? {
+            0 => return verifier.end(),
+            n => verifier.take(&buffer[..n])?,
+        }
     }
 }
 
-fn decode_part(
-    frame: &Frame,
-    part: &Part,
-    decoder: &mut impl Read,
-    buffer: &mut [u8],
-    sink: &mut dyn PartSink,
-) -> Result<(), DecodeFrameError> {
-    let damaged = |reason: String| DecodeFrameError::Damaged { frame: frame.digest, reason };
-    let sink_error = |source| DecodeFrameError::Sink { frame: frame.digest, source };
-    sink.begin(part).map_err(sink_error)?;
-    let mut hasher = Hasher::new();
-    while hasher.len() < part.extent.len {
-        let wanted = (part.extent.len - hasher.len()).min(buffer.len() as u64) as usize;
-        let n = decoder.read(&mut buffer[..wanted]).map_err(|e| damaged(e.to_string()))?;
-        if n == 0 {
-            return Err(damaged("it ends before what the plan promised".into()));
-        }
-        hasher.update(&buffer[..n]);
-        sink.write(&buffer[..n]).map_err(sink_error)?;
-    }
-    if hasher.finish() != part.digest {
-        return Err(damaged(format!("a part is not {}: the base or the frame is wrong", part.digest)));
-    }
-    sink.commit(part).map_err(sink_error)
+fn damaged(frame: &Frame, reason: impl Into<String>) -> DecodeFrameError {
+    DecodeFrameError::Damaged { frame: frame.digest, reason: reason.into() }
 }
+
+fn unstored(frame: &Frame, source: io::Error) -> DecodeFrameError {
+    DecodeFrameError::Sink { frame: frame.digest, source }
+}
+
+#[cfg(test)]
+mod tests;

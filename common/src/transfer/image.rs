@@ -1,7 +1,7 @@
 //! The image codec: a target as its differences to a base, the way executables differ.
 //!
 //! Matching finds runs of the target that are nearly runs of the base ([`matching`]). Inside of them each byte is
-//! predicted: as the base's byte, or, where the base is an x86-64 ELF file and the bytes are a reference, as the
+//! predicted: as the base's byte, or, where the base is an ELF file for x86-64 or aarch64 and the bytes are a reference, as the
 //! reference moved by as much as what it refers to ([`references`], [`prediction`]). What is left goes into six streams,
 //! each under zstd ([`streams`]). After Percival, "Matching with Mismatches and Assorted Applications" (2006), and
 //! Courgette's idea that a moved target should cost nothing.
@@ -204,4 +204,4 @@ impl Read for Decoder<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

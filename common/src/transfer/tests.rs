@@ -100,6 +100,7 @@ fn travel(base: Option<&Tree>, target: &Tree, effort: Effort) -> (Memory, Vec<En
             &encoded.bytes[..],
             (&base_contents, source),
             (&contents, &restored),
+            &std::env::temp_dir(),
             &mut memory,
         )
         .unwrap();
@@ -184,9 +185,9 @@ fn a_damaged_frame_or_base_is_never_accepted() {
         let mut damaged = frames[0].bytes.clone();
         damaged[at] ^= 0x10;
         let mut memory = Memory::default();
-        if decode_frame(&frames[0].frame, &damaged[..], (&contents, &old), (&[], &NoContent), &mut memory)
-            .is_ok()
-        {
+        let (base, produced) = ((&contents[..], &old as _), (&[][..], &NoContent as _));
+        let scratch = std::env::temp_dir();
+        if decode_frame(&frames[0].frame, &damaged[..], base, produced, &scratch, &mut memory).is_ok() {
             assert_eq!(
                 memory.files[&0],
                 fs_err::read(new.root().join("x")).unwrap(),
@@ -200,6 +201,7 @@ fn a_damaged_frame_or_base_is_never_accepted() {
         &frames[0].bytes[..],
         (&contents, &old),
         (&[], &NoContent),
+        &std::env::temp_dir(),
         &mut Memory::default(),
     );
     assert!(matches!(refused, Err(DecodeFrameError::Damaged { .. })), "{refused:?}");
@@ -213,10 +215,8 @@ fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
     frame.parts[0].extent.len = 1_000;
     frame.parts[0].digest = Digest::of(&vec![0; 1_000]);
     let mut memory = Memory::default();
-    assert!(
-        decode_frame(&frame, &frames[0].bytes[..], (&[], &NoContent), (&[], &NoContent), &mut memory)
-            .is_err()
-    );
+    let (nothing, scratch) = ((&[][..], &NoContent as _), std::env::temp_dir());
+    assert!(decode_frame(&frame, &frames[0].bytes[..], nothing, nothing, &scratch, &mut memory).is_err());
     assert_eq!(memory.files[&0].len(), 1_000);
 }
 
@@ -325,7 +325,8 @@ fn plans_of_format_2_and_zstd_frames_are_read_for_ever() {
     let mut memory = Memory::default();
     for (frame, bytes) in plan.frames.iter().zip(&frames) {
         let produced = Restored { contents: &target, files: memory.files.clone() };
-        decode_frame(frame, &bytes[..], (&base, &old), (&target, &produced), &mut memory).unwrap();
+        let scratch = std::env::temp_dir();
+        decode_frame(frame, &bytes[..], (&base, &old), (&target, &produced), &scratch, &mut memory).unwrap();
     }
     for (number, content) in (0..).zip(&target) {
         assert_eq!(Digest::of(&memory.files[&number]), content.digest);

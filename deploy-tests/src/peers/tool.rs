@@ -81,7 +81,9 @@ impl Tool {
         let script = match self {
             Self::HDiffPatch => {
                 let python = python_of(tools);
-                format!("{} -c 'import hdiffpatch; print(hdiffpatch.__version__)'", python.display())
+                // What the module says of itself is always 0.0.0.
+                let script = "from importlib.metadata import version; print(version(\"hdiffpatch\"))";
+                format!("{} -c '{script}'", python.display())
             }
             Self::Xdelta => "xdelta3 -V".to_owned(),
             // It knows no such option.

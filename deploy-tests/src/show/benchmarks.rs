@@ -52,7 +52,9 @@ pub(super) fn run(options: &Options) -> Result<bool> {
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let kernel = fs_err::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let (version, kernel) = (env!("CARGO_PKG_VERSION"), kernel.trim());
+    // Its first two numbers: what follows them names a distribution's build.
+    let kernel = kernel.trim().splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    let version = env!("CARGO_PKG_VERSION");
     println!("## Versions\n\nSluice {version}, {cores} cores, Linux {kernel}.\n");
     println!("| tool | version |\n|---|---|");
     for (tool, version) in tools.map(|tools| versions(&tools)).unwrap_or_default() {

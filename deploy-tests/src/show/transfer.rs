@@ -7,6 +7,7 @@ mod corruption;
 mod forecast;
 mod push;
 mod receivers;
+mod thin;
 mod work;
 
 use anyhow::Result;
@@ -30,12 +31,13 @@ enum Bounds {
 
 /// Every section, in the order in which it is shown. Hostile input comes last: it makes this process larger, and a
 /// child's peak memory is never less than what its parent held ([`crate::measure`]).
-const SECTIONS: [(&str, Bounds, Section); 11] = [
+const SECTIONS: [(&str, Bounds, Section); 12] = [
     ("update bytes", Bounds::Amounts, bytes::update),
     ("cold bytes", Bounds::Amounts, bytes::cold),
     ("encoding", Bounds::Amounts, bytes::encoding),
     ("forecast and sockets", Bounds::Amounts, forecast::run),
     ("plans in the background", Bounds::Amounts, background::run),
+    ("resume over a thin link", Bounds::Amounts, thin::run),
     ("applying", Bounds::Times, applying::run),
     ("agent's memory", Bounds::Amounts, applying::memory),
     ("push", Bounds::Times, push::run),

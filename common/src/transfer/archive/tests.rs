@@ -62,7 +62,7 @@ fn changed_text(mut plain: Vec<u8>) -> Vec<u8> {
 
 fn restore(base: &[u8], encoded: &[u8], len: usize) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    Expansion::open(base, encoded)?.decoder(len)?.read_to_end(&mut out)?;
+    Expansion::open(base, encoded, Vec::new())?.decoder(len)?.read_to_end(&mut out)?;
     Ok(out)
 }
 
@@ -76,6 +76,21 @@ fn round_trip(base: &[u8], target: &[u8]) -> Vec<u8> {
     assert!(restore(base, &encoded, target.len()).unwrap() == target);
     encoded
 }
+
+/// As for an image frame, which an archive frame is too; the script and where members lie come on top. The expanded base
+/// does not count: it is in a file.
+#[test]
+fn a_receiver_of_the_largest_archive_stays_within_its_memory() {
+    let member = size_of::<usize>() + size_of::<Member>() + 2 * size_of::<File>();
+    let script = (caps::ARCHIVE_MEMBERS_MAX * member) as u64;
+    let buffers = 2 * PIECE_BYTES as u64 + Scratch::BUFFER_BYTES as u64 + DEFLATER_BYTES;
+    let outside = caps::AGENT_BYTES + caps::FRAME_WIRE_BYTES_MAX;
+    let total = outside + image::tests::decoder_bytes_max() + script + buffers;
+    assert!(total <= caps::RECEIVER_AWARE_BYTES_MAX, "{total} bytes, of them {script} for members");
+}
+
+/// What the larger of both compressors takes, its buffers included: zlib's documentation says 256 KiB for itself.
+const DEFLATER_BYTES: u64 = 512 << 10;
 
 #[test]
 fn a_changed_member_costs_what_changed_in_its_text() {
@@ -177,7 +192,7 @@ fn golden_bytes_restore() {
 fn a_bomb_of_a_base_is_refused_at_its_limit() {
     let bomb = deflated(&vec![0; caps::ARCHIVE_EXPANDED_BYTES_MAX as usize + 1], METHODS[3]);
     let script = Script { expanded_len: 0, base_gaps: vec![0], members: Vec::new() };
-    assert!(Expansion::expand(&bomb[..], script).is_err());
+    assert!(Expansion::expand(&bomb[..], script, Vec::new()).is_err());
 }
 
 #[test]

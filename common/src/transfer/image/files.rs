@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 
-use goblin::elf::header::{ELFCLASS64, ELFDATA2LSB, EM_X86_64};
+use goblin::elf::header::{ELFCLASS64, ELFDATA2LSB, EM_AARCH64, EM_X86_64};
 use goblin::elf::program_header::PT_LOAD;
 use goblin::elf::section_header::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS};
 
@@ -29,7 +29,7 @@ pub(in crate::transfer) struct File {
     /// Which byte of the file is the first of them.
     offset: u64,
     /// How it is laid out, if it is an executable that can be read.
-    pub(super) layout: Option<Layout>,
+    pub(super) layout: Option<Box<Layout>>,
 }
 
 impl File {
@@ -41,7 +41,7 @@ impl File {
         size: u64,
         read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
     ) -> io::Result<Self> {
-        Ok(Self { place, offset, layout: Layout::read(size, read)? })
+        Ok(Self { place, offset, layout: Layout::read(size, read)?.map(Box::new) })
     }
 
     /// Makes a file of which nothing is known yet but where it lies.
@@ -53,7 +53,7 @@ impl File {
     pub(in crate::transfer) fn whole(bytes: &[u8], place: Range<usize>) -> Self {
         let file = bytes.get(place.clone()).unwrap_or_default();
         let read = |offset: u64, out: &mut [u8]| file.read_at(offset as usize, out);
-        let layout = Layout::read(file.len() as u64, read).unwrap_or_default();
+        let layout = Layout::read(file.len() as u64, read).unwrap_or_default().map(Box::new);
         Self { place, offset: 0, layout }
     }
 
@@ -74,9 +74,27 @@ impl File {
     }
 }
 
-/// What of an x86-64 ELF file is loaded where.
-#[derive(Debug, Clone, Default)]
+/// The instruction set of an executable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Machine {
+    X86_64,
+    Aarch64,
+}
+
+impl Machine {
+    fn of(number: u16) -> Option<Self> {
+        match number {
+            EM_X86_64 => Some(Self::X86_64),
+            EM_AARCH64 => Some(Self::Aarch64),
+            _ => None,
+        }
+    }
+}
+
+/// What of an ELF file is loaded where.
+#[derive(Debug, Clone)]
 pub(super) struct Layout {
+    pub(super) machine: Machine,
     segments: Vec<Segment>,
     pub(super) sections: Vec<Section>,
 }
@@ -114,7 +132,8 @@ impl Section {
 }
 
 impl Layout {
-    /// Reads the headers of a file of `size` bytes; nothing where they are not those of an x86-64 ELF file.
+    /// Reads the headers of a file of `size` bytes; nothing where they are not those of an ELF file for a
+    /// known machine.
     fn read(size: u64, read: impl Fn(u64, &mut [u8]) -> io::Result<()>) -> io::Result<Option<Self>> {
         let take = |offset: u64, len: usize| -> io::Result<Option<Vec<u8>>> {
             if offset.checked_add(len as u64).is_none_or(|end| end > size) {
@@ -137,6 +156,7 @@ impl Layout {
             return Ok(None);
         };
         let mut layout = Self {
+            machine: header.machine,
             segments: segments.chunks_exact(SEGMENT_HEADER_BYTES).filter_map(segment).collect(),
             sections: Vec::new(),
         };
@@ -166,6 +186,7 @@ impl Layout {
 
 /// What the first bytes of a file say about its other headers.
 struct Header {
+    machine: Machine,
     segments_offset: u64,
     segments: usize,
     sections_offset: u64,
@@ -177,14 +198,14 @@ struct Header {
 impl Header {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let header = Self {
+            machine: Machine::of(quarter(bytes, 18) as u16)?,
             segments_offset: word(bytes, 32),
             segments: quarter(bytes, 56),
             sections_offset: word(bytes, 40),
             sections: quarter(bytes, 60),
             names: quarter(bytes, 62),
         };
-        let is_known = quarter(bytes, 18) == usize::from(EM_X86_64)
-            && quarter(bytes, 54) == SEGMENT_HEADER_BYTES
+        let is_known = quarter(bytes, 54) == SEGMENT_HEADER_BYTES
             && quarter(bytes, 58) == SECTION_HEADER_BYTES
             && header.segments + header.sections <= caps::IMAGE_HEADERS_MAX;
         is_known.then_some(header)

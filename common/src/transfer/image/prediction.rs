@@ -78,6 +78,14 @@ impl Corrections {
     }
 }
 
+/// Bytes of a page of addresses, as a power of two.
+const PAGE_LOG: u32 = 12;
+
+/// Returns the number of a page.
+fn page(address: i64) -> i64 {
+    address >> PAGE_LOG
+}
+
 /// Some bytes of a block, while they are predicted.
 #[derive(Default)]
 pub(super) struct Piece {
@@ -144,13 +152,57 @@ impl<'a> Predictor<'a> {
         &near[..near.partition_point(|reference| reference.end() <= range.end)]
     }
 
+    /// Returns by how much the value of a reference grows, in the units of its kind, when its target moves by `shift`.
+    fn growth(&self, reference: &Reference, site_shift: i32, shift: i32) -> i64 {
+        let grown = i64::from(shift) + self.offset(reference, site_shift);
+        match reference.kind() {
+            Kind::Page { low } => page(i64::from(low) + grown) - self.site_pages(reference, site_shift),
+            Kind::Relative | Kind::Absolute | Kind::Table { .. } | Kind::Words(_) | Kind::Low { .. } => grown,
+        }
+    }
+
+    /// Returns by how much a target has moved, given a field of which it is the target before and now. Where that does
+    /// not say all of it, what it says is put into `guess`.
+    fn shift_shown(
+        &self,
+        reference: &Reference,
+        site_shift: i32,
+        guess: i32,
+        (old, new): (&[u8], &[u8]),
+    ) -> i32 {
+        let kind = reference.kind();
+        let (grown, offset) = (kind.difference(old, new), self.offset(reference, site_shift));
+        let low = kind.low(old);
+        let guessed = low + i64::from(guess) + offset;
+        let place = match kind {
+            Kind::Relative | Kind::Absolute | Kind::Table { .. } | Kind::Words(_) => {
+                return grown.wrapping_sub(offset as i32);
+            }
+            Kind::Page { .. } => {
+                let pages = i64::from(grown) + self.site_pages(reference, site_shift);
+                (pages << PAGE_LOG) + (guessed - (page(guessed) << PAGE_LOG))
+            }
+            Kind::Low { .. } => (page(guessed) << PAGE_LOG) + low + i64::from(grown),
+        };
+        (place - low - offset) as i32
+    }
+
     /// Returns by how much the value of a reference at `site_shift` grows besides what its target moves.
     fn offset(&self, reference: &Reference, site_shift: i32) -> i64 {
         match reference.kind() {
-            Kind::Absolute => -self.drift(reference.at(), site_shift),
-            Kind::Relative => -i64::from(site_shift),
+            Kind::Absolute | Kind::Page { .. } | Kind::Low { .. } => -self.drift(reference.at(), site_shift),
+            Kind::Relative | Kind::Words(_) => -i64::from(site_shift),
             Kind::Table { base } => -i64::from(self.map.shift(base)),
         }
+    }
+
+    /// Returns by how many pages the address of a reference grows.
+    fn site_pages(&self, reference: &Reference, site_shift: i32) -> i64 {
+        let begin = File::at(self.old_files, reference.at()).map_or(0, File::begin);
+        // Files are laid out so that a place in them and its address are at the same place in their pages.
+        let address = reference.at() as i64 - begin;
+        let moved = address + i64::from(site_shift) - self.drift(reference.at(), site_shift);
+        page(moved) - page(address)
     }
 
     /// Returns by how much the file of a place is moved as a whole: addresses count from its beginning.
@@ -175,7 +227,7 @@ impl<'a> Predictor<'a> {
                 .map_or(0, |target| self.corrections.shift(target).unwrap_or_else(|| self.map.shift(target)));
             shifts.push(shift);
             let field = &mut bytes[reference.at() - begin..reference.end() - begin];
-            add(field, i64::from(shift) + self.offset(reference, block.shift()));
+            reference.kind().add(field, self.growth(reference, block.shift(), shift));
         }
     }
 
@@ -186,48 +238,17 @@ impl<'a> Predictor<'a> {
         for (reference, predicted) in self.within(begin..block.old + range.end).iter().zip(&piece.shifts) {
             let Some(target) = reference.target() else { continue };
             let field = reference.at() - begin..reference.end() - begin;
-            let moved = difference(&piece.old[field.clone()], &piece.bytes[field]);
-            let shift = moved.wrapping_sub(self.offset(reference, block.shift()) as i32);
-            if shift != *predicted {
+            let fields = (&piece.old[field.clone()], &piece.bytes[field]);
+            let guess = match reference.kind() {
+                // The page was corrected a moment ago, perhaps.
+                Kind::Low { .. } => corrections.shift(target).unwrap_or(*predicted),
+                _ => *predicted,
+            };
+            let shift = self.shift_shown(reference, block.shift(), guess, fields);
+            if shift != guess {
                 corrections.set(target, shift);
             }
         }
         self.corrections = corrections;
-    }
-}
-
-/// Returns the difference of the low four bytes of two fields.
-fn difference(old: &[u8], new: &[u8]) -> i32 {
-    let low =
-        |field: &[u8]| field.iter().take(4).rev().fold(0_i32, |value, byte| value << 8 | i32::from(*byte));
-    low(new).wrapping_sub(low(old))
-}
-
-/// Adds to a little-endian field of four or eight bytes.
-fn add(field: &mut [u8], shift: i64) {
-    let mut carry = shift;
-    for byte in field {
-        let sum = i64::from(*byte) + (carry & 0xff);
-        *byte = sum as u8;
-        carry = (carry >> 8) + (sum >> 8);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addition_carries_and_borrows() {
-        for (value, shift) in
-            [(0_u32, 1_i64), (0xffff_ffff, 1), (256, -1), (0, -1), (0x1234_5678, -0x2000), (7, 1 << 20)]
-        {
-            let mut field = value.to_le_bytes();
-            add(&mut field, shift);
-            assert_eq!(u32::from_le_bytes(field), value.wrapping_add(shift as u32), "{value} {shift}");
-        }
-        let mut field = 5_u64.to_le_bytes();
-        add(&mut field, -6);
-        assert_eq!(u64::from_le_bytes(field), u64::MAX);
     }
 }

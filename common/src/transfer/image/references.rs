@@ -1,38 +1,31 @@
-//! References of x86-64 ELF files: fields whose value says where something else in the file lies.
+//! References of ELF files for x86-64 and aarch64: fields whose value says where something else in the file lies.
 //!
-//! Found in: instructions with an RIP-relative operand and near branches; relocations and symbols; pointers in data;
+//! Found in: instructions ([`x86_64`], [`aarch64`]); relocations and symbols; pointers in data;
 //! `.eh_frame` and its index; jump tables in `.rodata`. What is found must depend on nothing but the layout of a file and
 //! those of its bytes that lie in the image: encoder and decoder find it each for itself. A file that cannot be read has
 //! none. Sections are read through a window: the size of a file does not count in memory.
 
-mod code;
+mod aarch64;
 mod data;
+mod kind;
 mod window;
+mod x86_64;
 
 use std::io;
 
 use super::base::Base;
-use super::files::{File, Layout, Section};
+use super::files::{File, Layout, Machine, Section};
 use crate::caps;
+pub(super) use kind::Kind;
+use kind::Words;
 use window::Window;
-
-/// How the value of a field says where its target lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Four bytes, counted from the field's own place.
-    Relative,
-    /// Eight bytes, an address.
-    Absolute,
-    /// Four bytes, counted from the beginning of a table at this place.
-    Table { base: i32 },
-}
 
 /// A field that refers to something, in twelve bytes: a receiver keeps hundreds of thousands. Places are offsets in the
 /// image; those of a file's bytes that are not in it lie before or after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Reference {
     at: u32,
-    /// [`RELATIVE`], [`ABSOLUTE`], or the place of the table.
+    /// A table's place, or above all places one of the numbers below.
     kind: i32,
     /// The target, or [`NOWHERE`].
     target: i32,
@@ -40,6 +33,17 @@ pub(super) struct Reference {
 
 const RELATIVE: i32 = i32::MAX;
 const ABSOLUTE: i32 = i32::MAX - 1;
+const BRANCH: i32 = i32::MAX - 2;
+const NEAR: i32 = i32::MAX - 3;
+const TEST: i32 = i32::MAX - 4;
+/// The largest of [`Kind::Low`], of which there are as many as scales.
+const LOW: i32 = i32::MAX - 8;
+const SCALES: i32 = 5;
+/// The largest of [`Kind::Page`], of which there are as many as bytes of a page.
+const PAGE: i32 = LOW - SCALES;
+const PAGE_BYTES: i32 = 4096;
+/// Places are smaller.
+const PLACES: i32 = PAGE - PAGE_BYTES + 1;
 const NOWHERE: i32 = i32::MAX;
 
 impl Reference {
@@ -48,6 +52,11 @@ impl Reference {
             Kind::Relative => RELATIVE,
             Kind::Absolute => ABSOLUTE,
             Kind::Table { base } => base,
+            Kind::Words(Words::Branch) => BRANCH,
+            Kind::Words(Words::Near) => NEAR,
+            Kind::Words(Words::Test) => TEST,
+            Kind::Low { scale } => LOW - i32::from(scale),
+            Kind::Page { low } => PAGE - i32::from(low),
         };
         Self { at, kind, target: target.unwrap_or(NOWHERE) }
     }
@@ -59,7 +68,7 @@ impl Reference {
 
     /// Returns where the field ends.
     pub(super) fn end(&self) -> usize {
-        self.at() + if self.kind == ABSOLUTE { 8 } else { 4 }
+        self.at() + self.kind().bytes()
     }
 
     /// Returns how the value is counted.
@@ -67,7 +76,12 @@ impl Reference {
         match self.kind {
             RELATIVE => Kind::Relative,
             ABSOLUTE => Kind::Absolute,
-            base => Kind::Table { base },
+            BRANCH => Kind::Words(Words::Branch),
+            NEAR => Kind::Words(Words::Near),
+            TEST => Kind::Words(Words::Test),
+            base if base < PLACES => Kind::Table { base },
+            page if page <= PAGE => Kind::Page { low: (PAGE - page) as u16 },
+            low => Kind::Low { scale: (LOW - low) as u8 },
         }
     }
 
@@ -125,8 +139,7 @@ impl Image {
         for reference in &self.references {
             if let Some(target) = reference.target() {
                 let field = &mut out[reference.at()..reference.end()];
-                field[..4].copy_from_slice(&place(target).to_be_bytes());
-                field[4..].fill(0);
+                reference.kind().put_token(field, place(target));
             }
         }
         out
@@ -153,10 +166,10 @@ impl<'a> Finder<'a> {
 
     fn find(&mut self) -> io::Result<()> {
         for section in &self.layout.sections {
-            if section.is_code {
-                code::references(section, self)?;
-            } else {
-                data::references(section, self)?;
+            match (section.is_code, self.layout.machine) {
+                (false, _) => data::references(section, self)?,
+                (true, Machine::X86_64) => x86_64::references(section, self)?,
+                (true, Machine::Aarch64) => aarch64::references(section, self)?,
             }
         }
         data::jump_tables(self)
@@ -174,7 +187,7 @@ impl<'a> Finder<'a> {
     /// Returns the place of an address; past the file's bytes of a segment, that segment's end.
     fn place(&self, address: u64) -> Option<i32> {
         let offset = i64::try_from(self.layout.offset(address)?).ok()?;
-        i32::try_from(offset.checked_add(self.file.begin())?).ok().filter(|place| *place < ABSOLUTE)
+        i32::try_from(offset.checked_add(self.file.begin())?).ok().filter(|place| *place < PLACES)
     }
 
     /// Remembers an address where a jump table may begin.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 
+use super::files::Machine;
 use super::references::{self, Kind};
 use super::*;
 use executable::executable;
@@ -71,23 +72,41 @@ fn bytes_of_old_are_restored_for_ever() {
 /// Pins how references are found, predicted and learned: when this fails, frames in the field no longer restore.
 #[test]
 fn executables_of_old_are_restored_for_ever() {
-    let (old, new) = (executable(false), executable(true));
-    let encoded = hex::decode(include_str!("golden-executable.hex").trim()).unwrap();
-    let base = Bytes { bytes: &old, files: &file(&old) };
-    assert!(restore(base, &encoded, new.len()).unwrap() == new);
-    // The constants of the function that was written anew do not compress: little else is left.
-    assert!(encoded.len() < 200, "{} bytes", encoded.len());
-    assert!(restore(Bytes { bytes: &old, files: &[] }, &encoded, new.len()).unwrap() != new);
+    for (machine, golden) in [
+        (Machine::X86_64, include_str!("golden-executable.hex")),
+        (Machine::Aarch64, include_str!("golden-executable-aarch64.hex")),
+    ] {
+        let (old, new) = (executable(machine, false), executable(machine, true));
+        let encoded = hex::decode(golden.trim()).unwrap();
+        let base = Bytes { bytes: &old, files: &file(&old) };
+        assert!(restore(base, &encoded, new.len()).unwrap() == new, "{machine:?}");
+        // The constants of the function that was written anew do not compress: little else is left.
+        assert!(encoded.len() < 200, "{machine:?}: {} bytes", encoded.len());
+        assert!(restore(Bytes { bytes: &old, files: &[] }, &encoded, new.len()).unwrap() != new);
+    }
 }
 
 #[test]
-fn an_executable_refers_by_calls_tables_and_pointers() {
-    let bytes = executable(true);
-    let image = Bytes { bytes: &bytes, files: &file(&bytes) }.read(Image::of).unwrap();
-    let count = |wanted: fn(&Kind) -> bool| image.references().iter().filter(|r| wanted(&r.kind())).count();
-    assert_eq!(count(|kind| matches!(kind, Kind::Relative)), 360);
-    assert_eq!(count(|kind| matches!(kind, Kind::Table { .. })), 40);
-    assert_eq!(count(|kind| matches!(kind, Kind::Absolute)), 60);
+fn an_executable_refers_by_instructions_tables_and_pointers() {
+    type IsKind = fn(&Kind) -> bool;
+    let kinds: [(&str, IsKind); 6] = [
+        ("relative", |kind| matches!(kind, Kind::Relative)),
+        ("table", |kind| matches!(kind, Kind::Table { .. })),
+        ("absolute", |kind| matches!(kind, Kind::Absolute)),
+        ("words", |kind| matches!(kind, Kind::Words(_))),
+        ("page", |kind| matches!(kind, Kind::Page { .. })),
+        ("low", |kind| matches!(kind, Kind::Low { .. })),
+    ];
+    for (machine, expected) in
+        [(Machine::X86_64, [360, 40, 60, 0, 0, 0]), (Machine::Aarch64, [0, 40, 60, 480, 240, 240])]
+    {
+        let bytes = executable(machine, true);
+        let image = Bytes { bytes: &bytes, files: &file(&bytes) }.read(Image::of).unwrap();
+        for ((name, is_wanted), expected) in kinds.iter().zip(expected) {
+            let count = image.references().iter().filter(|reference| is_wanted(&reference.kind())).count();
+            assert_eq!(count, expected, "{machine:?}, {name}");
+        }
+    }
 }
 
 #[test]
@@ -102,7 +121,7 @@ fn of_too_many_blocks_the_longest_stay() {
 
 #[test]
 fn what_is_restored_does_not_depend_on_how_it_is_read() {
-    let (old, new) = (executable(false), executable(true));
+    let (old, new) = (executable(Machine::X86_64, false), executable(Machine::X86_64, true));
     let encoded = round_trip(&old, &new);
     let files = file(&old);
     let target = [File::unread(0..new.len(), 0)];
@@ -124,7 +143,7 @@ fn what_is_restored_does_not_depend_on_how_it_is_read() {
 #[test]
 fn addresses_count_from_the_beginning_of_their_file() {
     let pair = |text_len: usize, is_next: bool| {
-        let bytes = [&noise(12, 700)[..text_len], &executable(is_next)].concat();
+        let bytes = [&noise(12, 700)[..text_len], &executable(Machine::X86_64, is_next)].concat();
         let files = [0..text_len, text_len..bytes.len()].map(|place| File::whole(&bytes, place));
         (bytes, files)
     };
@@ -143,7 +162,7 @@ fn addresses_count_from_the_beginning_of_their_file() {
 /// Two runs of one file cut as a large file is, with the references of all of it.
 #[test]
 fn a_segment_of_an_executable_is_predicted_as_the_whole_is() {
-    let (old, new) = (executable(false), executable(true));
+    let (old, new) = (executable(Machine::X86_64, false), executable(Machine::X86_64, true));
     let whole = round_trip(&old, &new);
     let segment = |bytes: &[u8], cut: Range<usize>| {
         let read = |offset: u64, out: &mut [u8]| (&bytes).read_at(offset as usize, out);
@@ -162,17 +181,21 @@ fn a_segment_of_an_executable_is_predicted_as_the_whole_is() {
     assert!(encoded_len < whole.len() + 300, "{encoded_len} bytes in two, {} whole", whole.len());
 }
 
-/// What a receiver holds when every limit is met at once: the agent itself, the frame as it came, references, blocks
-/// and the map of them with what sorts it, three streams, pages, corrections, and a MiB of buffers.
+/// What a receiver holds when every limit is met at once: the agent itself, the frame as it came, and the decoder.
 #[test]
 fn a_receiver_of_the_largest_image_stays_within_its_memory() {
+    let total = caps::AGENT_BYTES + caps::FRAME_WIRE_BYTES_MAX + decoder_bytes_max();
+    assert!(total <= caps::RECEIVER_AWARE_BYTES_MAX, "{total} bytes");
+}
+
+/// Returns what a decoder holds at most: references, blocks and the map of them with what sorts it, three streams,
+/// pages, corrections, and a MiB of buffers.
+pub(in crate::transfer) fn decoder_bytes_max() -> u64 {
     let references = caps::IMAGE_REFERENCES_MAX * size_of::<references::Reference>();
     let blocks = caps::IMAGE_BLOCKS_MAX * (size_of::<Block>() + BlockMap::BYTES_PER_BLOCK);
     let streams = 3 * caps::IMAGE_DICTIONARY_BYTES_MAX as usize;
     let parts = [references, blocks, streams, Pages::BYTES_MAX, Predictor::CORRECTIONS_BYTES, 1 << 20];
-    let outside = caps::AGENT_BYTES + caps::FRAME_WIRE_BYTES_MAX;
-    let total = outside + parts.iter().sum::<usize>() as u64;
-    assert!(total <= caps::RECEIVER_AWARE_BYTES_MAX, "{total} bytes: {outside} and {parts:?}");
+    parts.iter().sum::<usize>() as u64
 }
 
 #[test]
@@ -196,6 +219,7 @@ fn relinked() -> (Vec<u8>, Vec<u8>) {
             Kind::Absolute => moved(target),
             Kind::Relative => moved(target) - moved(reference.at() as i32),
             Kind::Table { base } => moved(target) - moved(base),
+            Kind::Words(_) | Kind::Page { .. } | Kind::Low { .. } => unreachable!("of another machine"),
         };
         let at = reference.at() + moved(reference.at() as i32) as usize;
         let field = &mut new[at..at + reference.end() - reference.at()];
@@ -270,6 +294,21 @@ proptest! {
         let old = noise(8, 1_000);
         if let Ok(restored) = restore(Bytes { bytes: &old, files: &[] }, &encoded, len) {
             prop_assert!(restored.len() <= len);
+        }
+    }
+
+    #[test]
+    fn instructions_of_any_kind_are_searched_and_restored(
+        edits in proptest::collection::vec((0_usize..9_000, any::<u8>()), 1..60),
+    ) {
+        for machine in [Machine::X86_64, Machine::Aarch64] {
+            let (old, mut new) = (executable(machine, false), executable(machine, true));
+            for (at, byte) in &edits {
+                let at = at % new.len();
+                new[at] = *byte;
+            }
+            round_trip(&old, &new);
+            round_trip(&new, &old);
         }
     }
 

@@ -92,8 +92,8 @@ pub(super) async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<
     let mut memory = Memory::default();
     for (frame, bytes) in decoded.frames.iter().zip(fetch_all(plans, plan).await.unwrap()) {
         // No quick frame leans on what another one restored.
-        decode_frame(frame, &bytes[..], (&base_contents, source), (&contents, &NoContent), &mut memory)
-            .unwrap();
+        let (base, produced) = ((&base_contents[..], source), (&contents[..], &NoContent as _));
+        decode_frame(frame, &bytes[..], base, produced, &std::env::temp_dir(), &mut memory).unwrap();
     }
     for (number, content) in contents.iter().enumerate() {
         match memory.files.get(&(number as u32)) {

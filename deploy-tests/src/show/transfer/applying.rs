@@ -82,7 +82,10 @@ impl Bench {
         let selector = format!("host={}", host.name());
         let begun = Instant::now();
         let id = start_app(&self.lab, APP, version, &["--selector", &selector])?;
+        let state = host.app_dir(APP).join("state.toml");
         wait_for("the release to be current", ROLLOUT_PATIENCE, || {
+            let has_failed = fs_err::read_to_string(&state).is_ok_and(|text| text.contains("\"failed\""));
+            ensure!(!has_failed, "{} has failed: {}", host.name(), fs_err::read_to_string(&state)?);
             Ok((current() != installed).then_some(()))
         })?;
         let wall = begun.elapsed();

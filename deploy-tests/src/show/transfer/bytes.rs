@@ -18,7 +18,7 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 /// Returns the share of the best peer's bytes that an update may take; nothing where a number of bytes is the bound.
 fn share_max(pair: Pair) -> Option<f64> {
     match pair {
-        Pair::Ruff => Some(0.66),
+        Pair::Ruff | Pair::Arm => Some(0.66),
         Pair::Python => Some(0.84),
         Pair::Spark => Some(0.30),
         Pair::Node => Some(0.95),
@@ -27,7 +27,8 @@ fn share_max(pair: Pair) -> Option<f64> {
 }
 
 pub(super) fn update(board: &mut Board, work: &mut Work) -> Result<()> {
-    for pair in work.pairs() {
+    let more = if work.options.quick { &[][..] } else { &[Pair::Arm] };
+    for pair in work.pairs().into_iter().chain(more.iter().copied()) {
         let Some(prepared) = work.prepared(pair)? else {
             board.skip(pair.what(), "no pip or npm, or no package registry");
             continue;
@@ -79,7 +80,7 @@ fn quick_bytes_max(pair: Pair) -> Option<u64> {
     match pair {
         Pair::Ruff => Some(4_600_000),
         Pair::Python => Some(4_200_000),
-        Pair::Config | Pair::Node | Pair::Spark => None,
+        Pair::Config | Pair::Node | Pair::Spark | Pair::Arm => None,
     }
 }
 

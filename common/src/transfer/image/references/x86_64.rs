@@ -1,4 +1,4 @@
-//! References of instructions: RIP-relative operands and near branches of four bytes.
+//! References of x86-64 instructions: RIP-relative operands and near branches of four bytes.
 
 use std::io;
 

@@ -1,0 +1,113 @@
+use super::*;
+use crate::transfer::Extent;
+
+/// Notes its calls; fails at one of them.
+#[derive(Default)]
+struct Notes {
+    calls: Vec<String>,
+    fails_at: Option<usize>,
+}
+
+impl Notes {
+    fn note(&mut self, call: String) -> io::Result<()> {
+        self.calls.push(call);
+        match self.fails_at {
+            Some(at) if self.calls.len() > at => Err(io::Error::other("disk full")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl PartSink for Notes {
+    fn begin(&mut self, part: &Part) -> io::Result<()> {
+        self.note(format!("begin {}", part.extent.content))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // In how many pieces they come is nobody's business.
+        match self.calls.last_mut() {
+            Some(last) if last.starts_with("write") => last.push_str(&"+".repeat(bytes.len() / 1_000)),
+            _ => self.note(format!("write {}", bytes[0]))?,
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, part: &Part) -> io::Result<()> {
+        self.note(format!("commit {}", part.extent.content))
+    }
+}
+
+/// A frame of 3,000 parts, the longest of 3 MiB, and the bytes that it restores.
+fn frame() -> (Frame, Vec<u8>) {
+    let (mut parts, mut raw) = (Vec::new(), Vec::new());
+    for content in 0..3_000_u32 {
+        let len = if content % 1_000 == 7 { 3 << 20 } else { u64::from(content) + 1 };
+        let bytes = vec![content as u8; len as usize];
+        parts.push(Part { extent: Extent { content, offset: 0, len }, digest: Digest::of(&bytes) });
+        raw.extend_from_slice(&bytes);
+    }
+    let frame =
+        Frame { digest: Digest::of(b"frame"), wire_len: 1, codec: Codec::Zstd, base: Vec::new(), parts };
+    (frame, raw)
+}
+
+fn begins_and_commits(notes: &Notes) -> Vec<&String> {
+    notes.calls.iter().filter(|call| !call.starts_with("write")).collect()
+}
+
+#[test]
+fn the_sink_sees_every_part_in_order() {
+    let (frame, raw) = frame();
+    let mut notes = Notes::default();
+    decode_parts(&frame, &raw[..], &mut notes).unwrap();
+    let expected: Vec<String> =
+        (0..3_000).flat_map(|number| [format!("begin {number}"), format!("commit {number}")]).collect();
+    assert!(begins_and_commits(&notes).into_iter().eq(&expected));
+    assert_eq!(notes.calls.len(), 9_000);
+}
+
+#[test]
+fn the_error_of_the_sink_ends_the_decoding_and_is_the_one_returned() {
+    let (frame, raw) = frame();
+    for fails_at in [0, 1, 5_000] {
+        let mut notes = Notes { fails_at: Some(fails_at), ..Notes::default() };
+        let error = decode_parts(&frame, &raw[..], &mut notes).unwrap_err();
+        assert!(matches!(error, DecodeFrameError::Sink { .. }), "{error}");
+        assert_eq!(notes.calls.len(), fails_at + 1, "nothing is called after a failure");
+    }
+}
+
+#[test]
+fn wrong_bytes_are_told_after_what_came_before_them_was_stored() {
+    let (frame, raw) = frame();
+    let (mut flipped, mut longer) = (raw.clone(), raw.clone());
+    *flipped.last_mut().unwrap() ^= 1;
+    longer.push(0);
+    for (name, bytes, expected) in [
+        ("a wrong byte", &flipped[..], "is wrong"),
+        ("a byte too many", &longer[..], "holds more"),
+        ("a byte too few", &raw[..raw.len() - 1], "ends before"),
+    ] {
+        let mut notes = Notes::default();
+        let error = decode_parts(&frame, bytes, &mut notes).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+        assert_eq!(
+            begins_and_commits(&notes).len(),
+            6_000 - usize::from(name != "a byte too many"),
+            "{name}"
+        );
+    }
+    struct Breaks<'a>(&'a [u8]);
+    impl Read for Breaks<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(out)? {
+                0 => Err(io::Error::other("no such block type")),
+                n => Ok(n),
+            }
+        }
+    }
+    let mut notes = Notes::default();
+    let error = decode_parts(&frame, Breaks(&raw[..raw.len() - 5]), &mut notes).unwrap_err().to_string();
+    assert!(error.contains("no such block type"), "{error}");
+    assert_eq!(begins_and_commits(&notes).len(), 5_999);
+}
