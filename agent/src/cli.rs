@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, Config};
 use crate::enroll::Enrolment;
 use crate::layout::AppDir;
-use crate::{daemon, enroll, fsck, status};
+use crate::{allocator, daemon, enroll, fsck, status};
 
 /// Blocking threads: one stages or verifies, one serves small disk work beside it.
 const BLOCKING_THREADS_MAX: usize = 4;
@@ -55,6 +55,12 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Keep the application of DIR running; the agent starts this by itself.
+    #[command(hide = true)]
+    Supervise {
+        /// The application's directory of the supervisor.
+        dir: PathBuf,
     },
     /// Check what stands on this host byte by byte; exits with 1 when something is wrong.
     Fsck {
@@ -139,6 +145,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config: ConfigArgument { config }, limit } => {
             let mut config = Config::load(&config)?;
             config.limit = limit.or(config.limit);
+            allocator::give_back_what_is_freed();
             runtime()?.block_on(daemon::run(config))?;
         }
         Command::Enroll(arguments) => {
@@ -149,6 +156,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let host = runtime()?.block_on(enroll::enroll(enrolment))?;
             print(&format!("enrolled as {host}\n"))?;
         }
+        Command::Supervise { dir } => runtime()?.block_on(crate::actions::run_supervisor(&dir))?,
         Command::Status { config: ConfigArgument { config }, json } => {
             let statuses = status::read(&Config::load(&config)?.root)?;
             let text = if json { serde_json::to_string(&statuses)? + "\n" } else { status::table(&statuses) };

@@ -1,14 +1,22 @@
-//! What this process has hashed of the release that it staged, so that a switch reads again only what may have changed
-//! since. Lives in memory alone: after a restart every byte is read.
+//! What this process has hashed of the release that it staged, so that a switch, and the staging of the next release, read
+//! again only what may have changed since. Lives in memory alone: after a restart every byte is read.
 //!
 //! Invariant: a file is taken as read only while it is the same file with the same times as when its bytes were hashed.
 //! Whoever writes to a file, through any of its names, moves those times; there is no call that sets the time of change.
 
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::Stat;
+use sluice_common::caps;
 use sluice_common::digest::Digest;
+
+use crate::beneath::Beneath;
+use crate::layout::AppDir;
+use crate::observe;
 
 /// How long a change may leave the times as they were: file systems stamp with the clock of the timer's last tick, which
 /// comes every 10 ms at the slowest.
@@ -30,6 +38,18 @@ impl Stamp {
             modified_nanoseconds: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
             changed_nanoseconds: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+}
+
+impl Stamp {
+    /// Says whether the file is the same and was not written to, whatever became of its names.
+    pub(crate) fn has_same_bytes(self, other: Self) -> bool {
+        self.inode == other.inode && self.modified_nanoseconds == other.modified_nanoseconds
+    }
+
+    /// Says whether the last change came so long after the last writing that one more writing would have moved its time.
+    fn is_settled(self) -> bool {
+        self.modified_nanoseconds.saturating_add(TICK_NANOSECONDS) <= self.changed_nanoseconds
     }
 }
 
@@ -57,18 +77,25 @@ pub(crate) struct Seen {
     stamps: Vec<Option<Stamp>>,
     /// When the marker was written.
     marked_nanoseconds: i64,
+    /// Since when bytes were hashed for it.
+    hashed_since: Instant,
 }
 
 impl Seen {
     /// Notes what was hashed of `package`, whose marker has this stamp.
-    pub(crate) fn new(package: Digest, stamps: Vec<Option<Stamp>>, marker: Stamp) -> Self {
-        Self { package, stamps, marked_nanoseconds: marker.changed_nanoseconds }
+    pub(crate) fn new(
+        package: Digest,
+        stamps: Vec<Option<Stamp>>,
+        marker: Stamp,
+        hashed_since: Instant,
+    ) -> Self {
+        Self { package, stamps, marked_nanoseconds: marker.changed_nanoseconds, hashed_since }
     }
 
     /// Notes what was hashed of a package whose marker is newer than any file.
     #[cfg(test)]
     pub(crate) fn marked_at_the_end_of_time(package: Digest, stamps: Vec<Option<Stamp>>) -> Self {
-        Self { package, stamps, marked_nanoseconds: i64::MAX }
+        Self { package, stamps, marked_nanoseconds: i64::MAX, hashed_since: Instant::now() }
     }
 
     /// Returns the package.
@@ -76,10 +103,85 @@ impl Seen {
         &self.package
     }
 
+    /// Returns since when bytes were hashed for it.
+    pub(crate) fn hashed_since(&self) -> Instant {
+        self.hashed_since
+    }
+
+    /// Does `work`, which takes names away that other releases have for the same files, and notes anew the files whose time
+    /// of change moved by that. A file that is written to meanwhile bears another time of writing and is not noted.
+    fn across(&self, dir: &AppDir, work: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
+        let manifest = observe::manifest(dir, &self.package)?;
+        let tree = Beneath::open(&dir.release(&self.package))?;
+        let look = |number: usize| tree.stat(&manifest.entries()[number].path).ok().flatten();
+        let is_noted = |number: &usize| self.stamps[*number].is_some();
+        let noted: Vec<usize> =
+            (0..self.stamps.len().min(manifest.entries().len())).filter(is_noted).collect();
+        let covered: Vec<(usize, Stamp)> = noted
+            .into_iter()
+            .filter_map(|number| Some((number, look(number)?.stamp)))
+            .filter(|(number, found)| self.covers(*number, *found))
+            .collect();
+        work()?;
+        let mut stamps = vec![None; self.stamps.len()];
+        let mut latest = self.marked_nanoseconds;
+        for (number, before) in covered {
+            let Some(after) = look(number).map(|standing| standing.stamp) else { continue };
+            if after == before || (after.has_same_bytes(before) && after.is_settled()) {
+                latest = latest.max(after.changed_nanoseconds.saturating_add(TICK_NANOSECONDS));
+                stamps[number] = Some(after);
+            }
+        }
+        Ok(Self { stamps, marked_nanoseconds: latest, ..self.clone() })
+    }
+
     /// Says whether the file of an entry, found as `found`, has the bytes that were hashed.
     pub(crate) fn covers(&self, number: usize, found: Stamp) -> bool {
         let noted = self.stamps.get(number).copied().flatten();
         noted.is_some_and(|noted| is_unchanged(noted, found, self.marked_nanoseconds))
+    }
+}
+
+/// What this process has hashed of an application's releases: of the one that it staged last.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hashed {
+    newest: Option<Arc<Seen>>,
+    has_been_switched_to: bool,
+}
+
+impl Hashed {
+    /// Notes what was hashed of a release that was just staged. One of very many files is not worth the memory.
+    pub(crate) fn add(&mut self, seen: Seen) {
+        let is_kept = seen.stamps.len() <= caps::SEEN_ENTRIES_MAX;
+        *self = Self { newest: is_kept.then(|| Arc::new(seen)), has_been_switched_to: false };
+    }
+
+    /// Returns what was hashed of a release that is about to be switched to, once: whatever follows a switch finds a
+    /// release that has run.
+    pub(crate) fn before_switch(&mut self, package: &Digest) -> Option<Arc<Seen>> {
+        let is_first = !std::mem::replace(&mut self.has_been_switched_to, true);
+        self.newest.clone().filter(|seen| is_first && seen.package() == package)
+    }
+
+    /// Returns what the next release may take files from without hashing them again: what was hashed lately. A file that
+    /// is written to bears another time; what a disk loses in silence is found within [`caps::SEEN_TTL`].
+    pub(crate) fn for_reuse(&self) -> Option<Arc<Seen>> {
+        self.newest.clone().filter(|seen| seen.hashed_since.elapsed() < caps::SEEN_TTL)
+    }
+
+    /// Does `work`, which takes names of files away.
+    pub(crate) fn across(&mut self, dir: &AppDir, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let Some(seen) = self.newest.take() else { return work() };
+        let mut work = Some(work);
+        let renewed = seen.across(dir, || work.take().map_or(Ok(()), |work| work()));
+        match (work, renewed) {
+            // The release itself is gone: there is nothing to know of it.
+            (Some(work), Err(_)) => work(),
+            (_, renewed) => {
+                self.newest = Some(Arc::new(renewed?));
+                Ok(())
+            }
+        }
     }
 }
 
@@ -116,6 +218,7 @@ mod tests {
             package: Digest::of(b""),
             stamps: vec![None, Some(noted)],
             marked_nanoseconds: long_after,
+            hashed_since: Instant::now(),
         };
         for (number, expected) in [(0, false), (1, true), (2, false)] {
             assert_eq!(seen.covers(number, noted), expected, "{number}");

@@ -6,18 +6,20 @@
 //! 4. Compare the shape of the tree with the manifest, sync the file system, give it its name, write the marker.
 //!
 //! Invariant: `releases/<digest12>.verified` exists only after every byte of the tree was hashed, once, by the process
-//! that wrote or found it there, and synced.
+//! that wrote or found it there (or, of a file that it linked, by the same process not long before: [`crate::seen`]), and
+//! synced.
 //! Called by the [`crate::engine`] of an application; one staging at a time runs on a host. Blocking work runs on the
 //! runtime's blocking threads through [`Work`], which is always awaited.
 
 mod area;
-mod behind;
 mod fetch;
 mod place;
 mod restore;
 mod resume;
 mod reuse;
+mod schedule;
 mod share;
+mod sink;
 mod space;
 mod stager;
 mod target;
@@ -119,6 +121,8 @@ pub(crate) struct Job {
     pub(crate) release: Installed,
     /// How bytes of installed releases are shared.
     pub(crate) reuse: Reuse,
+    /// What was hashed of an installed release and need not be again.
+    pub(crate) hashed: Option<Arc<Seen>>,
     /// Simulated crashes, in tests.
     pub(crate) crash: CrashPoints,
 }
@@ -174,7 +178,13 @@ pub(crate) async fn stage(
     let work = Work { token: token.clone() };
     let package = job.release.package;
     let (dir, crash) = (job.dir.clone(), job.crash.clone());
-    let area = work.run(move |_| Area::open(&dir, package, crash)).await?;
+    let opened = work.run(move |_| {
+        Area::open(&dir, package, crash).inspect_err(|_| {
+            // What was made of it takes space. Where that fails too, it is removed with the next start.
+            let _ = discard(&dir.staging(&package));
+        })
+    });
+    let area = opened.await?;
     let mut stager = Stager { job, area, attempts, progress, work };
     let result = stager.run(client).await;
     if let Err(StageError::Failed { .. }) = &result {

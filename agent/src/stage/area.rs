@@ -184,8 +184,12 @@ impl Area {
             }
             return Ok(Published::NotWhole(findings.len()));
         }
-        let marker = self.make_release(&target, placer.tree(), installed).map_err(PublishError::Sync)?;
-        Ok(Published::Done(Seen::new(self.package, placer.into_stamps(), marker)))
+        let marker = self.make_release(&target, placer.tree(), installed).map_err(|error| {
+            self.withdraw();
+            PublishError::Sync(error)
+        })?;
+        let hashed_since = placer.hashed_since();
+        Ok(Published::Done(Seen::new(self.package, placer.into_stamps(), marker, hashed_since)))
     }
 
     /// Makes the release and returns the stamp of its marker.
@@ -222,11 +226,7 @@ impl Area {
         if fs::symlink_metadata(&release).is_err() || observe::marker(&self.dir, &self.package)?.is_some() {
             return Ok(());
         }
-        let name = AppDir::link_target(&self.package);
-        let is_linked = [LinkName::Current, LinkName::Previous]
-            .iter()
-            .any(|link| fs::read_link(self.dir.link(*link)).is_ok_and(|target| target == name));
-        if is_linked {
+        if self.is_linked() {
             return Ok(());
         }
         if fs::symlink_metadata(self.tree()).is_ok() {
@@ -234,6 +234,26 @@ impl Area {
         }
         self.crash.pass()?;
         fs::rename(&release, self.tree())
+    }
+
+    /// Says whether `current` or `previous` lead to the package.
+    fn is_linked(&self) -> bool {
+        let name = AppDir::link_target(&self.package);
+        let leads = |link: &LinkName| fs::read_link(self.dir.link(*link)).is_ok_and(|target| target == name);
+        [LinkName::Current, LinkName::Previous].iter().any(leads)
+    }
+
+    /// Takes away a release that could not be made durable, as far as the disk lets it.
+    fn withdraw(&self) {
+        if self.is_linked() {
+            return;
+        }
+        let withdrawn = unmark(&self.dir, &self.package)
+            .and_then(|()| discard(&self.dir.release(&self.package)))
+            .and_then(|()| discard(&self.dir.manifest(&self.package)));
+        if let Err(error) = withdrawn {
+            tracing::warn!(%error, "release that could not be made durable is left over; it is removed later");
+        }
     }
 
     /// Removes files that a crash left on their way; partial contents stay, their parts are checked.
@@ -251,7 +271,8 @@ impl Area {
         self.path.join("frames")
     }
 
-    fn incoming(&self) -> PathBuf {
+    /// Returns the directory of what is on its way to its place.
+    pub(crate) fn incoming(&self) -> PathBuf {
         self.path.join("incoming")
     }
 }

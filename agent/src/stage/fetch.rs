@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
 use sluice_common::digest::{Digest, Hasher};
 use sluice_common::transfer::{Frame, TransferPlan};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::area::{Area, discard};
@@ -96,12 +97,11 @@ impl Fetch<'_> {
         };
         let (gathered, mut wanted): (Vec<usize>, Vec<usize>) = frames.iter().partition(|n| is_gathered(n));
         let mut restorer = Restorer::new(self.area.clone(), self.planned.clone(), placer);
-        for number in gathered {
-            let (back, result) = self.restore_one(restorer, Gathered { number, digest: None }).await?;
-            restorer = back;
-            if let Err(error) = result {
-                return Ok((restorer.into_placer(), Err(error)));
-            }
+        gathered.into_iter().for_each(|number| restorer.add(Gathered { number, digest: None }));
+        let (_, nothing_comes) = mpsc::channel(1);
+        let (mut restorer, restored) = self.restore(restorer, nothing_comes).await?;
+        if let Err(error) = restored {
+            return Ok((restorer.into_placer(), Err(error)));
         }
         wanted.append(&mut restorer.take_damaged());
         wanted.sort_unstable();
@@ -155,35 +155,34 @@ impl Fetch<'_> {
         Ok((restorer.into_placer(), result))
     }
 
+    /// Restores the frames that have come and those that come, until nothing more does and all that can be is restored.
     async fn restore(
         &self,
         mut restorer: Restorer,
         mut gathered: mpsc::Receiver<Gathered>,
     ) -> io::Result<(Restorer, Result<(), FetchError>)> {
         let mut writeback = Writeback::new(restorer.tree().clone());
-        let mut restored = Ok(());
-        while let Some(frame) = gathered.recv().await {
-            let (back, result) = self.restore_one(restorer, frame).await?;
-            restorer = back;
-            restored = result.and_then(|bytes| Ok(writeback.note(bytes)?));
-            if restored.is_err() {
-                break;
+        let (mut running, mut restored, mut is_open) = (JoinSet::new(), Ok(()), true);
+        loop {
+            while restored.is_ok() && !self.work.token.is_cancelled() {
+                let Some(work) = restorer.next() else { break };
+                running.spawn_blocking(work);
+            }
+            let takes = is_open && restored.is_ok() && !restorer.is_busy();
+            tokio::select! {
+                frame = gathered.recv(), if takes => match frame {
+                    Some(frame) => restorer.add(frame),
+                    None => is_open = false,
+                },
+                Some(worked) = running.join_next(), if !running.is_empty() => {
+                    let bytes = restorer.ended(worked.map_err(io::Error::other)?);
+                    restored = restored.and(bytes.and_then(|bytes| Ok(writeback.note(bytes)?)));
+                }
+                else => break,
             }
         }
         let ended = writeback.end().await;
         Ok((restorer, restored.and(ended.map_err(Into::into))))
-    }
-
-    async fn restore_one(
-        &self,
-        mut restorer: Restorer,
-        gathered: Gathered,
-    ) -> io::Result<(Restorer, Result<u64, FetchError>)> {
-        let work = move |_: &AtomicBool| {
-            let result = restorer.take(gathered);
-            Ok((restorer, result))
-        };
-        self.work.run(work).await
     }
 
     /// Gathers the frames wanted and tells of each that is whole.

@@ -1,19 +1,20 @@
-//! Puts contents in their places in the staging tree: from installed releases, or from frames as they are decoded.
+//! Knows which contents stand in their places in the staging tree, and puts them there: from installed releases, or, by
+//! way of a [`super::sink`], from frames as they are decoded.
 //!
 //! Invariant: a place counts as filled only once the bytes that stand there were hashed and found right, by this
 //! placer. A file is written where it will stand; until its digest was seen it counts as missing, and whoever comes
 //! after an interruption hashes the whole tree first. Contents that come in several frames are gathered in `incoming/`.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sluice_common::digest::Digest;
 use sluice_common::manifest::{Content, EntryKind};
-use sluice_common::transfer::{ContentSource, Extent, Part, PartSink, TransferPlan};
+use sluice_common::transfer::{ContentSource, Extent, Part, TransferPlan};
 
 use super::area::{Area, discard};
 use super::share::{Sharer, Spot, Way};
@@ -34,14 +35,19 @@ pub(crate) struct Placer {
     parts: HashMap<u32, Vec<PartState>>,
     /// What was hashed where it stands, by number of entry.
     stamps: Vec<Option<Stamp>>,
-    open: Option<Open>,
+    /// Since when bytes were hashed that stand in the tree.
+    hashed_since: Instant,
 }
 
-/// The file of a part that is being written.
-struct Open {
-    file: File,
-    /// The place that the file stands in, by number of entry; nothing while its content is gathered.
-    place: Option<usize>,
+/// Where the bytes of a part go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Nowhere: they are in place.
+    Nowhere,
+    /// To the place where they will stand, by number of entry.
+    Place(usize),
+    /// To where the content is gathered.
+    Gathering,
 }
 
 struct PartState {
@@ -90,7 +96,7 @@ impl Placer {
             sharer,
             missing,
             parts: HashMap::new(),
-            open: None,
+            hashed_since: Instant::now(),
         })
     }
 
@@ -102,6 +108,16 @@ impl Placer {
     /// Notes which file it was that was hashed at a place.
     pub(crate) fn note(&mut self, place: usize, stamp: Stamp) {
         self.stamps[place] = Some(stamp);
+    }
+
+    /// Notes that a file was taken for right which was hashed earlier, at this time or later.
+    pub(crate) fn note_hashed_since(&mut self, time: Instant) {
+        self.hashed_since = self.hashed_since.min(time);
+    }
+
+    /// Returns since when bytes were hashed that stand in the tree.
+    pub(crate) fn hashed_since(&self) -> Instant {
+        self.hashed_since
     }
 
     /// Returns what was noted, by number of entry.
@@ -221,6 +237,31 @@ impl Placer {
                 .is_some_and(|parts| parts.iter().any(|state| state.extent == part.extent && state.is_done))
     }
 
+    /// Returns where the bytes of a part go.
+    pub(crate) fn destination(&self, part: &Part) -> Destination {
+        let content = self.target.contents[part.extent.content as usize];
+        if self.has_part(part) {
+            Destination::Nowhere
+        } else if part.extent.len == content.size {
+            Destination::Place(self.vacancies(&content.digest)[0])
+        } else {
+            Destination::Gathering
+        }
+    }
+
+    /// Takes note of a part that stands in the file where its content is gathered; its digest was right.
+    pub(crate) fn note_part(&mut self, part: &Part) -> io::Result<()> {
+        let number = part.extent.content;
+        let parts = self.parts.entry(number).or_default();
+        for state in parts.iter_mut() {
+            state.is_done |= state.extent == part.extent && state.digest == part.digest;
+        }
+        if parts.iter().all(|state| state.is_done) {
+            self.finish_partial(number)?;
+        }
+        Ok(())
+    }
+
     /// Says whether bytes of the target can be leaned on.
     pub(crate) fn has_produced(&self, extent: &Extent) -> bool {
         let holds = |part: &PartState| {
@@ -242,7 +283,8 @@ impl Placer {
         Produced { area: self.area.clone(), tree: self.tree.clone(), target: self.target.clone() }
     }
 
-    fn partial(&self, content: u32) -> PathBuf {
+    /// Returns the file in which a content is gathered, by number.
+    pub(crate) fn partial(&self, content: u32) -> PathBuf {
         self.area.incoming_file(&self.target.contents[content as usize].digest, ".partial")
     }
 
@@ -302,53 +344,3 @@ impl ContentSource for Produced {
         Ok(Box::new(file))
     }
 }
-
-impl PartSink for Placer {
-    fn begin(&mut self, part: &Part) -> io::Result<()> {
-        let content = self.target.contents[part.extent.content as usize];
-        self.open = if self.has_part(part) {
-            None
-        } else if part.extent.len == content.size {
-            let place = self.vacancies(&content.digest)[0];
-            let spot = self.spot(place);
-            Some(Open { file: spot.tree.create(spot.path, spot.mode)?, place: Some(place) })
-        } else {
-            let path = self.partial(part.extent.content);
-            let mut options = fs_err::OpenOptions::new();
-            options.write(true).create(true).truncate(false);
-            options.options_mut().mode(0o600).custom_flags(NOFOLLOW);
-            let mut file: File = options.open(path)?.into();
-            file.seek(SeekFrom::Start(part.extent.offset))?;
-            Some(Open { file, place: None })
-        };
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.open {
-            Some(open) => open.file.write_all(bytes),
-            None => Ok(()),
-        }
-    }
-
-    fn commit(&mut self, part: &Part) -> io::Result<()> {
-        let Some(Open { file, place }) = self.open.take() else { return Ok(()) };
-        let number = part.extent.content;
-        let content = self.target.contents[number as usize];
-        if let Some(place) = place {
-            self.note(place, Stamp::of(&file.metadata()?));
-            drop(file);
-            return self.settle(&content.digest, place);
-        }
-        let parts = self.parts.entry(number).or_default();
-        for state in parts.iter_mut() {
-            state.is_done |= state.extent == part.extent && state.digest == part.digest;
-        }
-        if parts.iter().all(|state| state.is_done) {
-            self.finish_partial(number)?;
-        }
-        Ok(())
-    }
-}
-
-const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;

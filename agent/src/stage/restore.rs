@@ -1,23 +1,24 @@
-//! Restores the frames of one plan into a [`Placer`], in whatever order they have come.
+//! Restores the frames of one plan into a [`Placer`], in whatever order they have come, several at a time.
 //!
-//! A frame waits until what it leans on is in place. One that is not what it is named, or does not fit what this host
+//! A frame waits until what it leans on is in place, and until [`schedule`] lets it run. One that is not what it is named, or does not fit what this host
 //! has, is noted and left out: the others are of use all the same, within [`may_go_on`].
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sluice_common::digest::Digest;
 use sluice_common::transfer::{DecodeFrameError, Frame, Lean, decode_frame};
 
 use super::area::{Area, discard};
-use super::behind::behind;
 use super::fetch::FetchError;
 use super::place::Placer;
+use super::schedule::{self, share};
+use super::sink::{FrameSink, lock};
 use super::target::Planned;
 use crate::beneath::Beneath;
 
-/// Raw bytes from which on a frame is worth a thread that writes it.
-const BEHIND_BYTES: u64 = 1 << 20;
+/// Frames that wait for nothing but their turn, from which on no more are taken: as many as run.
+const READY_MAX: usize = 2;
 
 /// A frame whose bytes have all come.
 #[derive(Debug, Clone, Copy)]
@@ -28,58 +29,106 @@ pub(crate) struct Gathered {
     pub(crate) digest: Option<Digest>,
 }
 
-/// Restores frames; blocks.
-pub(crate) struct Restorer {
+/// What the frames that are being restored share.
+struct Shared {
     area: Area,
     planned: Arc<Planned>,
-    placer: Placer,
-    /// Frames that wait for one that they lean on, by number.
-    waiting: Vec<usize>,
+    placer: Mutex<Placer>,
+}
+
+/// Restores frames, several at a time.
+pub(crate) struct Restorer {
+    shared: Arc<Shared>,
+    tree: Arc<Beneath>,
+    /// Frames that have come, in the order of the plan.
+    waiting: Vec<Gathered>,
+    /// Frames that are being restored, by number, with their shares of memory.
+    running: Vec<(usize, u64)>,
     /// Frames that are not what they are named.
     damaged: Vec<usize>,
     /// Frames that do not restore what the plan promises.
     misfits: Vec<usize>,
 }
 
+/// A frame that was worked on, by number, and what came of it; fails where the disk does.
+pub(crate) type Worked = (usize, io::Result<Restored>);
+
+/// What came of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restored {
+    /// Its parts are in their places.
+    Whole,
+    /// It is not what it is named.
+    Damaged,
+    /// It does not restore what the plan promises.
+    Misfit,
+}
+
 impl Restorer {
     /// Makes a restorer of the frames of `planned`, which are gathered in `area`.
     pub(crate) fn new(area: Area, planned: Arc<Planned>, placer: Placer) -> Self {
-        Self { area, planned, placer, waiting: Vec::new(), damaged: Vec::new(), misfits: Vec::new() }
+        let tree = placer.tree().clone();
+        let shared = Arc::new(Shared { area, planned, placer: Mutex::new(placer) });
+        let (waiting, running, damaged, misfits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { shared, tree, waiting, running, damaged, misfits }
     }
 
-    /// Takes a frame that has been gathered whole, checks it, and restores it as soon as what it leans on is there, with
-    /// those that waited for it. Returns the bytes that were restored. Fails where the disk does, or where going on with this plan costs too much.
-    pub(crate) fn take(&mut self, gathered: Gathered) -> Result<u64, FetchError> {
-        if !is_right(&self.area, &self.planned.plan.frames[gathered.number], gathered.digest)? {
-            self.damaged.push(gathered.number);
-            return Ok(0);
-        }
-        self.waiting.push(gathered.number);
-        self.waiting.sort_unstable();
-        let mut restored_bytes = 0;
-        // A frame leans on earlier ones only, so that one pass in order restores all that can be.
-        for number in std::mem::take(&mut self.waiting) {
-            let planned = self.planned.clone();
-            let frame = &planned.plan.frames[number];
-            let mut leans = frame.base.iter().filter_map(Lean::of_produced);
-            if !leans.all(|extent| self.placer.has_produced(extent)) {
-                self.waiting.push(number);
-                continue;
+    /// Takes a frame that has been gathered whole.
+    pub(crate) fn add(&mut self, gathered: Gathered) {
+        let at = self.waiting.partition_point(|waiting| waiting.number < gathered.number);
+        self.waiting.insert(at, gathered);
+    }
+
+    /// Returns the frames that wait for nothing but their turn, by where they stand among those that wait.
+    fn ready(&self) -> Vec<usize> {
+        let placer = lock(&self.shared.placer);
+        let is_ready = |at: &usize| {
+            let mut leans = self.frame(self.waiting[*at].number).base.iter().filter_map(Lean::of_produced);
+            leans.all(|extent| placer.has_produced(extent))
+        };
+        (0..self.waiting.len()).filter(is_ready).collect()
+    }
+
+    /// Says whether so many frames wait for their turn that no more need to come yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.ready().len() >= READY_MAX
+    }
+
+    /// Returns the work of the next frame to be restored, which blocks; its end is to be told by [`Self::ended`].
+    pub(crate) fn next(&mut self) -> Option<impl FnOnce() -> Worked + Send + 'static> {
+        let ready = self.ready();
+        let running: Vec<u64> = self.running.iter().map(|(_, share)| *share).collect();
+        let shares = ready.iter().map(|at| share(self.frame(self.waiting[*at].number)));
+        let chosen = schedule::next(shares, &running)?;
+        let gathered = self.waiting.remove(ready[chosen]);
+        self.running.push((gathered.number, share(self.frame(gathered.number))));
+        let shared = self.shared.clone();
+        Some(move || (gathered.number, restore(&shared, gathered)))
+    }
+
+    /// Takes note of what came of a frame, and returns the bytes that were restored. Fails where the disk did, or where
+    /// going on with this plan costs too much.
+    pub(crate) fn ended(&mut self, (number, result): Worked) -> Result<u64, FetchError> {
+        self.running.retain(|(running, _)| *running != number);
+        match result? {
+            Restored::Whole => Ok(self.frame(number).raw_len()),
+            Restored::Damaged => {
+                self.damaged.push(number);
+                Ok(0)
             }
-            match restore(&self.area, &planned, frame, &mut self.placer) {
-                Ok(()) => restored_bytes += frame.raw_len(),
-                Err(FetchError::Base(_)) => self.note_misfit(number)?,
-                Err(error) => return Err(error),
-            }
+            Restored::Misfit => self.note_misfit(number).map(|()| 0),
         }
-        Ok(restored_bytes)
+    }
+
+    fn frame(&self, number: usize) -> &Frame {
+        &self.shared.planned.plan.frames[number]
     }
 
     fn note_misfit(&mut self, number: usize) -> Result<(), FetchError> {
         self.misfits.push(number);
-        let frames = &self.planned.plan.frames;
+        let frames = &self.shared.planned.plan.frames;
         let wasted: u64 = self.misfits.iter().map(|number| frames[*number].wire_len).sum();
-        if may_go_on(self.misfits.len(), wasted, self.planned.plan.wire_len()) {
+        if may_go_on(self.misfits.len(), wasted, self.shared.planned.plan.wire_len()) {
             return Ok(());
         }
         Err(FetchError::Base(frames[number].digest))
@@ -87,7 +136,7 @@ impl Restorer {
 
     /// Returns the tree that is restored into.
     pub(crate) fn tree(&self) -> &Arc<Beneath> {
-        self.placer.tree()
+        &self.tree
     }
 
     /// Takes the frames that were damaged: they are to be fetched anew.
@@ -97,8 +146,9 @@ impl Restorer {
 
     /// Returns how a fetch ends after which nothing more comes.
     pub(crate) fn outcome(&self) -> Result<(), FetchError> {
-        let digest = |number: &usize| self.planned.plan.frames[*number].digest;
-        let misfit = self.misfits.first().or(self.waiting.first());
+        let digest = |number: &usize| self.frame(*number).digest;
+        let waiting = self.waiting.first().map(|gathered| &gathered.number);
+        let misfit = self.misfits.first().or(waiting);
         match (self.damaged.first(), misfit) {
             (Some(damaged), _) => Err(FetchError::Damaged(digest(damaged))),
             (None, Some(misfit)) => Err(FetchError::Base(digest(misfit))),
@@ -106,9 +156,10 @@ impl Restorer {
         }
     }
 
-    /// Gives the placer back.
+    /// Gives the placer back. No frame may be being restored any more.
     pub(crate) fn into_placer(self) -> Placer {
-        self.placer
+        let shared = Arc::into_inner(self.shared).expect("work on a frame has ended and left nothing");
+        shared.placer.into_inner().expect("whoever holds the placer does not panic")
     }
 }
 
@@ -135,32 +186,34 @@ fn is_right(area: &Area, frame: &Frame, digest: Option<Digest>) -> io::Result<bo
     Ok(digest == frame.digest)
 }
 
-/// Decodes a frame and removes its file, whether it fitted or not.
-fn restore(area: &Area, planned: &Planned, frame: &Frame, placer: &mut Placer) -> Result<(), FetchError> {
+/// Checks a frame, decodes it, and removes its file, whether it fitted or not.
+fn restore(shared: &Shared, gathered: Gathered) -> io::Result<Restored> {
+    let Shared { area, planned, placer } = shared;
+    let frame = &planned.plan.frames[gathered.number];
+    if !is_right(area, frame, gathered.digest)? {
+        return Ok(Restored::Damaged);
+    }
     let path = area.frame(&frame.digest);
     let compressed = io::BufReader::with_capacity(128 * 1024, fs_err::File::open(&path)?);
-    let produced = placer.produced();
+    let produced = lock(placer).produced();
     let base = (planned.base_contents.as_slice(), planned.base());
     let produced = (produced.contents(), &produced as _);
-    let result = if frame.raw_len() < BEHIND_BYTES {
-        decode_frame(frame, compressed, base, produced, placer)
-    } else {
-        behind(placer, |sink| decode_frame(frame, compressed, base, produced, sink))?
-    };
-    match result {
-        Ok(()) => Ok(discard(&path)?),
-        Err(DecodeFrameError::Sink { source, .. }) => Err(source.into()),
+    let mut sink = FrameSink::new(placer);
+    match decode_frame(frame, compressed, base, produced, &area.incoming(), &mut sink) {
+        Ok(()) => {
+            discard(&path)?;
+            return Ok(Restored::Whole);
+        }
+        Err(DecodeFrameError::Sink { source, .. }) => return Err(source),
         Err(DecodeFrameError::Damaged { frame, reason }) => {
             tracing::warn!(frame = %frame.short(), reason, "frame does not restore what its plan promises");
-            discard(&path)?;
-            Err(FetchError::Base(frame))
         }
         Err(DecodeFrameError::Base { frame, source }) => {
             tracing::warn!(frame = %frame.short(), error = %source, "base of a frame cannot be read");
-            discard(&path)?;
-            Err(FetchError::Base(frame))
         }
     }
+    discard(&path)?;
+    Ok(Restored::Misfit)
 }
 
 #[cfg(test)]

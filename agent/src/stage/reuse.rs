@@ -1,5 +1,6 @@
 //! Takes contents from installed releases: shares the bytes where the file system can, links where it cannot, copies
-//! where neither works. What is taken is hashed where it was put, once; a damaged source is skipped.
+//! where neither works. What is taken is hashed where it was put, once, but for a link to a file that this process has
+//! hashed lately and that nobody has written to since; a damaged source is skipped.
 //!
 //! Only whole contents are taken. The chunks of a changed file that an installed release has are left to the plan:
 //! against that release it carries what is new only, and in less than a chunk list would take.
@@ -10,26 +11,31 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use sluice_common::digest::Digest;
+use sluice_common::manifest::EntryKind;
 use sluice_common::path::RelPath;
 
 use super::place::Placer;
-use super::share::{Sharer, Spot};
+use super::share::{Sharer, Spot, Way};
 use super::target::Target;
 use crate::beneath::Beneath;
 use crate::layout::AppDir;
-use crate::seen::Stamp;
+use crate::seen::{Seen, Stamp};
 use crate::{observe, workers};
 
 /// An installed release to take files from.
-struct Source {
+struct Source<'a> {
     package: Digest,
     tree: Beneath,
+    /// What was hashed of it lately.
+    hashed: Option<&'a Seen>,
 }
 
 /// Where a content stands in an installed release.
 struct Copy {
     source: usize,
     path: RelPath,
+    /// The number of its entry there.
+    number: usize,
     mode: u32,
 }
 
@@ -45,8 +51,14 @@ struct Wanted<'a> {
     to: Spot<'a>,
 }
 
-/// Fills the places of contents that installed releases hold. Returns the releases in which a file was damaged.
-pub(crate) fn reuse(dir: &AppDir, placer: &mut Placer, stop: &AtomicBool) -> io::Result<HashSet<Digest>> {
+/// Fills the places of contents that installed releases hold; what `hashed` covers is not hashed again. Returns the releases
+/// in which a file was damaged.
+pub(crate) fn reuse(
+    dir: &AppDir,
+    placer: &mut Placer,
+    hashed: Option<&Seen>,
+    stop: &AtomicBool,
+) -> io::Result<HashSet<Digest>> {
     placer.place_local()?;
     let lacking = placer.lacking();
     if lacking.is_empty() {
@@ -54,7 +66,7 @@ pub(crate) fn reuse(dir: &AppDir, placer: &mut Placer, stop: &AtomicBool) -> io:
     }
     let lacking: Vec<Digest> =
         lacking.iter().map(|number| placer.target().contents[*number as usize].digest).collect();
-    let (sources, mut copies) = find(dir, placer.target(), &lacking.iter().copied().collect())?;
+    let (sources, mut copies) = find(dir, placer.target(), &lacking.iter().copied().collect(), hashed)?;
     let wanted: Vec<Wanted<'_>> = lacking
         .iter()
         .filter_map(|content| {
@@ -77,6 +89,9 @@ pub(crate) fn reuse(dir: &AppDir, placer: &mut Placer, stop: &AtomicBool) -> io:
         Ok(())
     })?;
     drop(wanted);
+    if let Some(hashed) = hashed {
+        placer.note_hashed_since(hashed.hashed_since());
+    }
     for (content, place, stamp) in taken.into_inner().expect(UNPOISONED) {
         placer.note(place, stamp);
         placer.settle(&content, place)?;
@@ -88,27 +103,66 @@ const UNPOISONED: &str = "no worker panics while it holds the lock";
 
 /// Lists the copies of `lacking` in the installed releases, and in the remains of the wanted one where it is being
 /// repaired.
-fn find(dir: &AppDir, target: &Target, lacking: &HashSet<Digest>) -> io::Result<(Vec<Source>, Copies)> {
+fn find<'a>(
+    dir: &AppDir,
+    target: &Target,
+    lacking: &HashSet<Digest>,
+    hashed: Option<&'a Seen>,
+) -> io::Result<(Vec<Source<'a>>, Copies)> {
     let mut sources = Vec::new();
     let mut copies = Copies::new();
-    let installed = observe::installed(dir)?.into_iter().map(|installed| installed.package);
-    for package in std::iter::once(target.package).chain(installed.filter(|p| *p != target.package)) {
+    let mut packages: Vec<Digest> =
+        observe::installed(dir)?.into_iter().map(|installed| installed.package).collect();
+    packages.retain(|package| *package != target.package);
+    let is_hashed = |package: &Digest| hashed.is_some_and(|seen| seen.package() == package);
+    packages.sort_by_key(|package| !is_hashed(package));
+    for package in std::iter::once(target.package).chain(packages) {
         let Ok(manifest) = observe::manifest(dir, &package) else { continue };
         let Ok(tree) = Beneath::open(&dir.release(&package)) else { continue };
-        for (path, file) in manifest.files().filter(|(_, file)| lacking.contains(&file.digest)) {
-            let copy = Copy { source: sources.len(), path: path.clone(), mode: file.mode() };
-            copies.entry(file.digest).or_default().push(copy);
+        for (number, entry) in manifest.entries().iter().enumerate() {
+            let EntryKind::File(file) = &entry.kind else { continue };
+            if lacking.contains(&file.digest) {
+                let (path, mode) = (entry.path.clone(), file.mode());
+                copies.entry(file.digest).or_default().push(Copy {
+                    source: sources.len(),
+                    path,
+                    number,
+                    mode,
+                });
+            }
         }
-        sources.push(Source { package, tree });
+        let hashed = hashed.filter(|seen| *seen.package() == package);
+        sources.push(Source { package, tree, hashed });
     }
     Ok((sources, copies))
 }
 
+impl Source<'_> {
+    /// Returns the stamp of a file whose bytes were hashed lately and are what they were.
+    fn stamp_of_hashed(&self, copy: &Copy) -> io::Result<Option<Stamp>> {
+        let Some(hashed) = self.hashed else { return Ok(None) };
+        let found = self.tree.stat(&copy.path)?.map(|standing| standing.stamp);
+        Ok(found.filter(|stamp| hashed.covers(copy.number, *stamp)))
+    }
+}
+
 /// Takes a copy and returns its stamp if it was right; what was wrong does not stay. Fails where this host's disk does.
-fn take(sharer: &Sharer, source: &Source, found: &Copy, wanted: &Wanted<'_>) -> io::Result<Option<Stamp>> {
+fn take(
+    sharer: &Sharer,
+    source: &Source<'_>,
+    found: &Copy,
+    wanted: &Wanted<'_>,
+) -> io::Result<Option<Stamp>> {
     let Spot { tree, path, .. } = wanted.to;
     let from = Spot { tree: &source.tree, path: &found.path, mode: found.mode };
-    let taken = sharer.bring(from, wanted.to).and_then(|_| {
+    let taken = source.stamp_of_hashed(found).and_then(|before| {
+        let way = sharer.bring(from, wanted.to)?;
+        if let (Some(before), Way::Hardlink) = (before, way)
+            && let Some(standing) = tree.stat(path)?
+            && standing.stamp.has_same_bytes(before)
+        {
+            return Ok((wanted.content, standing.stamp));
+        }
         let file = tree.read(path)?;
         // Before it is read: what is written to it meanwhile is not what was hashed.
         let stamp = Stamp::of(&file.metadata()?);

@@ -34,8 +34,8 @@ impl Space {
     }
 }
 
-/// Frames on disk at once: one comes, one waits, one is restored.
-const FRAMES: u64 = 3;
+/// Frames on disk at once: one comes, one has come, two wait, two are restored.
+const FRAMES: u64 = 6;
 
 /// Checks that the disk holds the files that are lacking, and some frames beside them, above the floor.
 pub(crate) fn check(

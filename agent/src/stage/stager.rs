@@ -67,11 +67,11 @@ impl Stager<'_> {
     /// Hashes what stands in the staging tree and fills what installed releases hold.
     async fn survey(&self, known: &Known) -> Result<(Placer, HashSet<Digest>), StageError> {
         let (area, known) = (self.area.clone(), known.clone());
-        let sharer = Arc::new(Sharer::new(self.job.reuse));
+        let (sharer, hashed) = (Arc::new(Sharer::new(self.job.reuse)), self.job.hashed.clone());
         let surveyed = self.work.run(move |stop| {
             let findings = examine(&area.tree(), &known.target.manifest, stop)?;
             let mut placer = Placer::prepare(&area, known.target.clone(), sharer, &findings)?;
-            let damaged = reuse::reuse(area.dir(), &mut placer, stop)?;
+            let damaged = reuse::reuse(area.dir(), &mut placer, hashed.as_deref(), stop)?;
             if let Some(planned) = &known.plan {
                 placer.survey_parts(&planned.plan)?;
             }
