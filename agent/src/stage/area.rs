@@ -127,9 +127,10 @@ impl Area {
         plan: &TransferPlan,
     ) -> io::Result<()> {
         let base = base.map_or_else(|| "none".to_owned(), |base| base.to_string());
-        durable::write_private(&self.path.join("base"), base.as_bytes())?;
-        durable::write_private(&self.path.join("plan"), encoded)?;
-        durable::write_private(&self.path.join("manifest"), manifest)?;
+        // Not synced: what a crash leaves of them is not trusted, and asked for anew where it is wrong.
+        fs::write(self.path.join("base"), base)?;
+        fs::write(self.path.join("plan"), encoded)?;
+        fs::write(self.path.join("manifest"), manifest)?;
         let named: HashSet<PathBuf> = plan.frames.iter().map(|frame| self.frame(&frame.digest)).collect();
         for entry in fs::read_dir(self.frames())? {
             let path = entry?.path();
@@ -196,7 +197,8 @@ impl Area {
     fn make_release(&self, target: &Target, tree: &Beneath, installed: &Installed) -> io::Result<Stamp> {
         let release = self.dir.release(&self.package);
         self.crash.pass()?;
-        durable::write_public(&self.dir.manifest(&self.package), &target.bytes)?;
+        // Synced with the tree, with all that the file system holds.
+        fs::write(self.dir.manifest(&self.package), &target.bytes)?;
         self.crash.pass()?;
         tree.sync_filesystem()?;
         self.crash.pass()?;
@@ -208,7 +210,6 @@ impl Area {
             fs::rename(self.tree(), &release)?;
         }
         durable::sync_dir(&self.dir.releases())?;
-        durable::sync_dir(&self.path)?;
         self.crash.pass()?;
         observe::write_marker(&self.dir, installed)?;
         self.crash.pass()?;

@@ -263,7 +263,8 @@ impl Fetch<'_> {
         open.buffer.extend_from_slice(&chunk.data);
         self.progress.fetched.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
         let whole = open.len == frame.wire_len;
-        if whole || open.buffer.len() >= WRITE_BYTES || open.written.elapsed() >= WRITE_INTERVAL {
+        let is_due = open.written.is_none_or(|written| written.elapsed() >= WRITE_INTERVAL);
+        if whole || is_due || open.buffer.len() >= WRITE_BYTES {
             let taken = writer.take().expect("it was just written to");
             *writer = Some(self.work.run(move |_| taken.flush()).await?);
         }
@@ -278,7 +279,9 @@ struct PartWriter {
     buffer: Vec<u8>,
     /// Bytes in the file and the buffer.
     len: u64,
-    written: Instant,
+    /// When bytes were last written; not yet: the first that come are written at once, because over a thin link the next
+    /// ones are seconds away.
+    written: Option<Instant>,
     /// Hashes what is written, where that is the frame from its first byte on.
     hasher: Option<Hasher>,
 }
@@ -295,7 +298,7 @@ impl PartWriter {
             file,
             buffer: Vec::with_capacity(WRITE_BYTES),
             len,
-            written: Instant::now(),
+            written: None,
             hasher: (len == 0).then(Hasher::new),
         })
     }
@@ -306,7 +309,7 @@ impl PartWriter {
             hasher.update(&self.buffer);
         }
         self.buffer.clear();
-        self.written = Instant::now();
+        self.written = Some(Instant::now());
         Ok(self)
     }
 
