@@ -105,14 +105,29 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
         max_failures,
         on_failure,
         host_deadline,
+        stage_first,
         all_at_once,
+        waves,
+        exponential,
         watch: _,
     } = args;
     let has_canary = !matches!(canary, Share::Count(0) | Share::Percent(0));
-    let (strategy, canary, batch, at_once) = match (all_at_once, has_canary) {
-        (true, _) => (v1::StrategyKind::AllAtOnce, String::new(), String::new(), Share::Percent(100)),
-        (false, true) => (v1::StrategyKind::Canary, canary.to_string(), batch.to_string(), *batch),
-        (false, false) => (v1::StrategyKind::Rolling, String::new(), batch.to_string(), *batch),
+    let kind = match (all_at_once, !waves.is_empty(), exponential, has_canary) {
+        (true, ..) => v1::StrategyKind::AllAtOnce,
+        (_, true, ..) => v1::StrategyKind::Waves,
+        (_, _, true, _) => v1::StrategyKind::Exponential,
+        (_, _, _, true) => v1::StrategyKind::Canary,
+        (_, _, _, false) => v1::StrategyKind::Rolling,
+    };
+    let growing = Share::Percent(25);
+    let (canary, batch, at_once) = match kind {
+        v1::StrategyKind::Canary => (canary.to_string(), batch.to_string(), *batch),
+        v1::StrategyKind::Rolling => (String::new(), batch.to_string(), *batch),
+        v1::StrategyKind::Exponential => (canary.to_string(), String::new(), growing),
+        v1::StrategyKind::Waves => (String::new(), String::new(), growing),
+        v1::StrategyKind::AllAtOnce | v1::StrategyKind::Unspecified => {
+            (String::new(), String::new(), Share::Percent(100))
+        }
     };
     let on_failure = match on_failure {
         OnFailureArg::Rollback => v1::OnFailure::RollBack,
@@ -120,7 +135,7 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
     };
     v1::RolloutSpec {
         selector: selector.as_ref().map(Selector::to_string).unwrap_or_default(),
-        strategy: strategy.into(),
+        strategy: kind.into(),
         canary,
         batch,
         bake_ms: millis(*bake),
@@ -128,6 +143,8 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
         max_failures: max_failures.to_string(),
         on_failure: on_failure.into(),
         host_deadline_ms: millis(*host_deadline),
+        stage_first: stage_first.to_string(),
+        waves: waves.iter().map(Share::to_string).collect(),
     }
 }
 
@@ -278,6 +295,13 @@ mod tests {
         assert_eq!((rolling.canary.as_str(), rolling.batch.as_str()), ("", "2"));
         assert_eq!((rolling.selector.as_str(), rolling.max_unavailable.as_str()), ("site=berlin", "2"));
         assert_eq!(rolling.on_failure(), v1::OnFailure::Pause);
+        let waves = spec_of(&["--waves", "1,5%,100%", "--stage-first", "98%"]);
+        assert_eq!(waves.strategy(), v1::StrategyKind::Waves);
+        assert_eq!((waves.waves.join(" ").as_str(), waves.stage_first.as_str()), ("1 5% 100%", "98%"));
+        assert_eq!((waves.canary.as_str(), waves.max_unavailable.as_str()), ("", "25%"));
+        let growing = spec_of(&["--exponential", "--canary", "2"]);
+        assert_eq!(growing.strategy(), v1::StrategyKind::Exponential);
+        assert_eq!((growing.canary.as_str(), growing.batch.as_str()), ("2", ""));
         let at_once = spec_of(&["--all-at-once", "--bake", "0s", "--max-unavailable", "50%"]);
         assert_eq!(at_once.strategy(), v1::StrategyKind::AllAtOnce);
         assert_eq!((at_once.max_unavailable.as_str(), at_once.bake_ms), ("50%", 0));

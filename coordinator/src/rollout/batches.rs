@@ -38,7 +38,40 @@ pub fn lower(strategy: &Strategy, mut candidates: Vec<Candidate>) -> Vec<Vec<Can
             batches.extend(chunked(rest, size(*batch, total)));
             batches
         }
+        Strategy::Waves { waves } => {
+            let goals = waves.iter().map(|wave| size(*wave, total)).chain([total]);
+            stepped(candidates, goals)
+        }
+        Strategy::Exponential { first } => {
+            let first = size(*first, total);
+            // 1, 3, 7, 15 times the first: each batch twice the one before.
+            let goals = (1..usize::BITS).map(|n| first.saturating_mul((1_usize << n) - 1));
+            stepped(candidates, goals)
+        }
     }
+}
+
+/// Makes batches after which as many hosts have been in one as `goals` say; the first covers every platform.
+fn stepped(candidates: Vec<Candidate>, goals: impl Iterator<Item = usize>) -> Vec<Vec<Candidate>> {
+    let mut batches: Vec<Vec<Candidate>> = Vec::new();
+    let (mut rest, mut done) = (candidates, 0);
+    for goal in goals {
+        let missing = goal.saturating_sub(done).min(rest.len());
+        if missing == 0 {
+            continue;
+        }
+        let batch;
+        (batch, rest) = match batches.is_empty() {
+            true => split_canary(rest, missing),
+            false => {
+                let later = rest.split_off(missing);
+                (rest, later)
+            }
+        };
+        done += batch.len();
+        batches.push(batch);
+    }
+    batches
 }
 
 fn size(share: Share, total: usize) -> usize {
@@ -108,6 +141,8 @@ mod tests {
     fn each_strategy_lowers_to_batches() {
         let share = |text: &str| text.parse::<Share>().unwrap();
         let canary = |canary, batch| Strategy::Canary { canary: share(canary), batch: share(batch) };
+        let waves =
+            |text: &str| Strategy::Waves { waves: text.split(',').map(|t| t.parse().unwrap()).collect() };
         for (strategy, batches) in [
             (Strategy::AllAtOnce, "web-1 web-2 web-0 web-3 web-4"),
             (Strategy::Rolling { batch: share("2") }, "web-1 web-2 | web-0 web-3 | web-4"),
@@ -118,6 +153,12 @@ mod tests {
             (canary("1", "2"), "web-1 web-4 | web-2 web-0 | web-3"),
             (canary("60%", "100%"), "web-1 web-2 web-4 | web-0 web-3"),
             (canary("100%", "1"), "web-1 web-2 web-0 web-3 web-4"),
+            (waves("1,60%,100%"), "web-1 web-4 | web-2 | web-0 web-3"),
+            // What the platforms have taken already is not taken twice, and the rest follows the last wave.
+            (waves("1,2,3"), "web-1 web-4 | web-2 | web-0 web-3"),
+            (waves("100%"), "web-1 web-2 web-0 web-3 web-4"),
+            (Strategy::Exponential { first: share("1") }, "web-1 web-4 | web-2 | web-0 web-3"),
+            (Strategy::Exponential { first: share("2") }, "web-1 web-4 | web-2 web-0 web-3"),
         ] {
             assert_eq!(names(&strategy, fleet()), batches, "{strategy:?}");
         }
@@ -141,6 +182,8 @@ mod tests {
             Just(Strategy::AllAtOnce),
             any_share().prop_map(|batch| Strategy::Rolling { batch }),
             (any_share(), any_share()).prop_map(|(canary, batch)| Strategy::Canary { canary, batch }),
+            proptest::collection::vec(any_share(), 1..5).prop_map(|waves| Strategy::Waves { waves }),
+            any_share().prop_map(|first| Strategy::Exponential { first }),
         ]
     }
 
@@ -173,6 +216,16 @@ mod tests {
                     prop_assert_eq!(platforms(&batches[0]), platforms(&candidates));
                     prop_assert!(batches[0].len() <= limit(canary).max(platforms(&candidates).len()));
                     prop_assert!(batches[1..].iter().all(|b| b.len() <= limit(batch)));
+                }
+                Strategy::Waves { .. } => {
+                    let platforms = |cs: &[Candidate]| cs.iter().map(|c| c.platform.clone()).collect::<BTreeSet<_>>();
+                    prop_assert_eq!(platforms(&batches[0]), platforms(&candidates));
+                }
+                Strategy::Exponential { first } => {
+                    let platforms = |cs: &[Candidate]| cs.iter().map(|c| c.platform.clone()).collect::<BTreeSet<_>>();
+                    prop_assert_eq!(platforms(&batches[0]), platforms(&candidates));
+                    let largest = |n: usize| limit(first).saturating_mul(1 << n.min(20));
+                    prop_assert!(batches.iter().enumerate().skip(1).all(|(n, b)| b.len() <= largest(n + 6)));
                 }
             }
         }

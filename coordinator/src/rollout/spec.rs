@@ -55,6 +55,17 @@ pub enum Strategy {
         /// The size of the others, of the whole selection; a percentage is rounded up.
         batch: Share,
     },
+    /// A first batch that covers every platform, then batches that each bring the hosts switched to a share of the whole
+    /// selection; after the last of them, the rest.
+    Waves {
+        /// The shares, growing; a percentage is rounded up.
+        waves: Vec<Share>,
+    },
+    /// A first batch that covers every platform, then batches each twice as large as the one before.
+    Exponential {
+        /// The size of the first; it grows where platforms outnumber it.
+        first: Share,
+    },
 }
 
 /// What happens once more hosts failed than are tolerated.
@@ -78,11 +89,13 @@ pub struct SpecError {
 }
 
 impl Strategy {
-    /// Returns the budget of hosts that fits the strategy where the operator names none: one batch.
+    /// Returns the budget of hosts that fits the strategy where the operator names none: one batch, or, where batches grow,
+    /// a quarter of the selection.
     pub fn default_max_unavailable(&self) -> Share {
         match self {
             Self::AllAtOnce => Share::Percent(100),
             Self::Rolling { batch } | Self::Canary { batch, canary: _ } => *batch,
+            Self::Waves { .. } | Self::Exponential { .. } => Share::Percent(25),
         }
     }
 }
@@ -114,6 +127,8 @@ impl Spec {
                 not_none("canary", *canary)?;
                 not_none("batch", *batch)?;
             }
+            Strategy::Waves { waves } => check_waves(waves)?,
+            Strategy::Exponential { first } => not_none("first", *first)?,
         }
         not_none("max_unavailable", self.max_unavailable)?;
         at_most("bake", self.bake, GATE_TIME_MAX)?;
@@ -145,6 +160,29 @@ fn not_none(field: &'static str, share: Share) -> Result<(), SpecError> {
     }
 }
 
+/// Refuses waves that do not grow. Whether a count is less than a percentage shows with the selection: a wave that would
+/// bring nobody is left out then.
+fn check_waves(waves: &[Share]) -> Result<(), SpecError> {
+    if waves.is_empty() {
+        let reason = "is empty; write growing shares of the selection, such as 1,5%,25%,100%".to_owned();
+        return Err(SpecError { field: "waves", reason });
+    }
+    let (mut count, mut percent) = (0, 0);
+    for wave in waves {
+        not_none("waves", *wave)?;
+        let has_grown = match wave {
+            Share::Count(next) => std::mem::replace(&mut count, *next) < *next,
+            Share::Percent(next) => std::mem::replace(&mut percent, *next) < *next,
+        };
+        if !has_grown {
+            let reason =
+                format!("has {wave} after as much or more; each wave must be larger than those before");
+            return Err(SpecError { field: "waves", reason });
+        }
+    }
+    Ok(())
+}
+
 fn at_most(field: &'static str, time: Duration, max: Duration) -> Result<(), SpecError> {
     if time > max {
         let reason = format!("is {}; it must be at most {}", format_duration(time), format_duration(max));
@@ -160,7 +198,25 @@ mod tests {
     #[test]
     fn what_could_never_progress_is_refused_by_field() {
         type Change = fn(&mut Spec);
-        let cases: [(&str, Change); 8] = [
+        let waves = |s: &mut Spec, text: &str| {
+            let waves = text.split(',').filter(|t| !t.is_empty()).map(|t| t.parse().unwrap()).collect();
+            s.strategy = Strategy::Waves { waves };
+        };
+        for (text, expected) in [
+            ("1,5%,25%,100%", None),
+            ("10,5%", None),
+            ("", Some("is empty")),
+            ("5%,5%", Some("5% after")),
+            ("3,50%,2", Some("2 after")),
+            ("0", Some("at least 1")),
+        ] {
+            let mut spec = Spec::default();
+            waves(&mut spec, text);
+            let error = spec.check().err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), expected.is_some(), "{text}: {error:?}");
+            assert!(error.unwrap_or_default().contains(expected.unwrap_or_default()), "{text}");
+        }
+        let cases: [(&str, Change); 9] = [
             ("batch", |s| s.strategy = Strategy::Rolling { batch: Share::Count(0) }),
             ("batch", |s| {
                 s.strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(0) }
@@ -168,6 +224,7 @@ mod tests {
             ("canary", |s| {
                 s.strategy = Strategy::Canary { canary: Share::Percent(0), batch: Share::Count(1) }
             }),
+            ("first", |s| s.strategy = Strategy::Exponential { first: Share::Count(0) }),
             ("max_unavailable", |s| s.max_unavailable = Share::Count(0)),
             ("max_unavailable", |s| s.max_unavailable = Share::Percent(0)),
             ("host_deadline", |s| s.host_deadline = Duration::from_secs(1)),
@@ -190,6 +247,8 @@ mod tests {
             Strategy::AllAtOnce,
             Strategy::Rolling { batch: Share::Percent(10) },
             Strategy::Canary { canary: Share::Count(2), batch: Share::Count(5) },
+            Strategy::Waves { waves: vec![Share::Count(1), Share::Percent(25)] },
+            Strategy::Exponential { first: Share::Percent(1) },
         ] {
             let spec =
                 Spec { strategy, selector: "role in (web,api),!old".parse().unwrap(), ..Spec::default() };

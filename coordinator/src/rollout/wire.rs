@@ -34,9 +34,11 @@ pub(super) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid> {
         max_failures,
         on_failure: _,
         host_deadline_ms,
+        stage_first,
+        waves,
     } = message;
     let standard = Spec::default();
-    let strategy = strategy(kind, &canary, &batch)?;
+    let strategy = strategy(kind, &canary, &batch, &waves)?;
     Ok(Spec {
         selector: if selector.is_empty() {
             Selector::everything()
@@ -55,17 +57,29 @@ pub(super) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid> {
             0 => standard.host_deadline,
             millis => Duration::from_millis(millis),
         },
-        stage_first: standard.stage_first,
+        stage_first: share("spec.stage_first", &stage_first, standard.stage_first)?,
     })
 }
 
-fn strategy(kind: v1::StrategyKind, canary: &str, batch: &str) -> Result<Strategy, Invalid> {
+fn strategy(
+    kind: v1::StrategyKind,
+    canary: &str,
+    batch: &str,
+    waves: &[String],
+) -> Result<Strategy, Invalid> {
     let batch = share("spec.batch", batch, Share::Percent(25))?;
     match kind {
         v1::StrategyKind::AllAtOnce => Ok(Strategy::AllAtOnce),
         v1::StrategyKind::Rolling => Ok(Strategy::Rolling { batch }),
         v1::StrategyKind::Unspecified | v1::StrategyKind::Canary => {
             Ok(Strategy::Canary { canary: share("spec.canary", canary, Share::Count(1))?, batch })
+        }
+        v1::StrategyKind::Waves => {
+            let waves = waves.iter().map(|wave| parse("spec.waves", wave)).collect::<Result<_, _>>()?;
+            Ok(Strategy::Waves { waves })
+        }
+        v1::StrategyKind::Exponential => {
+            Ok(Strategy::Exponential { first: share("spec.canary", canary, Share::Count(1))? })
         }
     }
 }
@@ -83,7 +97,7 @@ fn spec_message(spec: &Spec) -> v1::RolloutSpec {
         max_failures,
         on_failure,
         host_deadline,
-        stage_first: _,
+        stage_first,
     } = spec;
     let (kind, canary, batch) = match strategy {
         Strategy::AllAtOnce => (v1::StrategyKind::AllAtOnce, String::new(), String::new()),
@@ -91,6 +105,15 @@ fn spec_message(spec: &Spec) -> v1::RolloutSpec {
         Strategy::Canary { canary, batch } => {
             (v1::StrategyKind::Canary, canary.to_string(), batch.to_string())
         }
+        Strategy::Waves { .. } => (v1::StrategyKind::Waves, String::new(), String::new()),
+        Strategy::Exponential { first } => (v1::StrategyKind::Exponential, first.to_string(), String::new()),
+    };
+    let waves = match strategy {
+        Strategy::Waves { waves } => waves.iter().map(Share::to_string).collect(),
+        Strategy::AllAtOnce
+        | Strategy::Rolling { .. }
+        | Strategy::Canary { .. }
+        | Strategy::Exponential { .. } => Vec::new(),
     };
     let on_failure = match on_failure {
         OnFailure::Rollback => v1::OnFailure::RollBack,
@@ -106,6 +129,8 @@ fn spec_message(spec: &Spec) -> v1::RolloutSpec {
         max_failures: max_failures.to_string(),
         on_failure: on_failure.into(),
         host_deadline_ms: millis(*host_deadline),
+        stage_first: stage_first.to_string(),
+        waves,
     }
 }
 

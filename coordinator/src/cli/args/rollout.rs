@@ -82,6 +82,7 @@ pub(in crate::cli) enum RolloutCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  sluice rollout start shop 1.2.0\n  \
     sluice rollout start shop 1.2.0 -l site=berlin --canary 1 --batch 25% --bake 2m\n  \
+    sluice rollout start shop 1.2.0 --waves 1,5%,25%,100% --stage-first 98%\n  \
     sluice rollout start shop 1.2.0 --all-at-once --on-failure pause --detach")]
 pub(in crate::cli) struct RolloutStartArgs {
     /// The application
@@ -102,7 +103,7 @@ pub(in crate::cli) struct RolloutStartArgs {
     /// How long a batch must stay healthy before the next begins
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(in crate::cli) bake: Duration,
-    /// How many hosts may be out at once [default: one batch]
+    /// How many hosts may be out at once [default: one batch; 25% where batches grow]
     #[arg(long, value_name = "N|P%")]
     pub(in crate::cli) max_unavailable: Option<Share>,
     /// How many hosts may fail before --on-failure applies
@@ -114,9 +115,18 @@ pub(in crate::cli) struct RolloutStartArgs {
     /// How long a reachable host may take to switch before it counts as failed
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub(in crate::cli) host_deadline: Duration,
+    /// How many hosts must be staged before the first batch switches, of those that can be heard
+    #[arg(long, value_name = "N|P%", default_value = "100%")]
+    pub(in crate::cli) stage_first: Share,
     /// Switch every host at once
     #[arg(long, conflicts_with_all = ["canary", "batch"])]
     pub(in crate::cli) all_at_once: bool,
+    /// Switch in waves: how many hosts have switched after each, of the whole selection
+    #[arg(long, value_name = "N|P%,…", value_delimiter = ',', conflicts_with_all = ["canary", "batch", "all_at_once"])]
+    pub(in crate::cli) waves: Vec<Share>,
+    /// Switch in batches that grow: after the canary, each is twice as large as the one before
+    #[arg(long, conflicts_with_all = ["batch", "all_at_once", "waves"])]
+    pub(in crate::cli) exponential: bool,
     #[command(flatten)]
     pub(in crate::cli) watch: WatchArgs,
 }

@@ -66,6 +66,8 @@ pub(in crate::cli) struct Spec {
     pub(in crate::cli) max_failures: Option<String>,
     pub(in crate::cli) on_failure: &'static str,
     pub(in crate::cli) host_deadline_seconds: f64,
+    pub(in crate::cli) stage_first: Option<String>,
+    pub(in crate::cli) waves: Vec<String>,
 }
 
 /// Where a rollout stands.
@@ -292,12 +294,16 @@ impl From<v1::RolloutSpec> for Spec {
             max_failures,
             on_failure,
             host_deadline_ms,
+            stage_first,
+            waves,
         } = message;
         let strategy = match v1::StrategyKind::try_from(strategy).unwrap_or_default() {
             v1::StrategyKind::Unspecified => "unknown",
             v1::StrategyKind::AllAtOnce => "all_at_once",
             v1::StrategyKind::Rolling => "rolling",
             v1::StrategyKind::Canary => "canary",
+            v1::StrategyKind::Waves => "waves",
+            v1::StrategyKind::Exponential => "exponential",
         };
         let on_failure = match v1::OnFailure::try_from(on_failure).unwrap_or_default() {
             v1::OnFailure::Unspecified => "unknown",
@@ -314,6 +320,8 @@ impl From<v1::RolloutSpec> for Spec {
             max_failures: text(max_failures),
             on_failure,
             host_deadline_seconds: host_deadline_ms as f64 / 1e3,
+            stage_first: text(stage_first),
+            waves,
         }
     }
 }
