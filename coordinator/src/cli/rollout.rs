@@ -109,6 +109,8 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
         all_at_once,
         waves,
         exponential,
+        domain,
+        domain_max_unavailable,
         watch: _,
     } = args;
     let has_canary = !matches!(canary, Share::Count(0) | Share::Percent(0));
@@ -145,6 +147,11 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
         host_deadline_ms: millis(*host_deadline),
         stage_first: stage_first.to_string(),
         waves: waves.iter().map(Share::to_string).collect(),
+        domain_max_unavailable: domain
+            .as_ref()
+            .map(|_| domain_max_unavailable.to_string())
+            .unwrap_or_default(),
+        domain_label: domain.clone().unwrap_or_default(),
     }
 }
 
@@ -299,6 +306,9 @@ mod tests {
         assert_eq!(waves.strategy(), v1::StrategyKind::Waves);
         assert_eq!((waves.waves.join(" ").as_str(), waves.stage_first.as_str()), ("1 5% 100%", "98%"));
         assert_eq!((waves.canary.as_str(), waves.max_unavailable.as_str()), ("", "25%"));
+        let by_rack = spec_of(&["--domain", "rack"]);
+        assert_eq!((by_rack.domain_label.as_str(), by_rack.domain_max_unavailable.as_str()), ("rack", "1"));
+        assert_eq!(standard.domain_max_unavailable, "");
         let growing = spec_of(&["--exponential", "--canary", "2"]);
         assert_eq!(growing.strategy(), v1::StrategyKind::Exponential);
         assert_eq!((growing.canary.as_str(), growing.batch.as_str()), ("2", ""));

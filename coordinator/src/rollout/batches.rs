@@ -15,6 +15,8 @@ pub struct Candidate {
     pub host: HostName,
     /// Its site.
     pub site: SiteName,
+    /// Its failure domain, where the spec has domains.
+    pub domain: Option<String>,
     /// Its platform.
     pub platform: Platform,
     /// The release's package for its platform.
@@ -115,6 +117,7 @@ mod tests {
         Candidate {
             host: host.parse().unwrap(),
             site: site.parse().unwrap(),
+            domain: None,
             platform: platform.parse().unwrap(),
             package: Digest::of(platform.as_bytes()),
             settled: false,

@@ -65,6 +65,8 @@ pub enum Blocker {
     },
     /// As many hosts are out as may be; others have to wait for them.
     Unavailable {
+        /// The failure domain that it is about, with the name of its label; nothing: the whole selection.
+        domain: Option<String>,
         /// How many are out.
         out: usize,
         /// How many may be.
@@ -123,8 +125,9 @@ impl fmt::Display for Blocker {
                 write!(f, "waiting for {host} to take its order of {} ago", whole(*waited))
             }
             Self::Unhealthy { host, reason } => write!(f, "{host} is unhealthy: {reason}"),
-            Self::Unavailable { out, max, hosts } => {
-                write!(f, "max_unavailable: {out} of {max} hosts out")?;
+            Self::Unavailable { domain, out, max, hosts } => {
+                let whose = domain.as_deref().unwrap_or("max_unavailable");
+                write!(f, "{whose}: {out} of {max} hosts out")?;
                 for (i, host) in hosts.iter().enumerate() {
                     write!(f, "{}{host}", if i == 0 { " (" } else { ", " })?;
                 }
@@ -221,12 +224,21 @@ mod tests {
             ),
             (Blocker::Unhealthy { host: web(), reason: "503".into() }, "web-3 is unhealthy: 503"),
             (
-                Blocker::Unavailable { out: 3, max: 3, hosts: vec![host("a"), host("b")] },
+                Blocker::Unavailable { domain: None, out: 3, max: 3, hosts: vec![host("a"), host("b")] },
                 "max_unavailable: 3 of 3 hosts out (a, b and 1 more)",
             ),
             (
-                Blocker::Unavailable { out: 1, max: 1, hosts: vec![host("a")] },
+                Blocker::Unavailable { domain: None, out: 1, max: 1, hosts: vec![host("a")] },
                 "max_unavailable: 1 of 1 hosts out (a)",
+            ),
+            (
+                Blocker::Unavailable {
+                    domain: Some("rack r2".into()),
+                    out: 1,
+                    max: 1,
+                    hosts: vec![host("a")],
+                },
+                "rack r2: 1 of 1 hosts out (a)",
             ),
             (
                 Blocker::Baking { batch: 1, left: seconds(12), bake: seconds(30) },

@@ -115,7 +115,7 @@ impl Handle {
             return Err(StartError::NoRelease { app, version });
         };
         let known = tables::fleet_running(self.store(), &app, now).await?;
-        let candidates = select(&self.shared.hosts.enrolled(), &known, &spec.selector, &signed.release)?;
+        let candidates = select(&self.shared.hosts.enrolled(), &known, &spec, &signed.release)?;
         let batches = lower(&spec.strategy, candidates);
         let mut tx = self.store().begin(actor).await?;
         let number = tables::next_number(&mut tx).await?;

@@ -5,6 +5,7 @@ use sluice_common::release::Release;
 use sluice_common::selector::{Labels, Selector};
 
 use super::batches::Candidate;
+use super::spec::Spec;
 use super::store::{Fleet as Known, is_settled};
 use super::view::Contact;
 use crate::fleet::Fleet;
@@ -80,13 +81,14 @@ pub enum SelectError {
 /// Most hosts that one error names.
 const HOSTS_NAMED_MAX: usize = 5;
 
-/// Chooses the hosts of a rollout, each with its package.
+/// Chooses the hosts of a rollout, each with its package and, where the spec has domains, its failure domain.
 pub(super) fn select(
     enrolled: &[Enrolled],
     known: &Known,
-    selector: &Selector,
+    spec: &Spec,
     release: &Release,
 ) -> Result<Vec<Candidate>, SelectError> {
+    let selector = &spec.selector;
     let (mut chosen, mut without) = (Vec::new(), Vec::new());
     for host in enrolled.iter().filter(|host| selector.matches(&host.name, &host.site, &host.labels)) {
         // A host of unknown platform can still take what runs everywhere.
@@ -99,6 +101,7 @@ pub(super) fn select(
         chosen.push(Candidate {
             host: host.name.clone(),
             site: host.site.clone(),
+            domain: spec.per_domain.as_ref().and_then(|domains| domain(host, &domains.label)),
             platform,
             package,
             settled: is_settled(observed, &package),
@@ -112,6 +115,14 @@ pub(super) fn select(
         return Err(SelectError::NoHost { selector: selector.clone(), enrolled: enrolled.len() });
     }
     Ok(chosen)
+}
+
+/// Returns the failure domain of a host: the value of a label, or its site.
+fn domain(host: &Enrolled, label: &str) -> Option<String> {
+    match label {
+        "site" => Some(host.site.to_string()),
+        label => host.labels.get(label).cloned(),
+    }
 }
 
 fn named(hosts: &[&Enrolled]) -> String {
@@ -131,8 +142,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use sluice_common::digest::Digest;
+    use sluice_common::units::Share;
 
     use super::*;
+    use crate::rollout::spec::PerDomain;
 
     fn host(name: &str, platform: Option<&str>) -> Enrolled {
         Enrolled {
@@ -155,10 +168,30 @@ mod tests {
     }
 
     #[test]
+    fn the_domain_is_what_a_label_says() {
+        let mut in_rack = host("a", None);
+        in_rack.labels.insert("rack".into(), "r2".into());
+        let enrolled = [in_rack, host("b", None)];
+        for (label, expected) in [
+            (None, [None, None]),
+            (Some("rack"), [Some("r2"), None]),
+            (Some("site"), [Some("berlin"), Some("berlin")]),
+        ] {
+            let per_domain =
+                label.map(|label| PerDomain { label: label.into(), max_unavailable: Share::Count(1) });
+            let spec = Spec { per_domain, ..Spec::default() };
+            let chosen = select(&enrolled, &Known::new(), &spec, &release(&["any"])).unwrap();
+            let domains: Vec<Option<&str>> = chosen.iter().map(|c| c.domain.as_deref()).collect();
+            assert_eq!(domains, expected, "{label:?}");
+        }
+    }
+
+    #[test]
     fn each_host_gets_the_package_of_its_platform() {
         let enrolled = [host("a", Some("linux-x86_64")), host("b", Some("linux-arm")), host("c", None)];
         let select = |selector: &str, platforms: &[&str]| {
-            select(&enrolled, &Known::new(), &selector.parse().unwrap(), &release(platforms))
+            let spec = Spec { selector: selector.parse().unwrap(), ..Spec::default() };
+            select(&enrolled, &Known::new(), &spec, &release(platforms))
         };
         let chosen = select("*", &["any", "linux-arm"]).unwrap();
         let packages: Vec<Digest> = chosen.iter().map(|candidate| candidate.package).collect();

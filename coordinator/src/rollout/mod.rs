@@ -62,7 +62,7 @@ pub use model::{Cursor, Failure, Gate, Issued, Member, Rollout, Target};
 pub use plan::{Outcome, Plan, plan};
 pub use service::RolloutsService;
 pub use snapshot::{HostSnapshot, Snapshot};
-pub use spec::{OnFailure, Spec, SpecError, Strategy};
+pub use spec::{OnFailure, PerDomain, Spec, SpecError, Strategy};
 pub use state::State;
 pub use view::{Contact, FleetView, HostView, Observed};
 pub use watcher::Service;

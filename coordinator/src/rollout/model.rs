@@ -51,6 +51,8 @@ pub struct Member {
     pub host: HostName,
     /// Its site when the rollout began.
     pub site: SiteName,
+    /// Its failure domain when the rollout began, where the spec has domains.
+    pub domain: Option<String>,
     /// The release's package for it.
     pub package: Digest,
     /// The newest order that this rollout gave it.
@@ -171,8 +173,8 @@ impl Rollout {
         for batch in lowered {
             let first = members.len();
             members.extend(batch.into_iter().map(|candidate| {
-                let Candidate { host, site, platform: _, package, settled: _ } = candidate;
-                Member { host, site, package, order: None, failure: None }
+                let Candidate { host, site, domain, platform: _, package, settled: _ } = candidate;
+                Member { host, site, domain, package, order: None, failure: None }
             }));
             batches.push(first..members.len());
         }

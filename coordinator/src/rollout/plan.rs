@@ -5,7 +5,7 @@
 //!
 //! - I10: an order's generation is above every other of its host and application.
 //! - I11: no order to switch is given while hosts that are ordered and unconfirmed, unhealthy or unreachable, this one
-//!   included, exceed `max_unavailable`.
+//!   included, exceed `max_unavailable`, or those of its failure domain exceed that domain's budget.
 //! - I12: no host of a batch is ordered to switch before the gate of the batch before it has durably passed.
 //! - I15: nothing is ordered once the rollout has ended or is paused.
 //! - I16: a host that cannot be heard is neither good nor bad: it passes no gate, and is no failure.
@@ -19,6 +19,7 @@ use super::state::State;
 use super::view::FleetView;
 
 mod backward;
+mod budget;
 mod forward;
 mod look;
 mod outcome;

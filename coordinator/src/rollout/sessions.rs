@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sluice_common::caps;
 use sluice_common::name::{AppName, HostName};
-use sluice_common::order::{Desired, Installed, Order, Report, Stage};
+use sluice_common::order::{Desired, Installed, Order, Phase, Report, Stage};
 use sluice_common::release::SignedRelease;
 use tokio::sync::oneshot;
 
@@ -19,17 +19,29 @@ use crate::store::{self, Store};
 impl RolloutSink for Handle {
     async fn record_report(&self, host: &HostName, report: Report) -> Result<(), store::Error> {
         let (done, answer) = oneshot::channel();
+        let awaits = awaits_confirmation(&report);
         let stopped = || store::Error::Database(sqlx::Error::PoolClosed);
         let record = Record { host: host.clone(), report, done };
         self.shared.reports.send(record).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        answer.await.map_err(|_| stopped())??;
+        if awaits {
+            // The standing order now confirms.
+            self.shared.hosts.notify_orders(host);
+        }
+        Ok(())
     }
 
     async fn standing_orders(&self, host: &HostName) -> Result<Vec<Order>, store::Error> {
         let mut orders = Vec::new();
+        let reports = tables::reports(self.store(), Some(host)).await?;
         for standing in tables::standing(self.store(), host).await? {
             if standing.state.delivers(&standing.target) {
-                orders.extend(order(self.store(), host, standing).await?);
+                let is_confirmed = reports.iter().any(|(_, report)| {
+                    (&report.app, report.generation) == (&standing.app, standing.generation)
+                        && awaits_confirmation(report)
+                });
+                let order = order(self.store(), host, standing).await?;
+                orders.extend(order.map(|order| Order { confirmed: is_confirmed, ..order }));
             }
         }
         Ok(orders)
@@ -44,8 +56,14 @@ impl RolloutSink for Handle {
     }
 }
 
+/// Says whether a host has found its release healthy and waits to hear that this is known: that the report has come is the
+/// confirmation.
+fn awaits_confirmation(report: &Report) -> bool {
+    report.phase == Phase::Validating && report.healthy == Some(true)
+}
+
 async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Option<Order>, store::Error> {
-    let Standing { app, generation, rollout, target, wanted, state: _ } = standing;
+    let Standing { app, generation, rollout, target, wanted, state: _, is_first } = standing;
     let stage = match target {
         Target::Stage => Stage::Staged,
         Target::Activate { .. } | Target::Restore { .. } | Target::Remove => Stage::Active,
@@ -60,7 +78,16 @@ async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Opt
             Desired::Release { stage, release, package: wanted.package }
         }
     };
-    Ok(Some(Order { app, generation, rollout, desired, ttl: caps::ORDER_TTL }))
+    Ok(Some(Order {
+        app,
+        generation,
+        rollout,
+        desired,
+        ttl: caps::ORDER_TTL,
+        confirmed: false,
+        // What hosts share is migrated once.
+        migrates: is_first,
+    }))
 }
 
 /// Finds the signed release of an installed package: that of its version, else any that brings the package.

@@ -35,6 +35,19 @@ pub struct Spec {
     pub host_deadline: Duration,
     /// How many of the hosts that can be heard must be staged before the first batch switches; a percentage is rounded up.
     pub stage_first: Share,
+    /// How many hosts of one failure domain may be out at once; nothing: domains are not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_domain: Option<PerDomain>,
+}
+
+/// A budget of its own for each failure domain: what fails together must not be out together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerDomain {
+    /// The label whose values are the domains, such as `rack`; `site` is each host's site. Hosts without it are in none.
+    pub label: String,
+    /// How many hosts of a domain may be out at once; a percentage of the domain's hosts is rounded down, but never below
+    /// one.
+    pub max_unavailable: Share,
 }
 
 /// Which hosts switch together, in which order.
@@ -113,6 +126,7 @@ impl Default for Spec {
             // As long as an order lives unrenewed: past it a host could not even begin.
             host_deadline: sluice_common::caps::ORDER_TTL,
             stage_first: Share::Percent(100),
+            per_domain: None,
         }
     }
 }
@@ -131,6 +145,13 @@ impl Spec {
             Strategy::Exponential { first } => not_none("first", *first)?,
         }
         not_none("max_unavailable", self.max_unavailable)?;
+        if let Some(PerDomain { label, max_unavailable }) = &self.per_domain {
+            not_none("per_domain.max_unavailable", *max_unavailable)?;
+            if label.trim().is_empty() {
+                let reason = "is empty; name the label whose values are the domains, such as rack".to_owned();
+                return Err(SpecError { field: "per_domain.label", reason });
+            }
+        }
         at_most("bake", self.bake, GATE_TIME_MAX)?;
         at_most("host_deadline", self.host_deadline, GATE_TIME_MAX)?;
         if self.host_deadline < HOST_DEADLINE_MIN {
@@ -216,7 +237,13 @@ mod tests {
             assert_eq!(error.is_some(), expected.is_some(), "{text}: {error:?}");
             assert!(error.unwrap_or_default().contains(expected.unwrap_or_default()), "{text}");
         }
-        let cases: [(&str, Change); 9] = [
+        let cases: [(&str, Change); 11] = [
+            ("per_domain.max_unavailable", |s| {
+                s.per_domain = Some(PerDomain { label: "rack".into(), max_unavailable: Share::Count(0) });
+            }),
+            ("per_domain.label", |s| {
+                s.per_domain = Some(PerDomain { label: " ".into(), max_unavailable: Share::Count(1) });
+            }),
             ("batch", |s| s.strategy = Strategy::Rolling { batch: Share::Count(0) }),
             ("batch", |s| {
                 s.strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(0) }

@@ -34,6 +34,7 @@ pub(crate) fn rollout_of(hosts: usize, spec: Spec) -> Rollout {
     let candidate = |i: usize| Candidate {
         host: format!("h{i:02}").replace("h0", "h").parse().unwrap(),
         site: "berlin".parse().unwrap(),
+        domain: Some(format!("r{}", i % 3)),
         platform: "linux-x86_64".parse().unwrap(),
         package: package(),
         settled: false,

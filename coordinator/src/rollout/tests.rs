@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use sluice_common::name::{HostName, RolloutId};
+use sluice_common::order::{Phase, Report};
 use sluice_common::units::Share;
 
-use self::world::{BAD, World, app, spec};
+use self::world::{BAD, World, a_report, app, spec};
 use super::*;
 use crate::audit;
 use crate::fleet::RolloutSink;
@@ -100,7 +101,14 @@ async fn an_order_of_an_aborted_rollout_no_longer_goes_out() {
     world.paper.hosts.lock().unwrap().get_mut(&stubborn).unwrap().is_stubborn = true;
     let id = world.start("1", at_once).await.unwrap();
     world.until(&id, |s| s.hosts[1].outcome == Outcome::Ordered).await;
-    assert_eq!(world.handle.standing_orders(&stubborn).await.unwrap().len(), 1);
+    let standing = world.handle.standing_orders(&stubborn).await.unwrap();
+    assert_eq!(standing.len(), 1);
+    assert!(!standing[0].confirmed && !standing[0].migrates, "it is the second host");
+    let waiting = Report { healthy: Some(true), ..a_report(standing[0].generation.0, Phase::Validating) };
+    world.handle.record_report(&stubborn, waiting).await.unwrap();
+    assert!(world.handle.standing_orders(&stubborn).await.unwrap()[0].confirmed);
+    let first = world.handle.standing_orders(&"h1".parse().unwrap()).await.unwrap();
+    assert!(first[0].migrates && !first[0].confirmed);
     world.command(&id, Command::Abort { reason: "by alice".into() }).await.unwrap();
     assert_eq!(world.handle.standing_orders(&stubborn).await.unwrap(), []);
 }

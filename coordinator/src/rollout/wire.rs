@@ -12,7 +12,7 @@ use sluice_proto::v1;
 use super::model::{Gate, Member, Target};
 use super::plan::Outcome;
 use super::snapshot::{HostSnapshot, Snapshot};
-use super::spec::{OnFailure, Spec, Strategy};
+use super::spec::{OnFailure, PerDomain, Spec, Strategy};
 use super::state::State;
 use super::store::Line;
 
@@ -36,6 +36,8 @@ pub(super) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid> {
         host_deadline_ms,
         stage_first,
         waves,
+        domain_label,
+        domain_max_unavailable,
     } = message;
     let standard = Spec::default();
     let strategy = strategy(kind, &canary, &batch, &waves)?;
@@ -58,6 +60,17 @@ pub(super) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid> {
             millis => Duration::from_millis(millis),
         },
         stage_first: share("spec.stage_first", &stage_first, standard.stage_first)?,
+        per_domain: match domain_label.is_empty() {
+            true => None,
+            false => Some(PerDomain {
+                label: domain_label,
+                max_unavailable: share(
+                    "spec.domain_max_unavailable",
+                    &domain_max_unavailable,
+                    Share::Count(1),
+                )?,
+            }),
+        },
     })
 }
 
@@ -98,6 +111,7 @@ fn spec_message(spec: &Spec) -> v1::RolloutSpec {
         on_failure,
         host_deadline,
         stage_first,
+        per_domain,
     } = spec;
     let (kind, canary, batch) = match strategy {
         Strategy::AllAtOnce => (v1::StrategyKind::AllAtOnce, String::new(), String::new()),
@@ -131,6 +145,11 @@ fn spec_message(spec: &Spec) -> v1::RolloutSpec {
         host_deadline_ms: millis(*host_deadline),
         stage_first: stage_first.to_string(),
         waves,
+        domain_label: per_domain.as_ref().map(|domains| domains.label.clone()).unwrap_or_default(),
+        domain_max_unavailable: per_domain
+            .as_ref()
+            .map(|domains| domains.max_unavailable.to_string())
+            .unwrap_or_default(),
     }
 }
 

@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_depot.sql"),
     migration!(4, "0004_better_plans.sql"),
     migration!(5, "0005_collection.sql"),
+    migration!(6, "0006_domains.sql"),
 ];
 
 /// Says why the schema does not fit.

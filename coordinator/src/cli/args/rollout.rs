@@ -106,6 +106,12 @@ pub(in crate::cli) struct RolloutStartArgs {
     /// How many hosts may be out at once [default: one batch; 25% where batches grow]
     #[arg(long, value_name = "N|P%")]
     pub(in crate::cli) max_unavailable: Option<Share>,
+    /// The label whose values are failure domains, such as rack; site: each host's site
+    #[arg(long, value_name = "LABEL")]
+    pub(in crate::cli) domain: Option<String>,
+    /// How many hosts of one failure domain may be out at once
+    #[arg(long, value_name = "N|P%", default_value = "1", requires = "domain")]
+    pub(in crate::cli) domain_max_unavailable: Share,
     /// How many hosts may fail before --on-failure applies
     #[arg(long, value_name = "N|P%", default_value = "0")]
     pub(in crate::cli) max_failures: Share,

@@ -68,6 +68,8 @@ pub(in crate::cli) struct Spec {
     pub(in crate::cli) host_deadline_seconds: f64,
     pub(in crate::cli) stage_first: Option<String>,
     pub(in crate::cli) waves: Vec<String>,
+    pub(in crate::cli) domain: Option<String>,
+    pub(in crate::cli) domain_max_unavailable: Option<String>,
 }
 
 /// Where a rollout stands.
@@ -296,6 +298,8 @@ impl From<v1::RolloutSpec> for Spec {
             host_deadline_ms,
             stage_first,
             waves,
+            domain_label,
+            domain_max_unavailable,
         } = message;
         let strategy = match v1::StrategyKind::try_from(strategy).unwrap_or_default() {
             v1::StrategyKind::Unspecified => "unknown",
@@ -322,6 +326,8 @@ impl From<v1::RolloutSpec> for Spec {
             host_deadline_seconds: host_deadline_ms as f64 / 1e3,
             stage_first: text(stage_first),
             waves,
+            domain: text(domain_label),
+            domain_max_unavailable: text(domain_max_unavailable),
         }
     }
 }

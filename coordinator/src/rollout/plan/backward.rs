@@ -11,14 +11,14 @@ use super::super::blocker::Blocker;
 use super::super::model::{Rollout, Target};
 use super::super::state::State;
 use super::super::view::FleetView;
+use super::budget::Budget;
 use super::look::{Look, Position, look};
 use super::{Draft, Plan};
 
 pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp, reason: &str) -> Plan {
     let looks = look(rollout, fleet, now);
     let mut draft = Draft::default();
-    let max = rollout.spec.unavailable_max(looks.len());
-    let mut underway = looks.iter().filter(|look| is_underway(look, rollout, now)).count();
+    let mut budget = Budget::new(rollout, &looks, |look| is_underway(look, rollout, now));
     let (mut waiting, mut lost) = (0, Vec::new());
     for (member, look) in looks.iter().enumerate().rev().filter(|(_, look)| !look.is_superseded()) {
         let Some(order) = &look.member.order else { continue };
@@ -27,12 +27,12 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp, reason:
             (Target::Activate { over }, _) => {
                 waiting += 1;
                 let serves = look.is_reachable && !look.is_unhealthy && look.position == Position::There;
-                if serves && underway >= max {
+                if serves && budget.refuses(look, true).is_some() {
                     continue;
                 }
                 let target = over.clone().map_or(Target::Remove, |to| Target::Restore { to });
                 draft.order(Action::Order { member, generation: look.next_generation(), target });
-                underway += usize::from(look.is_reachable);
+                budget.take(look, look.is_reachable);
             }
             (Target::Restore { .. } | Target::Remove, Position::Returned) => {}
             (Target::Restore { .. } | Target::Remove, Position::ReturnFailed) => {

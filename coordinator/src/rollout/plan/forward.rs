@@ -1,5 +1,6 @@
 //! A running rollout: stage everywhere, then switch batch by batch through the gates.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use super::super::model::{Failure, Gate, Rollout, Target};
 use super::super::spec::OnFailure;
 use super::super::state::State;
 use super::super::view::FleetView;
+use super::budget::{Budget, Full};
 use super::look::{Look, Position, look};
 use super::{Draft, Plan};
 use crate::clock::{after, elapsed};
@@ -146,32 +148,48 @@ fn staged_enough(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bo
     staged >= needed
 }
 
-/// Orders staged hosts of the batch to switch, as far as `max_unavailable` lets it.
-fn switch(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, draft: &mut Draft) {
-    let max = rollout.spec.unavailable_max(looks.len());
-    let mut out = looks.iter().filter(|look| look.is_out()).count();
-    let mut must_wait = false;
+/// Orders staged hosts of the batch to switch, as far as the budgets let it.
+fn switch<'a>(rollout: &'a Rollout, looks: &[Look<'a>], range: Range<usize>, draft: &mut Draft) {
+    let mut budget = Budget::new(rollout, looks, Look::is_out);
+    let mut full = BTreeSet::new();
     for (member, look) in looks[range.clone()].iter().enumerate().map(|(i, look)| (range.start + i, look)) {
         let Position::Staged { current } = look.position else { continue };
         if look.member.failure.is_some() || !look.is_reachable {
             continue;
         }
         // A host that is out already, being unhealthy, adds nothing.
-        let then_out = out + usize::from(!look.is_out());
-        if then_out > max {
-            must_wait = true;
+        let adds = !look.is_out();
+        if let Some(refusal) = budget.refuses(look, adds) {
+            full.insert(match refusal {
+                Full::Selection => None,
+                Full::Domain(domain) => Some(domain),
+            });
             continue;
         }
         let target = Target::Activate { over: current.cloned() };
         if draft.order(Action::Order { member, generation: look.next_generation(), target }) {
-            out = then_out;
+            budget.take(look, adds);
         }
     }
-    if must_wait {
-        let hosts = looks.iter().filter(|look| look.is_out()).take(OUT_NAMED_MAX);
-        let hosts = hosts.map(|look| look.member.host.clone()).collect();
-        draft.blockers.push(Blocker::Unavailable { out, max, hosts });
+    for domain in full {
+        draft.blockers.push(out_of_budget(rollout, looks, &budget, domain));
     }
+}
+
+/// Says which budget is spent, of a domain or of the selection, and by which hosts.
+fn out_of_budget(
+    rollout: &Rollout,
+    looks: &[Look<'_>],
+    budget: &Budget<'_>,
+    domain: Option<&str>,
+) -> Blocker {
+    let is_of = |look: &&Look<'_>| domain.is_none() || look.member.domain.as_deref() == domain;
+    let hosts = looks.iter().filter(|look| look.is_out()).filter(is_of).take(OUT_NAMED_MAX);
+    let hosts = hosts.map(|look| look.member.host.clone()).collect();
+    let account = domain.and_then(|domain| budget.domain(domain)).unwrap_or(budget.selection());
+    let domain = domain.zip(rollout.spec.per_domain.as_ref());
+    let domain = domain.map(|(domain, per_domain)| format!("{} {domain}", per_domain.label));
+    Blocker::Unavailable { domain, out: account.out, max: account.max, hosts }
 }
 
 /// Passes the batch once each host that has not failed has been holding for the whole bake.

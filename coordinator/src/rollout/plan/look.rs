@@ -97,12 +97,16 @@ fn staging(answer: Option<&Observed>) -> Position<'_> {
         return Position::Staging { fetched_bytes: 0, fetch_total_bytes: 0 };
     };
     match answer.phase {
-        Phase::Staged | Phase::Active => Position::Staged { current: answer.current.as_ref() },
+        Phase::Staged | Phase::Candidate | Phase::Active => {
+            Position::Staged { current: answer.current.as_ref() }
+        }
         Phase::Reverted | Phase::Failed => Position::StagingFailed,
-        Phase::Fetching | Phase::Switching | Phase::Validating | Phase::Reverting => Position::Staging {
-            fetched_bytes: answer.fetched_bytes,
-            fetch_total_bytes: answer.fetch_total_bytes,
-        },
+        Phase::Fetching | Phase::Draining | Phase::Switching | Phase::Validating | Phase::Reverting => {
+            Position::Staging {
+                fetched_bytes: answer.fetched_bytes,
+                fetch_total_bytes: answer.fetch_total_bytes,
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use sluice_common::units::Share;
 
 use super::super::testing::{World, at};
 use super::*;
-use crate::rollout::{Command, OnFailure, Spec, Strategy, Target};
+use crate::rollout::{Command, OnFailure, PerDomain, Spec, Strategy, Target};
 
 fn spec() -> Spec {
     Spec {
@@ -385,6 +385,36 @@ fn a_rollback_keeps_to_the_budget_and_goes_backwards() {
     assert_eq!(world.blockers(), ["waiting for h3 (active, ordered 1m ago)"]);
     world.answer(&["h3"], Phase::Active);
     assert_eq!(world.go(), "finish rolled-back");
+}
+
+#[test]
+fn no_more_hosts_of_a_failure_domain_are_out_than_may_be() {
+    // h1 and h4 stand in rack r1, h2 and h5 in r2, h3 and h6 in r0.
+    let per_domain = Some(PerDomain { label: "rack".into(), max_unavailable: Share::Count(1) });
+    let mut world = staged(6, Spec { per_domain, ..at_once(5) });
+    assert_eq!(world.go(), "open 0, activate h1, activate h2, activate h3");
+    assert_eq!(
+        world.blockers()[..3],
+        [
+            "rack r0: 1 of 1 hosts out (h3)",
+            "rack r1: 1 of 1 hosts out (h1)",
+            "rack r2: 1 of 1 hosts out (h2)"
+        ]
+    );
+    world.answer(&["h2"], Phase::Active);
+    assert_eq!(world.go(), "activate h5");
+    world.answer(&["h1", "h3", "h5"], Phase::Active);
+    // A host of the rack that is lost is out, too.
+    world.lose(&["h1"]);
+    assert_eq!(world.go(), "activate h6");
+    world.find(&["h1"]);
+    assert_eq!(world.go(), "activate h4");
+    world.answer(&["h4", "h6"], Phase::Active);
+    assert_eq!(world.go(), "pass 0, finish succeeded");
+    world.command(Command::RollBack { reason: "by alice".into() });
+    assert_eq!(world.go(), "restore h6, restore h5, restore h4");
+    world.answer(&["h5"], Phase::Active);
+    assert_eq!(world.go(), "restore h2");
 }
 
 #[test]

@@ -45,6 +45,20 @@ fn is_out(member: &Member, view: &HostView, now: Timestamp) -> bool {
     unconfirmed || ill || !is_reachable(view, now)
 }
 
+/// Looks whether no more hosts of the domain of `member`, which was just ordered to switch, are out than may be.
+fn domain_holds(after: &Rollout, member: &Member, fleet: &FleetView, now: Timestamp) -> Result<(), String> {
+    let Some(per_domain) = &after.spec.per_domain else { return Ok(()) };
+    let domain: Vec<&Member> = after.members.iter().filter(|other| other.domain == member.domain).collect();
+    let out = domain.iter().filter(|m| is_out(m, &fleet[&m.host], now)).count();
+    let max = per_domain.max_unavailable.of_rounded_down(domain.len()).max(1);
+    match member.domain {
+        Some(_) if out > max => {
+            Err(format!("I11: {out} hosts of domain {:?} out, {max} may be", member.domain))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Checker {
     /// Notes who holds; called whenever anything was heard, and every second.
     pub(crate) fn heard(&mut self, rollout: &Rollout, fleet: &FleetView, now: Timestamp) {
@@ -104,6 +118,11 @@ impl Checker {
         let max = after.spec.max_unavailable.of_rounded_down(after.members.len()).max(1);
         if activated && out > max {
             return Err(format!("I11: {out} hosts out, {max} may be"));
+        }
+        for action in actions {
+            if let Action::Order { member, target: Target::Activate { .. }, .. } = action {
+                domain_holds(after, &after.members[*member], fleet, now)?;
+            }
         }
         Ok(())
     }

@@ -166,6 +166,8 @@ impl Host {
                 self.healthy = self.current.is_some().then_some(true);
                 self.enter(Phase::Reverted);
             }
+            // No order asks for these yet.
+            (Phase::Candidate | Phase::Draining, _) => {}
             (Phase::Active | Phase::Reverted | Phase::Failed, _) => {}
         }
         self.busy_until = now + self.pace(random);

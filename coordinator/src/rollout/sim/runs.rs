@@ -57,12 +57,12 @@ fn one_seed_is_one_run() {
     }
 }
 
-/// Runs seeds under a planner that breaks a rule until the simulation says so.
+/// Runs seeds under a planner that breaks a rule until the simulation names that rule: what is broken may show by its
+/// consequences first.
 fn is_found(rule: &str, planner: Planner) {
-    let found = (0..2_000).find_map(|seed| Sim::new(seed, planner).run().err());
-    let error = found.unwrap_or_else(|| panic!("nobody noticed that {rule} is broken"));
-    let last = error.lines().last().unwrap_or_default();
-    assert!(last.starts_with(rule), "{rule} is broken, and this was found: {last}");
+    let names_it = |error: &String| error.lines().last().unwrap_or_default().starts_with(rule);
+    let mut errors = (0..2_000).filter_map(|seed| Sim::new(seed, planner).run().err());
+    assert!(errors.any(|error| names_it(&error)), "nobody noticed that {rule} is broken");
 }
 
 #[test]
@@ -79,6 +79,11 @@ fn each_broken_rule_is_found() {
     is_found("I11", |rollout, fleet, now| {
         let mut rollout = rollout.clone();
         rollout.spec.max_unavailable = Share::Percent(100);
+        plan(&rollout, fleet, now)
+    });
+    is_found("I11", |rollout, fleet, now| {
+        let mut rollout = rollout.clone();
+        rollout.spec.per_domain = None;
         plan(&rollout, fleet, now)
     });
     is_found("I12", |rollout, fleet, now| {

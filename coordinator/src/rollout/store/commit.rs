@@ -76,9 +76,10 @@ async fn insert_member(
     position: usize,
     batch: usize,
 ) -> Result<(), store::Error> {
-    let Member { host, site, package, order: _, failure: _ } = member;
+    let Member { host, site, domain, package, order: _, failure: _ } = member;
     sqlx::query(
-        "INSERT INTO rollout_hosts (rollout, position, batch, host, site, package) VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO rollout_hosts (rollout, position, batch, host, site, package, domain)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
     .bind(rollout.id.as_str())
     .bind(text::signed(position as u64))
@@ -86,6 +87,7 @@ async fn insert_member(
     .bind(host.as_str())
     .bind(site.as_str())
     .bind(package.to_string())
+    .bind(domain.as_deref())
     .execute(&mut **tx)
     .await?;
     Ok(())

@@ -213,6 +213,7 @@ fn member(row: &AnyRow) -> Result<Member, store::Error> {
     Ok(Member {
         host: store::parse("rollout_hosts.host", row.try_get("host")?)?,
         site: store::parse("rollout_hosts.site", row.try_get("site")?)?,
+        domain: row.try_get("domain")?,
         package: store::parse("rollout_hosts.package", row.try_get("package")?)?,
         order,
         failure: failure.map(|text| text::from_json("rollout_hosts.failure", text)).transpose()?,

@@ -22,13 +22,16 @@ pub(crate) struct Standing {
     pub(crate) wanted: Option<Installed>,
     /// Where the rollout that gave it stands.
     pub(crate) state: State,
+    /// Whether the host is the first of that rollout.
+    pub(crate) is_first: bool,
 }
 
 /// Returns the newest order of each application on a host.
 pub(crate) async fn standing(store: &Store, host: &HostName) -> Result<Vec<Standing>, store::Error> {
     let rows = sqlx::query(
-        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state FROM orders o
-         JOIN rollouts r ON r.id = o.rollout WHERE o.host = $1 AND NOT EXISTS
+        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state, h.position FROM orders o
+         JOIN rollouts r ON r.id = o.rollout
+         LEFT JOIN rollout_hosts h ON h.rollout = o.rollout AND h.host = o.host WHERE o.host = $1 AND NOT EXISTS
          (SELECT 1 FROM orders n WHERE n.host = o.host AND n.app = o.app AND n.generation > o.generation)
          ORDER BY o.app",
     )
@@ -57,6 +60,7 @@ fn from_row(row: &AnyRow) -> Result<Standing, store::Error> {
         wanted,
         state: State::from_parts(state, None)
             .ok_or_else(|| store::Error::damaged("rollouts.state", state))?,
+        is_first: row.try_get::<Option<i64>, _>("position")? == Some(0),
     })
 }
 

@@ -84,6 +84,7 @@ async fn of_two_writers_one_starts_over() {
     let world = World::new(1).await;
     let by = "alice".parse().unwrap();
     let candidate = Candidate {
+        domain: Some("r1".into()),
         host: "h9".parse().unwrap(),
         site: "berlin".parse().unwrap(),
         platform: Platform::any(),

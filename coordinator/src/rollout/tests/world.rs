@@ -95,6 +95,7 @@ impl Paper {
                     Phase::Active
                 }
                 Desired::Release { stage: Stage::Staged, .. } => Phase::Staged,
+                Desired::Release { stage: Stage::Candidate, .. } => Phase::Candidate,
                 Desired::Release { stage: Stage::Active, release, .. }
                     if release.release.version.as_str() == BAD =>
                 {
