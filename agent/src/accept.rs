@@ -149,6 +149,8 @@ mod tests {
             rollout: "r1".parse().unwrap(),
             desired: Desired::Release { stage: Stage::Active, release, package: Digest::of(b"p") },
             ttl: Duration::from_secs(1),
+            confirmed: false,
+            migrates: true,
         }
     }
 
@@ -214,6 +216,8 @@ mod tests {
                     rollout: "r1".parse().unwrap(),
                     desired: Desired::Absent,
                     ttl: Duration::from_secs(1),
+                    confirmed: false,
+                    migrates: true,
                 };
                 let before = state.as_ref().map(|s| s.generation);
                 if judge(&order, state.as_ref(), &rules) == Verdict::Accept {

@@ -154,7 +154,7 @@ impl<O: Origin> Actor<O> {
                     result = &mut performed => break result,
                     order = self.inbox.recv(), if is_open => match order {
                         Some(order) => {
-                            if supersedes(accepted.as_ref(), &order) {
+                            if supersedes(accepted.as_ref(), &order) || confirms(accepted.as_ref(), &order) {
                                 stop.cancel();
                             }
                             newest = newer(newest, order);
@@ -188,6 +188,15 @@ fn supersedes(accepted: Option<&AppState>, order: &Order) -> bool {
     accepted.is_none_or(|state| order.generation > state.generation) && may_take(accepted, order)
 }
 
+/// Says whether `order` renews what was accepted with the confirmation for which it waits.
+fn confirms(accepted: Option<&AppState>, order: &Order) -> bool {
+    accepted.is_some_and(|state| {
+        order.confirmed
+            && order.generation == state.generation
+            && matches!(state.progress, Progress::Validating { confirm_until: Some(_), .. })
+    })
+}
+
 /// Says whether an order may be judged now. While links or hooks are on the move, a newer one waits; while a gate is
 /// watched, only one that takes the release away ends it, so that no release stays which was never validated.
 fn may_take(accepted: Option<&AppState>, order: &Order) -> bool {
@@ -196,13 +205,17 @@ fn may_take(accepted: Option<&AppState>, order: &Order) -> bool {
         return true;
     }
     match &state.progress {
-        Progress::Fetching | Progress::Staged | Progress::Active | Progress::Reverted | Progress::Failed => {
-            true
-        }
-        Progress::Switching { .. } | Progress::Reverting { .. } => false,
+        Progress::Fetching
+        | Progress::Staged
+        | Progress::Candidate
+        | Progress::Active
+        | Progress::Reverted
+        | Progress::Failed => true,
+        // A hook is let end: one that is cut off is never run again.
+        Progress::Preparing { .. } | Progress::Switching { .. } | Progress::Reverting { .. } => false,
         Progress::Validating { .. } => match &order.desired {
             Desired::Absent => true,
-            Desired::Release { stage: Stage::Staged, .. } => false,
+            Desired::Release { stage: Stage::Staged | Stage::Candidate, .. } => false,
             Desired::Release { stage: Stage::Active, package, .. } => {
                 state.wanted.package() != Some(*package)
             }
@@ -222,7 +235,8 @@ mod tests {
 
     use super::*;
     use crate::clock::BootTime;
-    use crate::state::{RevertAt, Switch, SwitchAt};
+    use crate::sequence::{BackStep, SwitchStep};
+    use crate::state::Switch;
 
     fn order(generation: u64, stage: Option<Stage>, package: &str) -> Order {
         let release = Release {
@@ -245,18 +259,24 @@ mod tests {
             rollout: "r1".parse().unwrap(),
             desired,
             ttl: Duration::from_secs(9),
+            confirmed: false,
+            migrates: true,
         }
     }
 
     #[test]
     fn orders_wait_while_something_moves() {
         let now = BootTime::at("b", Duration::ZERO);
-        let switch = || Switch { predecessor: None, previous: None };
+        let switch = || Switch::plain(None);
         let fetching = || Progress::Fetching;
-        let switching = || Progress::Switching { at: SwitchAt::Link, hook: None, switch: switch() };
-        let reverting = || Progress::Reverting { at: RevertAt::LinkBack, hook: None, switch: switch() };
-        let validating =
-            || Progress::Validating { deadline: now.clone(), bake_until: None, switch: switch() };
+        let switching = || Progress::Switching { at: SwitchStep::Link, hook: None, switch: switch() };
+        let reverting = || Progress::Reverting { at: BackStep::LinkBack, hook: None, switch: switch() };
+        let validating = || Progress::Validating {
+            deadline: now.clone(),
+            bake_until: None,
+            confirm_until: None,
+            switch: switch(),
+        };
         let active = Some(Stage::Active);
         for (name, progress, order, expected) in [
             ("newer while fetching", fetching(), order(6, active, "b"), true),

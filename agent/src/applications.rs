@@ -205,6 +205,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_confirmation_lets_the_gate_pass() {
+        let mut running = Running::start(World::new());
+        let spec = format!("{LOGGING}[gate]\nconfirm = true\nconfirm_within = \"1h\"\n");
+        let one = running.world.pack("1", &spec, &[]);
+        let order = running.world.order("1", one, Stage::Active);
+        running.orders.send(order.clone()).await.unwrap();
+        let awaits = |report: &Report| report.phase == Phase::Validating && report.healthy == Some(true);
+        running.until(awaits).await;
+        // A restart waits on.
+        let world = running.stop().await;
+        world.board.clear();
+        let running = Running::start(world);
+        running.until(awaits).await;
+        running.orders.send(order.clone()).await.unwrap();
+        running.orders.send(Order { confirmed: true, ..order }).await.unwrap();
+        running.until(|report| report.phase == Phase::Active).await;
+        assert_eq!(running.stop().await.current(), "1");
+    }
+
+    #[tokio::test]
     async fn a_damaged_state_is_reported_and_obeys_nothing() {
         let mut world = World::new();
         fs_err::create_dir_all(world.dir().base()).unwrap();

@@ -77,8 +77,13 @@ impl Board {
 /// Says whether what runs is being changed, so that its health of before says nothing.
 fn is_moving(phase: Phase) -> bool {
     match phase {
-        Phase::Switching | Phase::Validating | Phase::Reverting => true,
-        Phase::Fetching | Phase::Staged | Phase::Active | Phase::Reverted | Phase::Failed => false,
+        Phase::Draining | Phase::Switching | Phase::Validating | Phase::Reverting => true,
+        Phase::Fetching
+        | Phase::Staged
+        | Phase::Candidate
+        | Phase::Active
+        | Phase::Reverted
+        | Phase::Failed => false,
     }
 }
 

@@ -10,6 +10,7 @@ use sluice_common::units::ByteRate;
 use sluice_proto::transport::client::Address;
 
 use crate::stage::Reuse;
+use crate::upkeep::{Retention, Timetable, Upkeep};
 
 /// Where the configuration stands unless `--config` says otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/sluice/agent.toml";
@@ -33,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) limit: Option<ByteRate>,
     /// How releases share the bytes that they have in common.
     pub(crate) reuse: Reuse,
+    /// How the host is kept in order.
+    pub(crate) upkeep: Upkeep,
     /// Variables of hooks and health checks, by application.
     pub(crate) variables: BTreeMap<AppName, BTreeMap<String, String>>,
     /// What this host takes.
@@ -89,6 +92,10 @@ struct File {
     #[serde(default)]
     reuse: Reuse,
     #[serde(default)]
+    retention: Retention,
+    #[serde(default)]
+    drift: Timetable,
+    #[serde(default)]
     apps: BTreeMap<AppName, AppTable>,
     #[serde(default)]
     policy: PolicyTable,
@@ -122,8 +129,10 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let File { coordinators, data, root, trusted_keys, limit, reuse, apps, policy } =
+        let File { coordinators, data, root, trusted_keys, limit, reuse, retention, drift, apps, policy } =
             toml::from_str(text).map_err(|error| error.to_string())?;
+        let upkeep = Upkeep { retention, drift };
+        upkeep.check()?;
         if coordinators.is_empty() {
             return Err("coordinators is empty; write at least one HOST:PORT".into());
         }
@@ -147,6 +156,7 @@ impl Config {
             trusted_keys,
             limit,
             reuse,
+            upkeep,
             variables,
             policy: Policy { apps: policy.apps },
         })
@@ -194,6 +204,16 @@ pub(crate) fn template(coordinator: &Address, data: &Path, root: &Path, keys: &[
          # (else copy), \"hardlink\" (else copy) or \"copy\". With hardlinks, a service that writes to a file of its release\n\
          # changes it in the release that the host would go back to as well.\n\
          # reuse = \"auto\"\n\
+         # Releases of each application that are kept, whatever the applications say, and what stays free of the disk (a size\n\
+         # or a share): where that is touched, old releases go, but never what runs and what the host would go back to.\n\
+         # [retention]\n\
+         # keep = 3\n\
+         # disk_floor = \"10%\"\n\
+         # When installed releases are verified: a look at what may have changed, every byte, and how fast files are read.\n\
+         # [drift]\n\
+         # look = \"10m\"\n\
+         # hash = \"24h\"\n\
+         # rate = \"20MB/s\"\n\
          # Variables of an application's hooks and health checks.\n\
          # [apps.shop.variables]\n\
          # PORT = \"8080\"\n\
@@ -252,6 +272,10 @@ mod tests {
             (format!("{good}limti = \"1Mbit/s\""), "limti"),
             (format!("{good}limit = \"8mbit\""), "8Mbit/s"),
             (format!("{good}reuse = \"symlink\""), "`auto`, `reflink`, `hardlink`, `copy`"),
+            (format!("{good}[retention]\nkeep = 1"), "retention.keep: is 1; write at least 2"),
+            (format!("{good}[retention]\ndisk_floor = \"10\""), "or 10%"),
+            (format!("{good}[drift]\nlook = \"0s\""), "drift.look: is shorter"),
+            (format!("{good}[drift]\nrate = \"fast\""), "is not a byte rate"),
             (format!("{good}data = \"state\""), "data: \"state\" is relative"),
             (format!("{good}[apps.shop.variables]\n\"A-B\" = \"x\""), "apps.shop.variables"),
             (format!("coordinators = []\ntrusted_keys = [\"{key}\"]"), "at least one HOST:PORT"),

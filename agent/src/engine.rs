@@ -5,15 +5,21 @@
 //! a hook is never run again once it was started. Owned by the application's [`crate::actor`], which performs one step at
 //! a time.
 
+mod acting;
+mod beside;
+mod deeds;
 mod gating;
-mod hooks;
+mod instance;
+mod links;
+mod moving;
+mod preparing;
 mod reverting;
 mod staging;
 mod switching;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +41,12 @@ use crate::layout::AppDir;
 use crate::observe::{Disk, observe};
 use crate::planner::{Rest, Step, next_step};
 use crate::retention;
-use crate::seen::Seen;
+use crate::seen::Hashed;
 use crate::stage::{Attempts, Reuse, make_directory};
 use crate::state::{AppState, Cost, Progress, StateError, store_signed};
+use crate::upkeep::Upkeep;
+
+pub(crate) use moving::Moving;
 
 /// What the applications of a host share.
 pub(crate) struct Host<O> {
@@ -51,8 +60,12 @@ pub(crate) struct Host<O> {
     pub(crate) origin: O,
     /// How releases share bytes.
     pub(crate) reuse: Reuse,
+    /// How it is kept in order.
+    pub(crate) upkeep: Upkeep,
     /// Held while an application is staged: one at a time, so that memory and connections stay bounded.
     pub(crate) staging: Semaphore,
+    /// Which applications are on the move.
+    pub(crate) moving: Moving,
     /// Where reports are put up.
     pub(crate) board: Board,
     /// Simulated crashes, in tests.
@@ -78,9 +91,13 @@ pub(crate) struct Engine<O> {
     state: Option<AppState>,
     starts: u32,
     attempts: Attempts,
-    /// What was hashed of the release that was staged last.
-    seen: Option<Seen>,
+    /// What this process has hashed of the releases.
+    hashed: Hashed,
     failures: u32,
+    /// What is held while the application moves.
+    held: Option<moving::Held>,
+    /// Whether this process has seen the checks of the switch under way succeed.
+    is_reached: bool,
     monitored: watch::Sender<Option<Arc<Subject>>>,
 }
 
@@ -101,8 +118,10 @@ impl<O: Origin> Engine<O> {
             state,
             starts,
             attempts: Attempts::default(),
-            seen: None,
+            hashed: Hashed::default(),
             failures: 0,
+            held: None,
+            is_reached: false,
             monitored,
         };
         let scope = engine.scope();
@@ -140,7 +159,11 @@ impl<O: Origin> Engine<O> {
                 let now = BootTime::now()?;
                 let waits = self.state.as_ref().is_some_and(|state| !state.progress.phase().is_terminal());
                 if waits {
-                    self.change(|state| state.received = now).await?;
+                    self.change(|state| {
+                        state.received = now;
+                        state.confirmed |= order.confirmed;
+                    })
+                    .await?;
                 }
                 Ok(waits)
             }
@@ -158,7 +181,8 @@ impl<O: Origin> Engine<O> {
     }
 
     async fn accept(&mut self, order: &Order) -> io::Result<()> {
-        let mut state = AppState::accepted(order, BootTime::now()?, self.starts);
+        let mut state =
+            AppState::accepted(order, BootTime::now()?, self.starts).following(self.state.as_ref());
         state.cost = self.cost_so_far(&state);
         let (dir, generation, crash) = (self.dir.clone(), order.generation, self.host.crash.clone());
         let release = match &order.desired {
@@ -178,7 +202,8 @@ impl<O: Origin> Engine<O> {
 
     /// Refuses an order: it ends here, and is remembered like any other, unless its application may not stand here.
     async fn refuse(&mut self, order: &Order, reason: String) -> io::Result<()> {
-        let mut state = AppState::accepted(order, BootTime::now()?, self.starts);
+        let mut state =
+            AppState::accepted(order, BootTime::now()?, self.starts).following(self.state.as_ref());
         state.progress = Progress::Failed;
         state.reason = Some(reason);
         if !self.host.rules.policy.may_deploy(&self.app) {
@@ -211,21 +236,29 @@ impl<O: Origin> Engine<O> {
 
     /// Performs a step. Cancelling `token` ends staging, a gate, or a hook early; a hook ended so stays journalled.
     pub(crate) async fn perform(&mut self, step: Step, token: &CancellationToken) -> io::Result<()> {
+        if !self.hold(&step, token).await? {
+            return Ok(());
+        }
         match step {
             Step::Rest(_) => Ok(()),
             Step::Stage => self.stage(token).await,
             Step::NoteStaged => self.note_staged().await,
+            Step::Prepare => self.prepare(token).await,
+            Step::FailInterrupted(run) => self.fail_interrupted(&run).await,
             Step::Restage => self.change(|state| state.progress = Progress::Fetching).await,
             Step::NoteActive => self.note_active().await,
             Step::Confirm => self.confirm(token).await,
+            Step::DropBeside(beside) => self.drop_beside(beside, token).await,
+            Step::RenewCandidate => self.renew_candidate().await,
             Step::BeginSwitch => self.begin_switch(token).await,
-            Step::SwitchHook(at) => self.switch_hook(at, token).await,
-            Step::Link => self.link().await,
+            Step::Switch(at) => self.switch_step(at, token).await,
+            Step::SkipSwitchHook { at, run } => self.skip_switch_hook(at, &run).await,
             Step::Gate => self.gate(token).await,
+            Step::AwaitConfirmation => self.await_confirmation(token).await,
+            Step::PassGate => self.pass_gate().await,
             Step::BeginRevert(cause) => self.begin_revert(cause).await,
-            Step::RevertHook(at) => self.revert_hook(at, token).await,
+            Step::Back(at) => self.back_step(at, token).await,
             Step::SkipHook { at, run } => self.skip_hook(at, &run).await,
-            Step::LinkBack => self.link_back().await,
         }
     }
 
@@ -260,6 +293,7 @@ impl<O: Origin> Engine<O> {
         if before != Some(now) {
             self.tell(now.1);
         }
+        self.let_go();
         self.publish(None).await
     }
 
@@ -313,14 +347,16 @@ impl<O: Origin> Engine<O> {
     /// Removes what crashes and earlier orders left.
     async fn clean(&self) -> io::Result<()> {
         let Some(state) = &self.state else { return Ok(()) };
-        let (dir, wanted, generation) = (self.dir.clone(), state.wanted.package(), state.generation);
+        // Once it is staged, or has failed, nothing of the staging directory is of use.
+        let wanted = state.wanted.package().filter(|_| state.progress == Progress::Fetching);
+        let (dir, generation) = (self.dir.clone(), state.generation);
         blocking(move || retention::clean(&dir, wanted, generation)).await
     }
 
     /// Once nothing moves: looks after what runs, and removes what is too old.
     async fn settle(&mut self) -> io::Result<()> {
         let disk = self.observe().await?;
-        let (dir, wanted) = (self.dir.clone(), self.state.as_ref().and_then(|state| state.wanted.package()));
+        let (dir, needed, retention) = (self.dir.clone(), self.needed(), self.host.upkeep.retention);
         let is_under_way = self.state.as_ref().is_some_and(|state| {
             matches!(
                 state.progress,
@@ -328,9 +364,21 @@ impl<O: Origin> Engine<O> {
             )
         });
         if !is_under_way {
-            blocking(move || retention::collect(&dir, wanted)).await?;
+            let mut hashed = std::mem::take(&mut self.hashed);
+            let collected = blocking(move || {
+                hashed.across(&dir.clone(), || retention::collect(&dir, &needed, &retention))?;
+                Ok(hashed)
+            });
+            self.hashed = collected.await?;
             let subject = match disk.current.installed() {
-                Some(current) => self.subject(&current.clone()).await.ok(),
+                Some(current) => {
+                    let (slot, previous) = (self.live_slot(), disk.previous.installed().cloned());
+                    let instance = self.instance(current.clone(), slot, previous).await.ok();
+                    if let Some(instance) = &instance {
+                        self.keep_running(instance).await;
+                    }
+                    instance.map(|instance| self.subject(&instance))
+                }
                 None => None,
             };
             self.monitored.send_if_modified(|monitored| {
@@ -341,6 +389,18 @@ impl<O: Origin> Engine<O> {
         }
         self.report(Some(&disk), None);
         Ok(())
+    }
+
+    /// Returns the releases that the order, a release beside the live one, or the way back need.
+    fn needed(&self) -> HashSet<Digest> {
+        let Some(AppState { wanted, standing, .. }) = &self.state else { return HashSet::new() };
+        let beside = standing.beside.as_ref().map(|beside| beside.release.package);
+        let before = standing.arrival.as_ref().and_then(|arrival| Some(arrival.from.as_ref()?.package));
+        wanted.package().into_iter().chain(beside).chain(before).collect()
+    }
+
+    fn live_slot(&self) -> Option<String> {
+        self.state.as_ref().and_then(|state| state.standing.slot.clone())
     }
 
     /// Begins the marks of everything this application runs.

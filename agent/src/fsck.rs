@@ -30,7 +30,7 @@ pub(crate) fn check(dir: &AppDir) -> io::Result<Vec<String>> {
             None
         }
     };
-    for name in [LinkName::Current, LinkName::Previous] {
+    for name in [LinkName::Current, LinkName::Previous, LinkName::Candidate] {
         if let Link::Broken(reason) = observe::link(dir, name)? {
             findings.push(format!("I1: {reason}"));
         }

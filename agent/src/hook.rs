@@ -1,13 +1,15 @@
 //! Runs hooks and command checks: no shell, a clean environment, bounded output, a time limit, and no survivors.
 //!
 //! A hook ends with everything it started. Its processes are found three ways, because each alone can be escaped: its
-//! cgroup (where one can be made), its process group, and a mark in the environment that children inherit. The mark
+//! cgroup (where one can be made), its session's process group, and a mark in the environment that children inherit. The mark
 //! also finds what an agent left behind that was killed while a hook ran. Nobody waits for a pipe that a survivor
 //! might hold: it is read until the hook's own process has ended and its survivors with it, and a moment longer.
 
 mod capture;
 mod cgroup;
+mod child;
 mod descendants;
+mod user;
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -27,9 +29,11 @@ use tokio_util::sync::CancellationToken;
 
 use capture::Capture;
 use cgroup::Cgroup;
+use child::Setup;
 
 pub(crate) use capture::shorten;
 pub(crate) use descendants::end_marked;
+pub(crate) use user::find as find_user;
 
 /// Where programs without a `/` are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -37,6 +41,9 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const DRAIN: Duration = Duration::from_millis(200);
 /// The variable that marks a hook's processes.
 const MARK: &str = "SLUICE_HOOK_ID";
+
+/// The exit status by which a hook asks to be run again later.
+const TRY_LATER: i32 = 21;
 
 /// A command to run.
 #[derive(Debug, Clone)]
@@ -49,6 +56,8 @@ pub(crate) struct Call {
     pub(crate) environment: BTreeMap<String, String>,
     /// How long it may take.
     pub(crate) timeout: Duration,
+    /// Whom it runs as; the agent's own user otherwise.
+    pub(crate) user: Option<String>,
     /// Marks its processes.
     pub(crate) id: String,
 }
@@ -60,6 +69,8 @@ pub(crate) struct Ended {
     pub(crate) end: End,
     /// Head and tail of what it printed.
     pub(crate) output: String,
+    /// The last line that it printed, where that is not empty.
+    pub(crate) last_line: Option<String>,
 }
 
 /// How a command ended.
@@ -67,6 +78,8 @@ pub(crate) struct Ended {
 pub(crate) enum End {
     /// With status 0.
     Succeeded,
+    /// With the status by which it asks to be run again later.
+    TryLater,
     /// Otherwise; in words.
     Failed(String),
     /// It was ended because the agent stops.
@@ -75,7 +88,7 @@ pub(crate) enum End {
 
 impl Ended {
     fn failed(reason: String) -> Self {
-        Self { end: End::Failed(reason), output: String::new() }
+        Self { end: End::Failed(reason), output: String::new(), last_line: None }
     }
 }
 
@@ -90,7 +103,15 @@ pub(crate) async fn run(call: &Call, token: &CancellationToken) -> Ended {
         Ok(prepared) => prepared,
         Err(reason) => return Ended::failed(reason),
     };
+    let user = match call.user.as_deref().map(user::find).transpose() {
+        Ok(user) => user,
+        Err(reason) => return Ended::failed(reason),
+    };
+    if let Some(user) = &user {
+        command.env("USER", &user.name).env("LOGNAME", &user.name).env("HOME", &user.home);
+    }
     let cgroup = Cgroup::create(&call.id);
+    Setup { cgroup: cgroup.as_ref().and_then(Cgroup::entrance), user }.install(&mut command);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return Ended::failed(format!("cannot run {}: {error}", call.command[0])),
@@ -98,14 +119,12 @@ pub(crate) async fn run(call: &Call, token: &CancellationToken) -> Ended {
     // The pipe's writing end lives in the command; only the child may hold it.
     drop(command);
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let (Some(cgroup), Some(pid)) = (&cgroup, group) {
-        cgroup.add(pid);
-    }
     let mut running = Running { pipe: Some(pipe), capture: Capture::default() };
     let end = running.until_end(&mut child, group, call.timeout, token).await;
     let survivors = end_descendants(group, cgroup, &call.id).await;
     running.drain().await;
     let mut output = running.capture.into_text();
+    let last_line = output.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
     if survivors > 0 {
         // What follows the hook's own output explains why the application is not there.
         output.push_str(&format!(
@@ -114,7 +133,7 @@ pub(crate) async fn run(call: &Call, token: &CancellationToken) -> Ended {
         ));
         tracing::warn!(survivors, command = call.command[0], "hook left processes running; they were ended");
     }
-    Ended { end, output }
+    Ended { end, output, last_line }
 }
 
 fn prepare(call: &Call) -> Result<(Command, pipe::Receiver), String> {
@@ -150,7 +169,6 @@ fn prepare(call: &Call) -> Result<(Command, pipe::Receiver), String> {
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)
-        .process_group(0)
         .kill_on_drop(true);
     Ok((command, reader))
 }
@@ -215,6 +233,7 @@ fn judge(status: std::io::Result<ExitStatus>) -> End {
     match status {
         Ok(status) if status.success() => End::Succeeded,
         Ok(status) => match (status.code(), status.signal()) {
+            (Some(TRY_LATER), _) => End::TryLater,
             (Some(code), _) => End::Failed(format!("exited with status {code}")),
             (None, Some(signal)) => End::Failed(format!("was ended by signal {signal}")),
             (None, None) => End::Failed("ended without a status".into()),
@@ -258,6 +277,7 @@ mod tests {
             release: dir.path().to_owned(),
             environment: [("PORT".to_owned(), "8080".to_owned())].into(),
             timeout: Duration::from_millis(timeout_ms),
+            user: None,
             id: new_id("test"),
         };
         (dir, call)
@@ -296,6 +316,43 @@ mod tests {
         missing.command = vec!["echo".into(), "${NONE}".into()];
         let ended = run(&missing, &CancellationToken::new()).await;
         assert!(matches!(&ended.end, End::Failed(reason) if reason.contains("NONE")), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_hook_has_its_own_session_and_may_ask_to_be_tried_later() {
+        let (ended, _) =
+            run_script("echo one; echo two; ps -o sid= -p $$; echo $$; echo; exit 21", 60_000).await;
+        assert_eq!(ended.end, End::TryLater);
+        let numbers: Vec<&str> = ended.output.split_whitespace().skip(2).collect();
+        assert_eq!(numbers[0], numbers[1], "it leads its session");
+        assert_eq!(ended.last_line.as_deref(), Some(numbers[1]));
+    }
+
+    #[tokio::test]
+    async fn a_hook_runs_as_the_user_that_it_names() {
+        let (_dir, mut call) = call("id -u; id -G; echo $HOME $USER; echo out > file", 60_000);
+        for (user, expected) in [("no-such-user", "create that user"), ("nobody", "")] {
+            call.user = Some(user.into());
+            let ended = run(&call, &CancellationToken::new()).await;
+            if !expected.is_empty() {
+                assert!(matches!(&ended.end, End::Failed(reason) if reason.contains(expected)), "{ended:?}");
+            } else if rustix::process::geteuid().is_root() {
+                // The directory is root's alone.
+                fs_err::set_permissions(&call.release, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                    .unwrap();
+                let ended = run(&call, &CancellationToken::new()).await;
+                assert!(matches!(ended.end, End::Failed(_)), "it may not write: {ended:?}");
+                assert!(
+                    ended.output.starts_with("65534\n65534\n") && ended.output.contains(" nobody\n"),
+                    "{ended:?}"
+                );
+            } else {
+                assert!(
+                    matches!(&ended.end, End::Failed(reason) if reason.contains("runs as root")),
+                    "{ended:?}"
+                );
+            }
+        }
     }
 
     #[tokio::test]

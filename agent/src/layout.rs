@@ -9,7 +9,7 @@
 //!   releases/<digest12>.manifest   its canonical manifest
 //!   releases/<digest12>.verified   written last: only with it is the tree used
 //!   staging/<digest12>/            a release on its way; see [`crate::stage`]
-//!   current, previous              relative links into releases/
+//!   current, previous, candidate   relative links into releases/
 //!   state.toml                     the accepted order and how far it is; written before the effect it announces
 //!   order-<generation>.release     the release as it was signed
 //!   history.log                    one line a switch
@@ -27,13 +27,15 @@ pub(crate) struct AppDir {
     base: PathBuf,
 }
 
-/// The two links of an application.
+/// The links of an application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LinkName {
     /// What runs.
     Current,
     /// What ran before.
     Previous,
+    /// What runs beside it, on its way to become current.
+    Candidate,
 }
 
 impl LinkName {
@@ -42,6 +44,7 @@ impl LinkName {
         match self {
             Self::Current => "current",
             Self::Previous => "previous",
+            Self::Candidate => "candidate",
         }
     }
 }
@@ -75,6 +78,11 @@ impl AppDir {
     /// Returns the marker of a verified release.
     pub(crate) fn marker(&self, package: &Digest) -> PathBuf {
         self.releases().join(format!("{}.verified", package.short()))
+    }
+
+    /// Returns the directory of what outlives releases.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.base.join("shared")
     }
 
     /// Returns the directory of releases on their way.

@@ -3,7 +3,9 @@
 //!
 //! Owned by the application's [`crate::engine`]; read by `status` and `fsck`.
 
+mod progress;
 mod signed;
+mod standing;
 
 use std::io;
 use std::path::Path;
@@ -13,11 +15,13 @@ use serde::{Deserialize, Serialize};
 use sluice_common::digest::Digest;
 use sluice_common::durable;
 use sluice_common::name::{RolloutId, Version};
-use sluice_common::order::{Desired, Generation, Installed, Order, Phase, Stage};
+use sluice_common::order::{Desired, Generation, Installed, Order, Stage};
 
 use crate::clock::BootTime;
 
+pub(crate) use progress::{HookRun, Progress, Switch};
 pub(crate) use signed::{load_signed, store_signed};
+pub(crate) use standing::{Arrival, Beside, Standing};
 
 /// What an agent remembers of one application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +47,15 @@ pub(crate) struct AppState {
     /// What it took.
     #[serde(default)]
     pub(crate) cost: Cost,
+    /// Whether the coordinator has confirmed that the release is healthy.
+    #[serde(default)]
+    pub(crate) confirmed: bool,
+    /// Whether this host is the one that migrates shared data.
+    #[serde(default = "yes")]
+    pub(crate) migrates: bool,
+    /// What outlives the order.
+    #[serde(default)]
+    pub(crate) standing: Standing,
 }
 
 /// What an order asks for.
@@ -62,91 +75,6 @@ pub(crate) enum Wanted {
     Absent,
 }
 
-/// How far an order is. Each variant holds just what recovery needs there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
-pub(crate) enum Progress {
-    /// Content is on its way.
-    Fetching,
-    /// Everything is on disk.
-    Staged,
-    /// The step `at` is about to be taken, or its hook runs.
-    Switching {
-        /// The next step.
-        at: SwitchAt,
-        /// The hook that was started and has not been seen to end.
-        hook: Option<HookRun>,
-        /// The way back.
-        switch: Switch,
-    },
-    /// The gate is watched.
-    Validating {
-        /// When the checks must have succeeded.
-        deadline: BootTime,
-        /// They have: until when they must keep holding.
-        bake_until: Option<BootTime>,
-        /// The way back.
-        switch: Switch,
-    },
-    /// The gate has passed.
-    Active,
-    /// The step `at` of going back is about to be taken, or its hook runs.
-    Reverting {
-        /// The next step.
-        at: RevertAt,
-        /// The hook that was started and has not been seen to end.
-        hook: Option<HookRun>,
-        /// Where to go.
-        switch: Switch,
-    },
-    /// The predecessor is back.
-    Reverted,
-    /// The order cannot be carried out.
-    Failed,
-}
-
-/// What stood before a switch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Switch {
-    /// What `current` pointed at: where a revert goes.
-    pub(crate) predecessor: Option<Installed>,
-    /// What `previous` pointed at.
-    pub(crate) previous: Option<Installed>,
-}
-
-/// The steps of a switch, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum SwitchAt {
-    /// The predecessor's `stop` hook.
-    StopOld,
-    /// `current` and `previous` move.
-    Link,
-    /// The new release's `start` hook.
-    StartNew,
-}
-
-/// The steps of a revert, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RevertAt {
-    /// The new release's `stop` hook.
-    StopNew,
-    /// `current` and `previous` move back.
-    LinkBack,
-    /// The predecessor's `start` hook.
-    StartOld,
-}
-
-/// A hook that was started: written before it starts, removed when it has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct HookRun {
-    /// Which hook of which release.
-    pub(crate) name: String,
-    /// Marks the hook's processes, so that a restarted agent finds and ends them.
-    pub(crate) id: String,
-}
-
 /// What an order took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -159,22 +87,6 @@ pub(crate) struct Cost {
     pub(crate) stage_us: u64,
     /// Move of `current`.
     pub(crate) switch_us: u64,
-}
-
-impl Progress {
-    /// Returns the phase as it is reported.
-    pub(crate) fn phase(&self) -> Phase {
-        match self {
-            Self::Fetching => Phase::Fetching,
-            Self::Staged => Phase::Staged,
-            Self::Switching { .. } => Phase::Switching,
-            Self::Validating { .. } => Phase::Validating,
-            Self::Active => Phase::Active,
-            Self::Reverting { .. } => Phase::Reverting,
-            Self::Reverted => Phase::Reverted,
-            Self::Failed => Phase::Failed,
-        }
-    }
 }
 
 impl Wanted {
@@ -196,6 +108,11 @@ impl Wanted {
             }
             Self::Absent => None,
         }
+    }
+
+    /// Says whether a release is to run beside the live one.
+    pub(crate) fn is_candidate(&self) -> bool {
+        matches!(self, Self::Release { stage: Stage::Candidate, .. })
     }
 
     /// Returns the package that is wanted.
@@ -221,7 +138,15 @@ impl AppState {
             wanted: Wanted::of(&order.desired),
             progress: Progress::Fetching,
             cost: Cost::default(),
+            confirmed: order.confirmed,
+            migrates: order.migrates,
+            standing: Standing::default(),
         }
+    }
+
+    /// Takes over what outlives an order.
+    pub(crate) fn following(self, before: Option<&Self>) -> Self {
+        Self { standing: before.map(|before| before.standing.clone()).unwrap_or_default(), ..self }
     }
 
     /// Says whether the order may no longer begin a switch. After a reboot that is unknown, which counts as yes.
@@ -248,6 +173,11 @@ impl AppState {
     }
 }
 
+/// A single host migrates its own data.
+fn yes() -> bool {
+    true
+}
+
 /// Says why a state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
@@ -270,9 +200,64 @@ pub(crate) enum StateError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sequence::{BackStep, SwitchStep, undeclared, undeclared_back};
 
     fn installed(name: &str) -> Installed {
         Installed { package: Digest::of(name.as_bytes()), version: name.parse().unwrap() }
+    }
+
+    /// Files that agents wrote before sequences stood in them.
+    #[test]
+    fn older_files_are_read() {
+        let head = "generation = 4\nrollout = \"r1\"\nstarts = 2\nttl_ms = 900000\nreason = \"ill\"\n\n\
+             [received]\nboot = \"b\"\nms = 7\n\n[wanted]\nkind = \"release\"\nstage = \"active\"\n\
+             package = \"PACKAGE\"\nversion = \"2\"\n\n[progress]\n";
+        let way = "\n[progress.switch.predecessor]\npackage = \"PACKAGE\"\nversion = \"1\"\n";
+        let switch = Switch { predecessor: Some(installed("p")), ..Switch::plain(None) };
+        let switch = Switch {
+            predecessor: switch
+                .predecessor
+                .map(|release| Installed { version: "1".parse().unwrap(), ..release }),
+            steps: undeclared(),
+            back: undeclared_back(),
+            ..Switch::plain(None)
+        };
+        let hook = Some(HookRun { name: "stop of 1".into(), id: "x".into() });
+        let deadline = BootTime::at("b", Duration::from_millis(9));
+        for (text, expected) in [
+            ("phase = \"active\"\n".to_owned(), Progress::Active),
+            (
+                format!(
+                    "phase = \"switching\"\nat = \"stop_old\"\n\n[progress.hook]\nname = \"stop of 1\"\nid = \"x\"\n{way}"
+                ),
+                Progress::Switching { at: SwitchStep::StopOld, hook, switch: switch.clone() },
+            ),
+            (
+                format!("phase = \"switching\"\nat = \"start_new\"\n{way}"),
+                Progress::Switching { at: SwitchStep::StartNew, hook: None, switch: switch.clone() },
+            ),
+            (
+                format!("phase = \"validating\"\n\n[progress.deadline]\nboot = \"b\"\nms = 9\n{way}"),
+                Progress::Validating {
+                    deadline,
+                    bake_until: None,
+                    confirm_until: None,
+                    switch: switch.clone(),
+                },
+            ),
+            (
+                format!("phase = \"reverting\"\nat = \"link_back\"\n{way}"),
+                Progress::Reverting { at: BackStep::LinkBack, hook: None, switch },
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.toml");
+            let text = format!("{head}{text}").replace("PACKAGE", &Digest::of(b"p").to_string());
+            fs_err::write(&path, &text).unwrap();
+            let state = AppState::load(&path).unwrap().unwrap();
+            assert_eq!(state.progress, expected, "{text}");
+            assert!(state.migrates && !state.confirmed && state.standing == Standing::default());
+        }
     }
 
     #[test]
@@ -280,19 +265,30 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.toml");
         let now = BootTime::at("boot", Duration::from_secs(7));
-        let switch = Switch { predecessor: Some(installed("1")), previous: None };
+        let switch = Switch {
+            predecessor: Some(installed("1")),
+            steps: vec![SwitchStep::StartCandidate, SwitchStep::Link, SwitchStep::Bake],
+            back: vec![BackStep::LinkBack],
+            new_slot: Some("green".into()),
+            snapshot: Some("snap-1".into()),
+            tries: 2,
+            ..Switch::plain(None)
+        };
         let hook = Some(HookRun { name: "start of 2".into(), id: "x".into() });
         for progress in [
             Progress::Fetching,
+            Progress::Preparing { hook: hook.clone(), tries: 1 },
             Progress::Staged,
-            Progress::Switching { at: SwitchAt::Link, hook: hook.clone(), switch: switch.clone() },
+            Progress::Candidate,
+            Progress::Switching { at: SwitchStep::Link, hook: hook.clone(), switch: switch.clone() },
             Progress::Validating {
                 deadline: now.clone(),
                 bake_until: Some(now.clone()),
+                confirm_until: Some(now.clone()),
                 switch: switch.clone(),
             },
             Progress::Active,
-            Progress::Reverting { at: RevertAt::StartOld, hook, switch },
+            Progress::Reverting { at: BackStep::StartOld, hook: hook.clone(), switch },
             Progress::Reverted,
             Progress::Failed,
         ] {
@@ -315,6 +311,23 @@ mod tests {
                     wanted,
                     progress: progress.clone(),
                     cost: Cost { wire_bytes: 5, ..Cost::default() },
+                    confirmed: true,
+                    migrates: false,
+                    standing: Standing {
+                        slot: Some("blue".into()),
+                        beside: Some(Beside {
+                            release: installed("2"),
+                            slot: Some("green".into()),
+                            since: now.clone(),
+                            hook: hook.clone(),
+                        }),
+                        prepared: Some(Digest::of(b"2")),
+                        arrival: Some(Arrival {
+                            rollout: "r0".parse().unwrap(),
+                            from: Some(installed("0")),
+                            snapshot: None,
+                        }),
+                    },
                 };
                 state.store(&path).unwrap();
                 assert_eq!(AppState::load(&path).unwrap(), Some(state));

@@ -2,7 +2,10 @@
 //!
 //! They are enforced where outside data enters, before anything is allocated for it.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
+
+use crate::units::ByteRate;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -108,7 +111,7 @@ pub const UPLOAD_GROUP_BYTES: u64 = 2 * MIB;
 /// Size at which the depot closes a pack: one object-store request then moves tens of MiB.
 pub const PACK_BYTES: u64 = 32 * MIB;
 /// Share of a file system, in percent, that staging leaves free.
-pub const DISK_FLOOR_PERCENT: u64 = 10;
+pub const DISK_FLOOR_PERCENT: u8 = 10;
 
 /// Concurrent streams on one connection.
 pub const STREAMS_PER_CONNECTION: u32 = 32;
@@ -190,7 +193,18 @@ pub const RESTART_DELAY_MAX: Duration = Duration::from_secs(60);
 /// Time after which a supervised application that runs counts as well, and its delay as new.
 pub const RESTART_SETTLED: Duration = Duration::from_secs(60);
 /// Releases kept on a host besides what is being staged.
-pub const RETENTION_RELEASES: usize = 3;
+pub const RETENTION_RELEASES: u32 = 3;
+/// Most releases that a host may be told to keep: each costs a directory that every staging looks through.
+pub const RETENTION_RELEASES_MAX: u32 = 100;
+/// Time between two looks of an agent at what may have changed of installed releases: a look at 4,000 files takes 20 ms.
+pub const DRIFT_LOOK_INTERVAL: Duration = Duration::from_secs(600);
+/// Time between two verifications of every byte of installed releases: what a disk loses in silence is found within a day.
+pub const DRIFT_HASH_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Least time that may be set between two of either.
+pub const DRIFT_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// How fast files are read to be verified: a tenth of a disk of spinning rust, a hundredth of a core's hashing.
+pub const DRIFT_RATE: ByteRate =
+    ByteRate::of_bytes_per_second(NonZeroU64::new(20_000_000).expect("not zero"));
 
 /// Life of a join or operator token.
 pub const JOIN_TOKEN_TTL: Duration = Duration::from_secs(30 * 60);

@@ -37,6 +37,8 @@ impl fmt::Display for Generation {
 pub enum Stage {
     /// Fetched, verified and ready beside the running release.
     Staged,
+    /// Running beside the live release in a slot of its own, and validated there.
+    Candidate,
     /// Switched to, validated and running.
     Active,
 }
@@ -74,6 +76,10 @@ pub struct Order {
     pub desired: Desired,
     /// How long after its receipt a switch may still begin; renewed by repetition.
     pub ttl: Duration,
+    /// Whether the coordinator has heard that the release is healthy here: lets a gate pass that asks for it.
+    pub confirmed: bool,
+    /// Whether this host is the one of the rollout that migrates shared data.
+    pub migrates: bool,
 }
 
 /// Where a host stands with an order. The order of the variants is the order in which a good deployment passes them.
@@ -84,6 +90,10 @@ pub enum Phase {
     Fetching,
     /// Everything is on disk, verified and synced.
     Staged,
+    /// The release runs beside the live one and is validated there.
+    Candidate,
+    /// The application that runs is let go of by its users.
+    Draining,
     /// Hooks run and `current` moves.
     Switching,
     /// The gate is being watched.
@@ -103,7 +113,13 @@ impl Phase {
     pub fn is_terminal(self) -> bool {
         match self {
             Self::Active | Self::Reverted | Self::Failed => true,
-            Self::Fetching | Self::Staged | Self::Switching | Self::Validating | Self::Reverting => false,
+            Self::Fetching
+            | Self::Staged
+            | Self::Candidate
+            | Self::Draining
+            | Self::Switching
+            | Self::Validating
+            | Self::Reverting => false,
         }
     }
 
@@ -112,6 +128,8 @@ impl Phase {
         match self {
             Self::Fetching => "fetching",
             Self::Staged => "staged",
+            Self::Candidate => "candidate",
+            Self::Draining => "draining",
             Self::Switching => "switching",
             Self::Validating => "validating",
             Self::Active => "active",
@@ -152,7 +170,8 @@ pub struct Report {
     pub current: Option<Installed>,
     /// What `previous` points at.
     pub previous: Option<Installed>,
-    /// Whether the health checks of `current` hold; nothing where none is known yet.
+    /// Whether the health checks of `current` hold; nothing where none is known yet. True while validating says that the
+    /// gate has passed but for the coordinator's confirmation.
     pub healthy: Option<bool>,
     /// Why the phase is `Reverting`, `Reverted` or `Failed`, or why health does not hold, in words.
     pub reason: Option<String>,

@@ -2,15 +2,39 @@
 //!
 //! A package without one is a plain tree: it is switched to and counts as healthy.
 
+mod gate;
+mod health;
+mod hooks;
+mod linked;
+mod load;
+mod parallel;
+mod requires;
+mod retention;
+mod rules;
+mod service;
+mod traffic;
+
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::caps;
-use crate::path::RelPath;
-use crate::units::duration_text;
+use crate::manifest::Manifest;
+use crate::name::AppName;
+
+pub use gate::Gate;
+pub use health::{
+    CommandProbe, HeaderProbe, HealthCheck, HttpProbe, Probe, ResourcesProbe, SystemdProbe, TcpProbe,
+};
+pub use hooks::{Hook, Hooks};
+pub use linked::{Linked, ancestors};
+pub use load::{Compare, Factor, Fraction, Load};
+pub use parallel::Parallel;
+pub use requires::{AtLeast, Dotted, Requires};
+pub use retention::{Retention, check_keep};
+pub use service::{Exec, Runner, Service, SignalName};
+pub use traffic::{Haproxy, Nginx, Traffic, is_word};
 
 /// The file's name.
 pub const FILE_NAME: &str = "sluice.toml";
@@ -19,154 +43,47 @@ pub const FILE_NAME: &str = "sluice.toml";
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct Spec {
+    /// What the application is; sets what a switch does where nothing else says so.
+    pub kind: Kind,
+    /// The application that a configuration is of: what is restarted when the configuration changes.
+    pub of: Option<AppName>,
     /// Commands run around the switch.
     pub hooks: Hooks,
     /// What must hold after the switch.
     pub health: Vec<HealthCheck>,
     /// How long health must keep holding after the switch before the release counts as active.
     pub gate: Gate,
+    /// The slots of parallel production.
+    pub parallel: Option<Parallel>,
+    /// How the application's processes are run without a script.
+    pub service: Option<Service>,
+    /// The balancers in front of it.
+    pub traffic: Traffic,
+    /// The load probe of a candidate.
+    pub load: Option<Load>,
+    /// Directories that all releases share.
+    pub linked: Vec<Linked>,
+    /// Files that all releases share.
+    pub linked_files: Vec<Linked>,
+    /// How many releases a host keeps.
+    pub retention: Retention,
+    /// What a host must have.
+    pub requires: Requires,
 }
 
-/// The hooks of a package. Each is optional.
-#[derive(Debug, Clone, PartialEq, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub struct Hooks {
-    /// Ends the running application; the release that is being left brings it.
-    pub stop: Option<Hook>,
-    /// Begins the application after the switch.
-    pub start: Option<Hook>,
-    /// Says whether the application works: exit status 0.
-    pub validate: Option<Hook>,
-}
-
-/// One command, run in the release directory without a shell.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hook {
-    /// Program and arguments; a program with a `/` is taken from the release, others from PATH. `${NAME}` is replaced
-    /// from the hook's environment.
-    pub command: Vec<String>,
-    /// How long it may take before it is ended with everything it started.
-    #[serde(default = "hook_timeout", with = "duration_text")]
-    pub timeout: Duration,
-    /// Further environment variables.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-}
-
-/// How health is judged.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Gate {
-    /// Time from the switch within which every check must have reached its successes in a row.
-    #[serde(with = "duration_text")]
-    pub deadline: Duration,
-    /// Time for which every check must then keep holding.
-    #[serde(with = "duration_text")]
-    pub bake: Duration,
-}
-
-impl Default for Gate {
-    fn default() -> Self {
-        Self { deadline: Duration::from_secs(60), bake: Duration::ZERO }
-    }
-}
-
-/// One health check.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "CheckTable")]
-pub struct HealthCheck {
-    /// What is asked.
-    pub probe: Probe,
-    /// Time between two attempts.
-    pub interval: Duration,
-    /// Time limit of one attempt.
-    pub timeout: Duration,
-    /// How many attempts in a row must succeed.
-    pub successes: u32,
-}
-
-/// What a health check asks.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Probe {
-    /// A GET over plain HTTP/1.1.
-    Http {
-        /// `http://HOST:PORT/PATH`; `${NAME}` is replaced from the environment.
-        url: String,
-        /// The status that must be answered.
-        status: u16,
-        /// Text that the body must hold; `${VERSION}` asks for the version that was deployed.
-        contains: Option<String>,
-    },
-    /// A TCP connection that must be accepted.
-    Tcp {
-        /// `HOST:PORT`; `${NAME}` is replaced from the environment.
-        address: String,
-    },
-    /// A command that must exit with 0; run as a hook is.
-    Command {
-        /// Program and arguments.
-        command: Vec<String>,
-    },
-}
-
-/// A `[[health]]` table as written; which fields may stand depends on its type.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckTable {
-    r#type: String,
-    url: Option<String>,
-    status: Option<u16>,
-    contains: Option<String>,
-    address: Option<String>,
-    command: Option<Vec<String>>,
-    #[serde(default = "check_interval", with = "duration_text")]
-    interval: Duration,
-    #[serde(default = "check_timeout", with = "duration_text")]
-    timeout: Duration,
-    #[serde(default = "check_successes")]
-    successes: u32,
-}
-
-impl TryFrom<CheckTable> for HealthCheck {
-    type Error = String;
-
-    fn try_from(table: CheckTable) -> Result<Self, String> {
-        let CheckTable { r#type, url, status, contains, address, command, interval, timeout, successes } =
-            table;
-        let probe = match (r#type.as_str(), url, address, command) {
-            ("http", Some(url), None, None) => Probe::Http { url, status: status.unwrap_or(200), contains },
-            ("tcp", None, Some(address), None) if status.is_none() && contains.is_none() => {
-                Probe::Tcp { address }
-            }
-            ("command", None, None, Some(command)) if status.is_none() && contains.is_none() => {
-                Probe::Command { command }
-            }
-            ("http", ..) => {
-                return Err("a check of type http takes url, and may take status and contains".into());
-            }
-            ("tcp", ..) => return Err("a check of type tcp takes address".into()),
-            ("command", ..) => return Err("a check of type command takes command".into()),
-            (other, ..) => return Err(format!("{other:?} is not a type of check; use http, tcp or command")),
-        };
-        Ok(Self { probe, interval, timeout, successes })
-    }
-}
-
-fn hook_timeout() -> Duration {
-    caps::HOOK_TIMEOUT
-}
-
-fn check_interval() -> Duration {
-    Duration::from_secs(1)
-}
-
-fn check_timeout() -> Duration {
-    Duration::from_secs(5)
-}
-
-fn check_successes() -> u32 {
-    2
+/// What an application is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// What other applications stand on.
+    Infrastructure,
+    /// Data that several hosts share.
+    SharedData,
+    /// What answers requests.
+    #[default]
+    Service,
+    /// What another application reads: brought by itself, and taken by a reload or a restart.
+    Configuration,
 }
 
 /// Says what is wrong with a `sluice.toml`.
@@ -191,6 +108,12 @@ pub enum SpecError {
     Io(#[from] std::io::Error),
 }
 
+impl SpecError {
+    fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Field { field: field.into(), reason: reason.into() }
+    }
+}
+
 impl Spec {
     /// Parses and checks the text of a `sluice.toml`.
     pub fn parse(text: &str) -> Result<Self, SpecError> {
@@ -213,60 +136,45 @@ impl Spec {
         }
     }
 
+    fn check_kind(&self) -> Result<(), SpecError> {
+        let is_configuration = self.kind == Kind::Configuration;
+        match (&self.of, is_configuration) {
+            (Some(_), false) => Err(SpecError::field("of", "goes with kind = \"configuration\"")),
+            (_, true) if self.parallel.is_some() => {
+                Err(SpecError::field("parallel", "does not go with kind = \"configuration\""))
+            }
+            (_, false)
+                if self.parallel.is_some() && self.service.is_none() && self.hooks.candidate.is_none() =>
+            {
+                let reason = "nothing starts the candidate; write [service] or [hooks.candidate]";
+                Err(SpecError::field("parallel", reason))
+            }
+            (_, false) if self.load.is_some() && self.parallel.is_none() => {
+                Err(SpecError::field("load", "probes a candidate, so it goes with [parallel]"))
+            }
+            (_, _) => Ok(()),
+        }
+    }
+
+    /// Checks what it says of the package that it stands in.
+    pub fn check_against(&self, manifest: &Manifest) -> Result<(), SpecError> {
+        linked::check_against(&self.linked, &self.linked_files, manifest)
+    }
+
     fn check(&self) -> Result<(), SpecError> {
-        let hooks =
-            [("stop", &self.hooks.stop), ("start", &self.hooks.start), ("validate", &self.hooks.validate)];
-        for (name, hook) in hooks {
-            if let Some(hook) = hook {
-                check_command(&format!("hooks.{name}.command"), &hook.command)?;
-                check_duration(&format!("hooks.{name}.timeout"), hook.timeout)?;
-            }
+        self.hooks.check()?;
+        self.check_kind()?;
+        self.parallel.as_ref().map_or(Ok(()), Parallel::check)?;
+        for (number, check) in self.health.iter().enumerate() {
+            check.check(&format!("health[{number}]"))?;
         }
-        for (i, check) in self.health.iter().enumerate() {
-            let field = |name: &str| format!("health[{i}].{name}");
-            check_duration(&field("interval"), check.interval)?;
-            check_duration(&field("timeout"), check.timeout)?;
-            if check.successes == 0 {
-                return Err(SpecError::Field {
-                    field: field("successes"),
-                    reason: "must be at least 1".into(),
-                });
-            }
-            match &check.probe {
-                Probe::Http { url, .. } if !url.starts_with("http://") => {
-                    let reason =
-                        format!("{url:?} must begin with http://; use a command check for anything else");
-                    return Err(SpecError::Field { field: field("url"), reason });
-                }
-                Probe::Command { command } => check_command(&field("command"), command)?,
-                Probe::Http { .. } | Probe::Tcp { .. } => {}
-            }
-        }
-        Ok(())
+        self.service.as_ref().map_or(Ok(()), Service::check)?;
+        self.traffic.check()?;
+        self.load.as_ref().map_or(Ok(()), Load::check)?;
+        self.retention.check()?;
+        self.requires.check()?;
+        linked::check(&self.linked, &self.linked_files)
     }
-}
-
-fn check_command(field: &str, command: &[String]) -> Result<(), SpecError> {
-    let fail = |reason: String| Err(SpecError::Field { field: field.to_owned(), reason });
-    match command.first() {
-        None => fail("is empty; write a program and its arguments".into()),
-        Some(program) if program.starts_with('/') => Ok(()),
-        Some(program) if program.contains('/') => {
-            match program.strip_prefix("./").unwrap_or(program).parse::<RelPath>() {
-                Ok(_) => Ok(()),
-                Err(error) => fail(format!("{error}; name a program inside the package")),
-            }
-        }
-        Some(program) if program.is_empty() => fail("has an empty program".into()),
-        Some(_) => Ok(()),
-    }
-}
-
-fn check_duration(field: &str, time: Duration) -> Result<(), SpecError> {
-    if time.is_zero() {
-        return Err(SpecError::Field { field: field.to_owned(), reason: "must be longer than zero".into() });
-    }
-    Ok(())
 }
 
 /// Replaces each `${NAME}` in `text` by its variable; the name of one that is not set is the error.
@@ -285,6 +193,8 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> Result<String
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -330,6 +240,38 @@ mod tests {
             ("[[health]]\ntype=\"http\"\nurl=\"https://x/\"", "health[0].url"),
             ("[[health]]\ntype=\"tcp\"\naddress=\"a:1\"\nsuccesses=0", "health[0].successes"),
             ("[[health]]\ntype=\"ping\"", "ping"),
+            ("[hooks.begin]\ncommand=[\"x\"]", "begin"),
+            ("[hooks.drain]\ncommand=[\"x\"]\nuser=\"\"", "hooks.drain.user"),
+            (
+                "[hooks.drain]\ncommand=[\"x\"]\npass=[\"LD_PRELOAD\"]",
+                "hooks.drain.environment or hooks.drain.pass",
+            ),
+            ("[hooks.drain]\ncommand=[\"x\"]\nenvironment={ \"A B\" = \"1\" }", "letters, digits"),
+            ("kind=\"database\"", "database"),
+            ("[service]\nexec=[]", "service.exec"),
+            ("[traffic.haproxy]\nsockets=[]\nservers=[]", "traffic.haproxy.sockets"),
+            ("[load]\nurl=\"http://a/\"\nrate=1\nduration=\"1s\"", "load: probes a candidate"),
+            (
+                "[parallel]\nslots={ b = { P = \"1\" }, g = { P = \"2\" } }",
+                "parallel: nothing starts the candidate",
+            ),
+            ("of=\"shop\"", "of: goes with kind"),
+            (
+                "[hooks.candidate]\ncommand=[\"x\"]\n[parallel]\nslots={ blue = { PORT = \"1\" } }",
+                "parallel.slots: has 1 slots",
+            ),
+            (
+                "[hooks.candidate]\ncommand=[\"x\"]\n[parallel]\nslots={ blue = { PORT = \"1\" }, green = {} }",
+                "slot green has no variables",
+            ),
+            (
+                "[hooks.candidate]\ncommand=[\"x\"]\n[parallel]\nslots={ Blue = { PORT = \"1\" }, green = { PORT = \"2\" } }",
+                "\"Blue\" is no name",
+            ),
+            (
+                "kind=\"configuration\"\n[parallel]\nslots={ b = { P = \"1\" }, g = { P = \"2\" } }",
+                "parallel: does not go",
+            ),
         ] {
             let error = Spec::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -27,6 +27,11 @@ impl ByteRate {
         NonZeroU64::new(bytes).map(Self)
     }
 
+    /// Makes a rate of so many bytes a second.
+    pub const fn of_bytes_per_second(bytes: NonZeroU64) -> Self {
+        Self(bytes)
+    }
+
     /// Returns bytes a second.
     pub const fn bytes_per_second(self) -> u64 {
         self.0.get()
@@ -209,6 +214,26 @@ pub mod duration_text {
     /// Reads any form that [`super::parse_duration`] takes.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         super::parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+
+    /// The same for a time that may be missing; read with `default`.
+    pub mod option {
+        use std::time::Duration;
+
+        use serde::{Deserializer, Serializer};
+
+        /// Writes milliseconds exactly, or nothing.
+        pub fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+            match time {
+                Some(time) => super::serialize(time, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        /// Reads any form that [`crate::units::parse_duration`] takes.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+            super::deserialize(deserializer).map(Some)
+        }
     }
 }
 

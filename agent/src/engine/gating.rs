@@ -4,18 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluice_common::order::Installed;
-use sluice_common::spec::Spec;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::hooks::Event;
+use super::deeds::{Told, judge, wait_before_try};
+use super::instance::Instance;
 use super::{Engine, blocking};
 use crate::clock::BootTime;
 use crate::content::Origin;
 use crate::health::{Baked, Subject, bake, reach};
-use crate::hook::{self, End};
-use crate::state::{Progress, SwitchAt};
+use crate::hook;
+use crate::sequence::{Event, SwitchStep, Whose};
+use crate::state::{Progress, Switch};
 
 /// How a gate ended.
 enum Gate {
@@ -26,68 +26,96 @@ enum Gate {
 
 impl<O: Origin> Engine<O> {
     pub(super) async fn gate(&mut self, token: &CancellationToken) -> io::Result<()> {
-        let gate = self.watch_gate(token).await;
-        let scope = format!("{}check", self.scope());
-        // A check that was asked when the gate ended may have left a command behind.
-        blocking(move || Ok(hook::end_marked(&scope))).await?;
+        let state = self.state.as_ref().expect("a step is performed on an accepted order");
+        let Progress::Validating { deadline, bake_until, confirm_until: _, switch } = state.progress.clone()
+        else {
+            return Ok(());
+        };
+        let at = if bake_until.is_some() { SwitchStep::Bake } else { SwitchStep::Validate };
+        let Some(instance) = self.instance_of_gate(at, &switch).await? else { return Ok(()) };
+        let subject = self.subject(&instance);
+        let gate = match &bake_until {
+            None => self.watch_validation(&instance, &subject, &deadline, switch.tries, token).await,
+            Some(until) => self.watch_bake(&instance, &subject, until, token).await,
+        };
+        self.end_checks().await?;
         match gate? {
-            Gate::Passed => {
-                self.note_active().await?;
-                self.publish(Some(true)).await
+            Gate::Passed if at == SwitchStep::Bake && instance.spec.gate.confirm => {
+                let within = instance.spec.gate.confirm_within;
+                let confirm_until = Some(BootTime::now()?.after(within));
+                self.change(|state| {
+                    state.progress = Progress::Validating { deadline, bake_until, confirm_until, switch }
+                })
+                .await
             }
-            Gate::Failed { reason, output } => self.revert(SwitchAt::StartNew, reason, output).await,
+            Gate::Passed => self.pass_gate_at(at, switch).await,
+            Gate::Failed { reason, output } => self.revert(at, reason, output).await,
             Gate::Interrupted => Ok(()),
         }
     }
 
-    async fn watch_gate(&mut self, token: &CancellationToken) -> io::Result<Gate> {
-        let state = self.state.as_ref().expect("a step is performed on an accepted order");
-        let Progress::Validating { deadline, bake_until, switch } = state.progress.clone() else {
-            return Ok(Gate::Interrupted);
-        };
-        let Some(release) = self.wanted_release() else { return Ok(Gate::Passed) };
-        let (spec, subject) = match self.spec_and_subject(&release).await {
-            Ok(found) => found,
-            Err(error) => return Ok(Gate::Failed { reason: error.to_string(), output: None }),
-        };
-        let now = BootTime::now()?;
-        // Once met, a deadline is met: after a restart in the bake the checks get its time anew.
-        let left = match &bake_until {
-            Some(_) => spec.gate.deadline,
-            None => now.until(&deadline).unwrap_or(Duration::ZERO),
-        };
+    /// Goes back where what the gate watches cannot be read any more.
+    async fn instance_of_gate(&mut self, at: SwitchStep, switch: &Switch) -> io::Result<Option<Instance>> {
+        match self.instance_of(Whose::New, switch).await {
+            Ok(instance) => Ok(instance),
+            Err(error) => {
+                self.revert(at, error.to_string(), None).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A check that was asked when the gate ended may have left a command behind.
+    async fn end_checks(&self) -> io::Result<()> {
+        let scope = format!("{}check", self.scope());
+        blocking(move || Ok(hook::end_marked(&scope))).await?;
+        Ok(())
+    }
+
+    async fn watch_validation(
+        &mut self,
+        instance: &Instance,
+        subject: &Arc<Subject>,
+        deadline: &BootTime,
+        tries: u32,
+        token: &CancellationToken,
+    ) -> io::Result<Gate> {
+        let left = BootTime::now()?.until(deadline).unwrap_or(Duration::ZERO);
         let reached = tokio::select! {
-            reached = reach(&subject, Instant::now() + left) => reached,
+            reached = reach(subject, Instant::now() + left) => reached,
             () = token.cancelled() => return Ok(Gate::Interrupted),
         };
         if let Err(reason) = reached {
             return Ok(Gate::Failed { reason, output: None });
         }
-        let until = match bake_until {
-            Some(until) => until,
-            None => {
-                let previous = switch.predecessor.as_ref();
-                match self.validate(&release, &spec, previous, token).await {
-                    Gate::Passed => {}
-                    gate => return Ok(gate),
-                }
-                let until = BootTime::now()?.after(spec.gate.bake);
-                let bake_until = Some(until.clone());
-                if !spec.gate.bake.is_zero() {
-                    self.change(|state| {
-                        state.progress = Progress::Validating { deadline, bake_until, switch }
-                    })
-                    .await?;
-                }
-                until
+        let gate = self.validate(instance, tries, token).await;
+        self.is_reached = matches!(gate, Gate::Passed);
+        Ok(gate)
+    }
+
+    async fn watch_bake(
+        &self,
+        instance: &Instance,
+        subject: &Arc<Subject>,
+        until: &BootTime,
+        token: &CancellationToken,
+    ) -> io::Result<Gate> {
+        // Once met, a deadline is met: after a restart in the bake the checks get its time anew.
+        if !self.is_reached {
+            let reached = tokio::select! {
+                reached = reach(subject, Instant::now() + instance.spec.gate.deadline) => reached,
+                () = token.cancelled() => return Ok(Gate::Interrupted),
+            };
+            if let Err(reason) = reached {
+                return Ok(Gate::Failed { reason, output: None });
             }
-        };
-        let left = BootTime::now()?.until(&until).unwrap_or(Duration::ZERO);
+        }
+        let left = BootTime::now()?.until(until).unwrap_or(Duration::ZERO);
         if left.is_zero() {
             return Ok(Gate::Passed);
         }
         let baked = tokio::select! {
-            baked = bake(&subject, Instant::now() + left) => baked,
+            baked = bake(subject, Instant::now() + left) => baked,
             () = token.cancelled() => return Ok(Gate::Interrupted),
         };
         Ok(match baked {
@@ -96,22 +124,53 @@ impl<O: Origin> Engine<O> {
         })
     }
 
-    async fn validate(
-        &self,
-        release: &Installed,
-        spec: &Spec,
-        previous: Option<&Installed>,
-        token: &CancellationToken,
-    ) -> Gate {
-        let Some(call) = self.call(Event::Validate, release, spec, previous) else { return Gate::Passed };
-        let ended = self.run(&call, token).await;
-        match ended.end {
-            End::Succeeded => Gate::Passed,
-            End::Interrupted => Gate::Interrupted,
-            End::Failed(reason) => Gate::Failed {
-                reason: format!("hook {} of {} {reason}", Event::Validate.as_str(), release.version),
-                output: Some(ended.output),
-            },
+    /// Waits for the coordinator's confirmation, while the checks keep holding. What arrives ends this early.
+    pub(super) async fn await_confirmation(&mut self, token: &CancellationToken) -> io::Result<()> {
+        let state = self.state.as_ref().expect("a step is performed on an accepted order");
+        let Progress::Validating { confirm_until: Some(until), switch, .. } = state.progress.clone() else {
+            return Ok(());
+        };
+        let Some(instance) = self.instance_of_gate(SwitchStep::Bake, &switch).await? else { return Ok(()) };
+        self.publish(Some(true)).await?;
+        let gate = self.watch_bake(&instance, &self.subject(&instance), &until, token).await;
+        self.end_checks().await?;
+        match gate? {
+            // The time is over, which the planner sees too.
+            Gate::Passed | Gate::Interrupted => Ok(()),
+            Gate::Failed { reason, output } => self.revert(SwitchStep::Bake, reason, output).await,
+        }
+    }
+
+    /// Goes on after the gate.
+    pub(super) async fn pass_gate(&mut self) -> io::Result<()> {
+        match self.switch() {
+            Some(switch) => self.pass_gate_at(SwitchStep::Bake, switch).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn pass_gate_at(&mut self, at: SwitchStep, switch: Switch) -> io::Result<()> {
+        self.proceed(at, switch, |_| {}).await?;
+        if self.switch().is_none() {
+            self.publish(Some(true)).await?;
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, instance: &Instance, tries: u32, token: &CancellationToken) -> Gate {
+        let Some(call) = self.call(Event::Validate, instance, None) else { return Gate::Passed };
+        let name = format!("{} of {}", Event::Validate.as_str(), instance.release.version);
+        let mut tries = tries;
+        loop {
+            match judge(&name, self.run(&call, token).await, tries) {
+                Told::Done { .. } => return Gate::Passed,
+                Told::Interrupted => return Gate::Interrupted,
+                Told::Failed { reason, output } => return Gate::Failed { reason, output },
+                Told::Later => {
+                    tries += 1;
+                    wait_before_try(tries, token).await;
+                }
+            }
         }
     }
 
@@ -119,12 +178,14 @@ impl<O: Origin> Engine<O> {
     pub(super) async fn confirm(&mut self, token: &CancellationToken) -> io::Result<()> {
         let Some(release) = self.wanted_release() else { return Ok(()) };
         let cost = self.state.as_ref().map(|state| state.cost).unwrap_or_default();
-        let (spec, subject) = match self.spec_and_subject(&release).await {
-            Ok(found) => found,
+        let slot = self.live_slot();
+        let instance = match self.instance(release, slot, None).await {
+            Ok(instance) => instance,
             Err(error) => return self.fail(error.to_string(), cost).await,
         };
+        let subject = self.subject(&instance);
         let reached = tokio::select! {
-            reached = reach(&subject, Instant::now() + spec.gate.deadline) => reached,
+            reached = reach(&subject, Instant::now() + instance.spec.gate.deadline) => reached,
             () = token.cancelled() => return Ok(()),
         };
         match reached {
@@ -132,11 +193,9 @@ impl<O: Origin> Engine<O> {
                 self.note_active().await?;
                 self.publish(Some(true)).await
             }
-            Err(reason) => self.fail(format!("{} runs already and is {reason}", release.version), cost).await,
+            Err(reason) => {
+                self.fail(format!("{} runs already and is {reason}", instance.release.version), cost).await
+            }
         }
-    }
-
-    async fn spec_and_subject(&self, release: &Installed) -> io::Result<(Spec, Arc<Subject>)> {
-        Ok((self.spec(release).await?, self.subject(release).await?))
     }
 }

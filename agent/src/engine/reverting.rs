@@ -1,82 +1,86 @@
-//! Steps of going back: stop the new, move the links back, start the old. Each goes on whatever the one before it came
-//! to, because the predecessor is to run again; what went wrong is added to the reason.
+//! Steps of going back. Each goes on whatever the one before it came to, because the predecessor is to run again; what went
+//! wrong is added to the reason.
 
 use std::io;
 
 use tokio_util::sync::CancellationToken;
 
-use super::hooks::Event;
+use super::deeds::Told;
 use super::{Engine, blocking};
+use crate::clock::BootTime;
 use crate::content::Origin;
-use crate::hook::{self, End};
+use crate::hook;
 use crate::planner::Cause;
-use crate::state::{HookRun, Progress, RevertAt, SwitchAt};
+use crate::sequence::{self, BackStep, SwitchStep};
+use crate::state::{AppState, Beside, HookRun, Progress, Switch};
 
 impl<O: Origin> Engine<O> {
     pub(super) async fn begin_revert(&mut self, cause: Cause) -> io::Result<()> {
         let at = match self.state.as_ref().map(|state| &state.progress) {
             Some(Progress::Switching { at, .. }) => *at,
-            Some(_) | None => SwitchAt::StartNew,
+            Some(Progress::Validating { bake_until: Some(_), .. }) => SwitchStep::Bake,
+            Some(_) | None => SwitchStep::Validate,
         };
         let reason = match cause {
             Cause::Interrupted(run) => {
-                let interrupted = interrupted(&run);
+                let interruption = run.interruption();
                 blocking(move || Ok(hook::end_marked(&run.id))).await?;
-                interrupted
+                interruption
             }
             Cause::Deadline => "not healthy by the deadline, which passed while the agent was away".into(),
+            Cause::Unconfirmed => "healthy, but not confirmed by the coordinator in time".into(),
             Cause::Rebooted => "the host was booted while the release was being validated".into(),
         };
         self.revert(at, reason, None).await
     }
 
-    pub(super) async fn revert_hook(&mut self, at: RevertAt, token: &CancellationToken) -> io::Result<()> {
+    /// Takes a step of going back.
+    pub(super) async fn back_step(&mut self, at: BackStep, token: &CancellationToken) -> io::Result<()> {
         let Some(switch) = self.switch() else { return Ok(()) };
-        let (event, release, previous) = match at {
-            RevertAt::StopNew => (Event::Stop, self.wanted_release(), switch.predecessor.as_ref()),
-            RevertAt::StartOld => (Event::Start, switch.predecessor.clone(), switch.previous.as_ref()),
-            RevertAt::LinkBack => return Ok(()),
-        };
-        let Some(release) = release else { return self.after_revert_hook(at, None).await };
-        let name = format!("{} of {}", event.as_str(), release.version);
-        let spec = match self.spec(&release).await {
-            Ok(spec) => spec,
-            Err(error) => return self.after_revert_hook(at, Some(format!("hook {name}: {error}"))).await,
-        };
-        let Some(call) = self.call(event, &release, &spec, previous) else {
-            return self.after_revert_hook(at, None).await;
-        };
-        let run = HookRun { name: name.clone(), id: call.id.clone() };
-        self.change(|state| state.progress = Progress::Reverting { at, hook: Some(run), switch }).await?;
-        let ended = self.run(&call, token).await;
-        self.host.crash.pass()?;
-        match ended.end {
-            End::Succeeded => self.after_revert_hook(at, None).await,
-            End::Failed(reason) => self.after_revert_hook(at, Some(format!("hook {name} {reason}"))).await,
-            // The journal keeps the run: it is not known what it did.
-            End::Interrupted => Ok(()),
+        let Some(deed) = at.deed() else { return self.link_back(switch).await };
+        let journal = |hook, switch| Progress::Reverting { at, hook, switch };
+        match self.tell_release(deed, &switch, journal, token).await? {
+            Told::Done { .. } => self.after_back_step(at, None).await,
+            Told::Failed { reason, .. } => self.after_back_step(at, Some(reason)).await,
+            Told::Later | Told::Interrupted => Ok(()),
         }
     }
 
     /// Passes over a hook that a restart interrupted: what it did is unknown, so it is not run again.
-    pub(super) async fn skip_hook(&mut self, at: RevertAt, run: &HookRun) -> io::Result<()> {
+    pub(super) async fn skip_hook(&mut self, at: BackStep, run: &HookRun) -> io::Result<()> {
         let id = run.id.clone();
         blocking(move || Ok(hook::end_marked(&id))).await?;
-        self.after_revert_hook(at, Some(interrupted(run))).await
+        self.after_back_step(at, Some(run.interruption())).await
     }
 
-    async fn after_revert_hook(&mut self, at: RevertAt, trouble: Option<String>) -> io::Result<()> {
-        let Some(switch) = self.switch() else { return Ok(()) };
-        self.change(|state| {
-            state.progress = match at {
-                RevertAt::StopNew => Progress::Reverting { at: RevertAt::LinkBack, hook: None, switch },
-                RevertAt::LinkBack => Progress::Reverting { at: RevertAt::StartOld, hook: None, switch },
-                RevertAt::StartOld => Progress::Reverted,
-            };
+    async fn after_back_step(&mut self, at: BackStep, trouble: Option<String>) -> io::Result<()> {
+        if at == BackStep::StopCandidate {
+            self.point_candidate(None).await?;
+        }
+        self.step_back(at, |state| {
+            if at == BackStep::StopCandidate {
+                state.standing.beside = None;
+            }
             if let Some(trouble) = trouble {
                 let reason = state.reason.take().map(|reason| format!("{reason}; ")).unwrap_or_default();
                 state.reason = Some(format!("{reason}on the way back {trouble}"));
             }
+        })
+        .await
+    }
+
+    /// Goes on to the step back after `at`; what that one changed is written with it.
+    async fn step_back(&mut self, at: BackStep, change: impl FnOnce(&mut AppState)) -> io::Result<()> {
+        let Some(switch) = self.switch() else { return Ok(()) };
+        let switch = Switch { tries: 0, ..switch };
+        self.change(|state| {
+            change(state);
+            state.progress = match sequence::after(&switch.back, at) {
+                Some(next) => Progress::Reverting { at: next, hook: None, switch },
+                // What was live was never touched.
+                None if switch.back == [BackStep::StopCandidate] => Progress::Failed,
+                None => Progress::Reverted,
+            };
         })
         .await?;
         if self.switch().is_none() {
@@ -85,16 +89,21 @@ impl<O: Origin> Engine<O> {
         Ok(())
     }
 
-    pub(super) async fn link_back(&mut self) -> io::Result<()> {
-        let Some(switch) = self.switch() else { return Ok(()) };
+    async fn link_back(&mut self, switch: Switch) -> io::Result<()> {
         let state = self.state.as_ref().expect("a step is performed on an accepted order");
         let why = format!("reverted: {}", state.reason.as_deref().unwrap_or("the switch failed"));
         let links = (switch.predecessor.clone(), switch.previous.clone());
         self.move_links(links, &self.wanted_release(), &why).await?;
-        self.after_revert_hook(RevertAt::LinkBack, None).await
+        let beside = match self.wanted_release() {
+            Some(release) if switch.is_parallel() => {
+                let slot = switch.new_slot.clone();
+                Some(Beside { release, slot, since: BootTime::now()?, hook: None })
+            }
+            Some(_) | None => None,
+        };
+        self.step_back(BackStep::LinkBack, |state| {
+            (state.standing.slot, state.standing.beside) = (switch.old_slot, beside);
+        })
+        .await
     }
-}
-
-fn interrupted(run: &HookRun) -> String {
-    format!("hook {} was interrupted by a restart of the agent, and is not run again", run.name)
 }

@@ -28,7 +28,14 @@ impl<O: Origin> Engine<O> {
             () = token.cancelled() => return Ok(()),
         };
         let Some(release) = self.wanted_release() else { return Ok(()) };
-        let job = Job { dir: self.dir.clone(), release, reuse: host.reuse, crash: host.crash.clone() };
+        let job = Job {
+            dir: self.dir.clone(),
+            release,
+            reuse: host.reuse,
+            floor: host.upkeep.retention.disk_floor,
+            hashed: self.hashed.for_reuse(),
+            crash: host.crash.clone(),
+        };
         let mut client = host.origin.open();
         let wire = client.wire();
         let tally = self.dir.staging(&job.release.package).join("wire");
@@ -87,14 +94,10 @@ impl<O: Origin> Engine<O> {
     ) -> io::Result<()> {
         match result {
             Ok(seen) => {
-                self.seen = Some(seen);
+                self.hashed.add(seen);
                 tracing::info!(app = %self.app, bytes = cost.wire_bytes, elapsed_ms = cost.stage_us / 1_000, "release is staged");
                 self.failures = 0;
-                self.change(|state| {
-                    (state.progress, state.reason, state.cost) = (Progress::Staged, None, cost);
-                })
-                .await?;
-                self.settle().await
+                self.content_is_there(cost).await
             }
             Err(StageError::Retry { reason }) => {
                 self.host.crash.pass()?;
@@ -145,8 +148,8 @@ impl<O: Origin> Engine<O> {
             })
             .await?;
         }
-        self.change(|state| (state.progress, state.reason) = (Progress::Staged, None)).await?;
-        self.settle().await
+        let cost = self.state.as_ref().map(|state| state.cost).unwrap_or_default();
+        self.content_is_there(cost).await
     }
 
     /// Returns the release that is wanted; nothing where none is.

@@ -1,27 +1,23 @@
-//! Steps of a switch: verify, note the way back, stop the old, move the links, start the new.
+//! Steps of a switch: verify, note the steps and the way back, take one step after the other.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
 
-use fs_err as fs;
 use sluice_common::digest::Digest;
-use sluice_common::durable;
-use sluice_common::order::Installed;
-use tokio::time::Instant;
+use sluice_common::spec::Spec;
 use tokio_util::sync::CancellationToken;
 
-use super::hooks::Event;
+use super::deeds::Told;
 use super::{Engine, blocking};
 use crate::accept::release_objection;
 use crate::clock::BootTime;
 use crate::content::Origin;
 use crate::examine::{Finding, examine, examine_unseen};
-use crate::history::{self, Line};
-use crate::hook::End;
-use crate::layout::{AppDir, LinkName};
-use crate::observe::{self, Link};
+use crate::hook;
+use crate::observe::{self, Disk};
+use crate::sequence::{self, Change, SwitchStep};
 use crate::stage::{Work, unmark};
-use crate::state::{HookRun, Progress, RevertAt, Switch, SwitchAt, Wanted, load_signed};
+use crate::state::{AppState, Arrival, Beside, HookRun, Progress, Standing, Switch, Wanted, load_signed};
 
 impl<O: Origin> Engine<O> {
     pub(super) async fn begin_switch(&mut self, token: &CancellationToken) -> io::Result<()> {
@@ -37,17 +33,77 @@ impl<O: Origin> Engine<O> {
             }
         }
         let disk = self.observe().await?;
-        let switch = Switch {
-            predecessor: disk.current.installed().cloned(),
-            previous: disk.previous.installed().cloned(),
+        let (switch, beside) = match self.sequence(&disk).await {
+            Ok(planned) => planned,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return self.fail(error.to_string(), cost).await;
+            }
+            Err(error) => return Err(error),
         };
-        self.monitored.send_replace(None);
-        self.change(|state| {
-            state.reason = None;
-            state.hook_output = None;
-            state.progress = Progress::Switching { at: SwitchAt::StopOld, hook: None, switch };
+        let Some(first) = switch.steps.first().copied() else { return Ok(()) };
+        self.is_reached = false;
+        self.enter(first, switch, |state| {
+            (state.reason, state.hook_output) = (None, None);
+            if beside.is_some() {
+                state.standing.beside = beside;
+            }
         })
         .await
+    }
+
+    /// Works out the steps from what stands, and what is about to run beside the live release.
+    async fn sequence(&self, disk: &Disk) -> io::Result<(Switch, Option<Beside>)> {
+        let state = self.state.as_ref().expect("a step is performed on an accepted order");
+        let Standing { slot, beside, prepared: _, arrival } = &state.standing;
+        let (old, new) = (disk.current.installed().cloned(), state.wanted.installed());
+        let old_spec = match &old {
+            Some(old) => Some(self.spec(old).await?),
+            None => None,
+        };
+        let new_spec = match &new {
+            Some(new) => Some(self.spec(new).await?),
+            None => None,
+        };
+        let now = BootTime::now()?;
+        let runs = beside
+            .as_ref()
+            .filter(|beside| Some(&beside.release) == new.as_ref() && now.since(&beside.since).is_some());
+        let arrival = arrival
+            .as_ref()
+            .filter(|arrival| arrival.rollout == state.rollout && arrival.from == new && old.is_some());
+        let snapshot = arrival.and_then(|arrival| arrival.snapshot.clone());
+        let mut steps = sequence::sequence(&Change {
+            old: old_spec.as_ref(),
+            new: new_spec.as_ref(),
+            migrates: state.migrates,
+            returns: arrival.is_some(),
+            has_snapshot: snapshot.is_some(),
+            runs_beside: runs.is_some(),
+        });
+        if state.wanted.is_candidate() {
+            if !steps.contains(&SwitchStep::ValidateCandidate) {
+                let reason = "the release has no [parallel] slots in its sluice.toml, so it cannot run as a candidate; order stage staged";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            }
+            steps.retain(|step| step.is_beside());
+        }
+        let free = new_spec.as_ref().and_then(|spec| spec.parallel.as_ref());
+        let new_slot = match runs {
+            Some(beside) => beside.slot.clone(),
+            None => free.map(|parallel| parallel.free(slot.as_deref()).to_owned()),
+        };
+        let starting = new.filter(|_| steps.contains(&SwitchStep::StartCandidate));
+        let starting =
+            starting.map(|release| Beside { release, slot: new_slot.clone(), since: now, hook: None });
+        let switch = Switch {
+            previous: disk.previous.installed().cloned(),
+            steps,
+            old_slot: slot.clone(),
+            new_slot,
+            snapshot,
+            ..Switch::plain(old)
+        };
+        Ok((switch, starting))
     }
 
     /// Says why the release may not run here: its key may have been unpinned since the order was accepted.
@@ -65,8 +121,7 @@ impl<O: Origin> Engine<O> {
     /// Verifies the release: every byte of it, but for what this process has hashed when it was staged and finds as it was.
     async fn verify(&mut self, package: Digest, token: &CancellationToken) -> io::Result<Vec<Finding>> {
         let dir = self.dir.clone();
-        // Of use once: whatever follows a switch finds a release that has run.
-        let seen = self.seen.take().filter(|seen| *seen.package() == package);
+        let seen = self.hashed.before_switch(&package);
         Work { token: token.clone() }
             .run(move |stop: &AtomicBool| {
                 // A manifest that cannot be read makes the release as bad as a damaged file does.
@@ -103,126 +158,177 @@ impl<O: Origin> Engine<O> {
         self.settle().await
     }
 
-    pub(super) async fn switch_hook(&mut self, at: SwitchAt, token: &CancellationToken) -> io::Result<()> {
+    /// Takes a step of the switch.
+    pub(super) async fn switch_step(&mut self, at: SwitchStep, token: &CancellationToken) -> io::Result<()> {
         let Some(switch) = self.switch() else { return Ok(()) };
-        // PREVIOUS_VERSION is what `previous` leads to at that moment.
-        let (event, release, previous) = match at {
-            SwitchAt::StopOld => (Event::Stop, switch.predecessor.clone(), switch.previous.as_ref()),
-            SwitchAt::StartNew => (Event::Start, self.wanted_release(), switch.predecessor.as_ref()),
-            SwitchAt::Link => return Ok(()),
+        let deed = match (at, at.deed()) {
+            (SwitchStep::Link, _) => return self.link(switch).await,
+            (SwitchStep::ValidateCandidate, _) => return self.validate_candidate(switch, token).await,
+            (_, Some(deed)) => deed,
+            // The gate has a progress of its own.
+            (_, None) => return self.enter(at, switch, |_| {}).await,
         };
-        let Some(release) = release else { return self.after_switch_hook(at).await };
-        let spec = match self.spec(&release).await {
-            Ok(spec) => spec,
-            Err(error) => {
-                return self
-                    .revert(at, format!("{} of {}: {error}", event.as_str(), release.version), None)
-                    .await;
+        if at == SwitchStep::StartCandidate {
+            self.point_candidate(self.wanted_release()).await?;
+        }
+        let journal = |hook, switch| Progress::Switching { at, hook, switch };
+        match self.tell_release(deed, &switch, journal, token).await? {
+            Told::Done { last_line } => {
+                let Some(mut switch) = self.switch() else { return Ok(()) };
+                if at == SwitchStep::Snapshot {
+                    match last_line {
+                        Some(line) => switch.snapshot = Some(line),
+                        None => {
+                            let reason =
+                                "the snapshot hook printed nothing; its last line must name the snapshot";
+                            return self.revert(at, reason.into(), None).await;
+                        }
+                    }
+                }
+                let has_ended_beside = at == SwitchStep::StopOld && switch.is_parallel();
+                self.proceed(at, switch, |state| {
+                    if has_ended_beside {
+                        state.standing.beside = None;
+                    }
+                })
+                .await
             }
-        };
-        let Some(call) = self.call(event, &release, &spec, previous) else {
-            return self.after_switch_hook(at).await;
-        };
-        let name = format!("{} of {}", event.as_str(), release.version);
-        let run = HookRun { name: name.clone(), id: call.id.clone() };
-        self.change(|state| {
-            state.progress = Progress::Switching { at, hook: Some(run), switch: switch.clone() };
-        })
-        .await?;
-        let ended = self.run(&call, token).await;
-        self.host.crash.pass()?;
-        match ended.end {
-            End::Succeeded => self.after_switch_hook(at).await,
-            End::Failed(reason) => self.revert(at, format!("hook {name} {reason}"), Some(ended.output)).await,
-            // The journal keeps the run: it is not known what it did.
-            End::Interrupted => Ok(()),
+            Told::Failed { reason, output } => self.revert(at, reason, output).await,
+            Told::Later | Told::Interrupted => Ok(()),
         }
     }
 
-    async fn after_switch_hook(&mut self, at: SwitchAt) -> io::Result<()> {
-        let Some(switch) = self.switch() else { return Ok(()) };
-        let progress = match at {
-            SwitchAt::StopOld => Progress::Switching { at: SwitchAt::Link, hook: None, switch },
-            SwitchAt::Link | SwitchAt::StartNew => {
-                let spec = match self.wanted_release() {
-                    Some(release) => self.spec(&release).await?,
-                    None => sluice_common::spec::Spec::default(),
-                };
-                let deadline = BootTime::now()?.after(spec.gate.deadline);
-                Progress::Validating { deadline, bake_until: None, switch }
+    /// Goes on to the step after `at`; what that one changed is written with it.
+    pub(super) async fn proceed(
+        &mut self,
+        at: SwitchStep,
+        switch: Switch,
+        change: impl FnOnce(&mut AppState),
+    ) -> io::Result<()> {
+        match sequence::after(&switch.steps, at) {
+            Some(next) => self.enter(next, switch, change).await,
+            None => self.finish(switch, change).await,
+        }
+    }
+
+    /// Notes that `at` is the next step, before anything of it is done.
+    async fn enter(
+        &mut self,
+        at: SwitchStep,
+        switch: Switch,
+        change: impl FnOnce(&mut AppState),
+    ) -> io::Result<()> {
+        let switch = Switch { tries: 0, ..switch };
+        let gate = async |engine: &Self| -> io::Result<Spec> {
+            match engine.wanted_release() {
+                Some(release) => engine.spec(&release).await,
+                None => Ok(Spec::default()),
             }
         };
-        self.change(|state| state.progress = progress).await
+        let progress = match at {
+            SwitchStep::Validate => {
+                let deadline = BootTime::now()?.after(gate(self).await?.gate.deadline);
+                Progress::Validating { deadline, bake_until: None, confirm_until: None, switch }
+            }
+            SwitchStep::Bake => {
+                let now = BootTime::now()?;
+                let bake_until = Some(now.after(gate(self).await?.gate.bake));
+                Progress::Validating { deadline: now, bake_until, confirm_until: None, switch }
+            }
+            _ => Progress::Switching { at, hook: None, switch },
+        };
+        if !at.is_beside() {
+            self.monitored.send_replace(None);
+        }
+        self.change(|state| {
+            change(state);
+            state.progress = progress;
+        })
+        .await
+    }
+
+    /// Ends the order: every step has been taken.
+    async fn finish(&mut self, switch: Switch, change: impl FnOnce(&mut AppState)) -> io::Result<()> {
+        let Switch { predecessor, snapshot, .. } = switch;
+        self.change(|state| {
+            change(state);
+            state.hook_output = None;
+            if state.wanted.is_candidate() {
+                (state.progress, state.reason) = (Progress::Candidate, None);
+                return;
+            }
+            // To return is to be where the rollout began.
+            let has_returned = state.standing.arrival.as_ref().is_some_and(|arrival| {
+                arrival.rollout == state.rollout && arrival.from == state.wanted.installed()
+            });
+            let rollout = state.rollout.clone();
+            state.standing.arrival =
+                (!has_returned).then_some(Arrival { rollout, from: predecessor, snapshot });
+            state.progress = Progress::Active;
+        })
+        .await?;
+        self.settle().await
+    }
+
+    /// Passes over a hook that a restart interrupted once the new release had proved itself.
+    pub(super) async fn skip_switch_hook(&mut self, at: SwitchStep, run: &HookRun) -> io::Result<()> {
+        let Some(switch) = self.switch() else { return Ok(()) };
+        let id = run.id.clone();
+        blocking(move || Ok(hook::end_marked(&id))).await?;
+        self.pass_over(at, switch, &run.interruption()).await
+    }
+
+    /// Goes on after a step that failed where there is no way back any more.
+    async fn pass_over(&mut self, at: SwitchStep, switch: Switch, trouble: &str) -> io::Result<()> {
+        tracing::warn!(app = %self.app, trouble, "what is left of the switch has trouble");
+        let trouble = format!("the predecessor was not ended well: {trouble}");
+        self.proceed(at, switch, |state| state.reason = Some(trouble)).await
     }
 
     /// Goes back, from a step of the switch that failed.
     pub(super) async fn revert(
         &mut self,
-        at: SwitchAt,
+        at: SwitchStep,
         reason: String,
         output: Option<String>,
     ) -> io::Result<()> {
-        let Some(switch) = self.switch() else { return Ok(()) };
-        let back = match at {
-            // Nothing has moved yet.
-            SwitchAt::StopOld => RevertAt::StartOld,
-            // The new release was never started.
-            SwitchAt::Link => RevertAt::LinkBack,
-            SwitchAt::StartNew => RevertAt::StopNew,
+        let Some(mut switch) = self.switch() else { return Ok(()) };
+        switch.back = sequence::way_back(&switch.steps, at);
+        switch.tries = 0;
+        let Some(first) = switch.back.first().copied() else {
+            return match sequence::is_settled(&switch.steps, at) {
+                true => self.pass_over(at, switch, &reason).await,
+                // Nothing was touched yet.
+                false => {
+                    let cost = self.state.as_ref().map(|state| state.cost).unwrap_or_default();
+                    self.fail(reason, cost).await
+                }
+            };
         };
         self.change(|state| {
             state.reason = Some(reason);
             state.hook_output = output;
-            state.progress = Progress::Reverting { at: back, hook: None, switch };
+            state.progress = Progress::Reverting { at: first, hook: None, switch };
         })
         .await
     }
 
-    pub(super) async fn link(&mut self) -> io::Result<()> {
-        let Some(switch) = self.switch() else { return Ok(()) };
+    async fn link(&mut self, switch: Switch) -> io::Result<()> {
         let wanted = self.wanted_release();
         let links = (wanted.clone(), switch.predecessor.clone());
         let switch_us = self.move_links(links, &switch.predecessor, "ordered").await?;
-        self.change(|state| {
+        self.point_candidate(None).await?;
+        let beside = match &switch.predecessor {
+            Some(release) if switch.is_parallel() => {
+                let (release, slot) = (release.clone(), switch.old_slot.clone());
+                Some(Beside { release, slot, since: BootTime::now()?, hook: None })
+            }
+            Some(_) | None => None,
+        };
+        let slot = switch.new_slot.clone();
+        self.proceed(SwitchStep::Link, switch, |state| {
             state.cost.switch_us = switch_us;
-            state.progress = match wanted {
-                Some(_) => Progress::Switching { at: SwitchAt::StartNew, hook: None, switch },
-                None => Progress::Active,
-            };
-        })
-        .await?;
-        if self.state.as_ref().is_some_and(|state| state.progress == Progress::Active) {
-            self.settle().await?;
-        }
-        Ok(())
-    }
-
-    /// Points `current` and `previous` at `links` and writes the history; returns the microseconds that `current` took.
-    /// May be repeated.
-    pub(super) async fn move_links(
-        &self,
-        links: (Option<Installed>, Option<Installed>),
-        from: &Option<Installed>,
-        why: &str,
-    ) -> io::Result<u64> {
-        let state = self.state.as_ref().expect("a step is performed on an accepted order");
-        let (rollout, generation) = (state.rollout.clone(), state.generation);
-        let (dir, crash, from, why) =
-            (self.dir.clone(), self.host.crash.clone(), from.clone(), why.to_owned());
-        blocking(move || {
-            let (current, previous) = links;
-            crash.pass()?;
-            point(&dir, LinkName::Previous, previous.as_ref())?;
-            crash.pass()?;
-            let began = Instant::now();
-            point(&dir, LinkName::Current, current.as_ref())?;
-            let took = began.elapsed();
-            crash.pass()?;
-            let line =
-                Line { from: from.as_ref(), to: current.as_ref(), rollout: &rollout, generation, why: &why };
-            history::append(&dir.history(), &line)?;
-            crash.pass()?;
-            Ok(u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
+            (state.standing.slot, state.standing.beside) = (slot, beside);
         })
         .await
     }
@@ -234,23 +340,12 @@ impl<O: Origin> Engine<O> {
             | Progress::Validating { switch, .. }
             | Progress::Reverting { switch, .. } => Some(switch.clone()),
             Progress::Fetching
+            | Progress::Preparing { .. }
             | Progress::Staged
+            | Progress::Candidate
             | Progress::Active
             | Progress::Reverted
             | Progress::Failed => None,
         }
-    }
-}
-
-/// Points a link at a release by one rename, or removes it.
-fn point(dir: &AppDir, name: LinkName, release: Option<&Installed>) -> io::Result<()> {
-    let path = dir.link(name);
-    match release {
-        Some(release) if observe::link(dir, name)? == Link::Release(release.clone()) => Ok(()),
-        Some(release) => durable::replace_symlink(&path, &AppDir::link_target(&release.package)),
-        None => match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => durable::sync_parent(&path),
-        },
     }
 }

@@ -1,7 +1,12 @@
 //! Whole lives of an application: real directories, real hooks, content from memory.
 
+mod chances;
 mod crashes;
+mod hooks;
 mod lives;
+mod others;
+mod parallel;
+mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -16,6 +21,7 @@ use crate::config::Policy;
 use crate::examine::examine;
 use crate::observe::{self, Link};
 use crate::planner::Rest;
+use crate::stage::Floor;
 use crate::stage::testing::{MemorySource, package};
 
 pub(crate) struct World {
@@ -24,6 +30,7 @@ pub(crate) struct World {
     pub(crate) source: MemorySource,
     pub(crate) board: Board,
     variables: BTreeMap<String, String>,
+    upkeep: Upkeep,
     next: u64,
     packed: std::sync::Mutex<Vec<tempfile::TempDir>>,
 }
@@ -41,6 +48,7 @@ impl World {
             source: MemorySource::default(),
             board: Board::default(),
             variables: BTreeMap::new(),
+            upkeep: Upkeep::default(),
             next: 1,
             packed: std::sync::Mutex::default(),
         }
@@ -83,15 +91,25 @@ impl World {
             variables: [(Self::app(), variables)].into(),
             origin: self.source.clone(),
             reuse: crate::stage::Reuse::Auto,
+            upkeep: self.upkeep,
             staging: Semaphore::new(1),
+            moving: Moving::default(),
             board: self.board.clone(),
             crash,
         })
     }
 
     pub(crate) async fn engine(&self, crash: CrashPoints) -> io::Result<TestEngine> {
+        self.engine_of(Self::app(), self.host(crash)).await
+    }
+
+    pub(crate) async fn engine_of(
+        &self,
+        app: AppName,
+        host: Arc<Host<MemorySource>>,
+    ) -> io::Result<TestEngine> {
         let (monitored, _) = watch::channel(None);
-        match Engine::open(Self::app(), self.host(crash), monitored).await {
+        match Engine::open(app, host, monitored).await {
             Ok(engine) => Ok(engine),
             Err(error) => Err(io::Error::other(error)),
         }
@@ -127,6 +145,8 @@ impl World {
             rollout: "r7".parse().unwrap(),
             desired,
             ttl: Duration::from_secs(900),
+            confirmed: false,
+            migrates: true,
         }
     }
 

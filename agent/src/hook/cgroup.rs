@@ -1,9 +1,9 @@
 //! A cgroup of a hook's own, where the host has cgroup v2 and lets the agent make one (`Delegate=yes` in its unit).
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::Pid;
 use sluice_common::caps;
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -31,9 +31,10 @@ impl Cgroup {
         Some(Self { path })
     }
 
-    /// Moves a process into the cgroup. What it started before that is found by its mark.
-    pub(super) fn add(&self, pid: Pid) {
-        let _ = fs_err::write(self.path.join("cgroup.procs"), pid.as_raw_nonzero().to_string());
+    /// Returns the file through which a process joins.
+    pub(super) fn entrance(&self) -> Option<OwnedFd> {
+        let file = fs_err::OpenOptions::new().write(true).open(self.path.join("cgroup.procs")).ok()?;
+        Some(file.into_file().into())
     }
 
     /// Ends everything in the cgroup and removes it; blocks for a moment.

@@ -102,5 +102,8 @@ fn may_load(directory: &str) -> bool {
     // pid (name) state parent ...; the name may hold anything.
     let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let (state, parent) = (fields.next().unwrap_or("Z"), fields.next().unwrap_or("2"));
-    !matches!(state, "Z" | "X") && !matches!(parent, "0" | "2")
+    // Field 50, where the environment begins: known once a program is loaded. A service that was started with an empty one
+    // would else cost every hook a round of waiting, and another.
+    let begins_at = fields.nth(45).unwrap_or("0");
+    !matches!(state, "Z" | "X") && !matches!(parent, "0" | "2") && begins_at == "0"
 }

@@ -36,6 +36,8 @@ fn phase(value: i32) -> Option<Phase> {
         v1::Phase::Unspecified => None,
         v1::Phase::Fetching => Some(Phase::Fetching),
         v1::Phase::Staged => Some(Phase::Staged),
+        v1::Phase::Candidate => Some(Phase::Candidate),
+        v1::Phase::Draining => Some(Phase::Draining),
         v1::Phase::Switching => Some(Phase::Switching),
         v1::Phase::Validating => Some(Phase::Validating),
         v1::Phase::Active => Some(Phase::Active),

@@ -91,8 +91,9 @@ impl Content for ContentService {
             bases.iter().map(|base| convert::digest("bases", base)).collect::<Result<_, Invalid>>()?;
         let host = self.admit(&request, target, *limit_bytes_per_second).await?;
         let plan = plan_for(&self.plans, target, &offered).await?;
+        let spec = self.plans.depot().spec(target).await;
         tracing::debug!(host.id = %host, package = %target, bytes = plan.wire_bytes(), "plan served");
-        Ok(Response::new(Box::pin(plan_parts(&plan))))
+        Ok(Response::new(Box::pin(plan_parts(&plan, &spec))))
     }
 
     type FetchStream = Messages<v1::FrameData>;
@@ -117,12 +118,16 @@ pub(super) async fn plan_for(
     plans.get(base, target).await.map_err(|error| Status::from(&*error))
 }
 
-/// Cuts a plan into messages: header, manifest, plan.
-pub(super) fn plan_parts(plan: &ServedPlan) -> impl Stream<Item = Result<v1::PlanPart, Status>> + use<> {
+/// Cuts a plan into messages: header, manifest, plan. The package's `sluice.toml` comes with the header.
+pub(super) fn plan_parts(
+    plan: &ServedPlan,
+    spec: &[u8],
+) -> impl Stream<Item = Result<v1::PlanPart, Status>> + use<> {
     let header = v1::PlanHeader {
         base: plan.base.map(|base| base.as_bytes().to_vec()).unwrap_or_default(),
         manifest_len: plan.manifest_frame.len() as u64,
         plan_len: plan.plan_bytes.len() as u64,
+        spec: spec.to_vec(),
     };
     let manifest = pieces(plan.manifest_frame.clone()).map(|piece| Part::Manifest(piece.to_vec()));
     let bytes = pieces(plan.plan_bytes.clone()).map(|piece| Part::Plan(piece.to_vec()));

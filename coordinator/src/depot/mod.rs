@@ -46,6 +46,7 @@ mod reader;
 pub mod releases;
 pub mod service;
 mod source;
+mod specs;
 mod sweep;
 mod works;
 

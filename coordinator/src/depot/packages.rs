@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
@@ -13,6 +14,7 @@ use sluice_common::{caps, transfer};
 use sluice_proto::v1;
 use sqlx::Row;
 use sqlx::any::AnyRow;
+use tokio::sync::OnceCell;
 
 use super::objects::{Kind, Name, ObjectError};
 use super::{Depot, bounded};
@@ -49,12 +51,14 @@ pub(super) struct Package {
     pub(super) manifest: Manifest,
     /// Its contents, numbered.
     pub(super) contents: Vec<Content>,
+    /// Its `sluice.toml`, once it was read.
+    pub(super) spec: OnceCell<Bytes>,
 }
 
 impl Package {
     pub(super) fn new(manifest: Manifest) -> Self {
         let contents = manifest.contents();
-        Self { manifest, contents }
+        Self { manifest, contents, spec: OnceCell::new() }
     }
 }
 
@@ -201,7 +205,7 @@ fn package_row(row: &AnyRow) -> Result<PackageRow, store::Error> {
 
 impl Depot {
     /// Returns the compressed manifest as it was pushed. Unverified: whoever decodes it compares the digest.
-    pub(super) async fn compressed_manifest(&self, package: Digest) -> Result<bytes::Bytes, LoadError> {
+    pub(super) async fn compressed_manifest(&self, package: Digest) -> Result<Bytes, LoadError> {
         self.objects
             .get(Name(Kind::Manifest, package))
             .await

@@ -20,6 +20,8 @@ fn order(generation: u64) -> Order {
         rollout: "r1".parse().unwrap(),
         desired: Desired::Absent,
         ttl: Duration::from_secs(60),
+        confirmed: false,
+        migrates: true,
     }
 }
 

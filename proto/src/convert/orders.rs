@@ -13,6 +13,7 @@ impl From<Stage> for v1::Stage {
     fn from(stage: Stage) -> Self {
         match stage {
             Stage::Staged => Self::Staged,
+            Stage::Candidate => Self::Candidate,
             Stage::Active => Self::Active,
         }
     }
@@ -25,6 +26,7 @@ impl TryFrom<v1::Stage> for Stage {
         match stage {
             v1::Stage::Unspecified => Err(Invalid::new("stage", "is missing")),
             v1::Stage::Staged => Ok(Self::Staged),
+            v1::Stage::Candidate => Ok(Self::Candidate),
             v1::Stage::Active => Ok(Self::Active),
         }
     }
@@ -35,6 +37,8 @@ impl From<Phase> for v1::Phase {
         match phase {
             Phase::Fetching => Self::Fetching,
             Phase::Staged => Self::Staged,
+            Phase::Candidate => Self::Candidate,
+            Phase::Draining => Self::Draining,
             Phase::Switching => Self::Switching,
             Phase::Validating => Self::Validating,
             Phase::Active => Self::Active,
@@ -53,6 +57,8 @@ impl TryFrom<v1::Phase> for Phase {
             v1::Phase::Unspecified => Err(Invalid::new("phase", "is missing")),
             v1::Phase::Fetching => Ok(Self::Fetching),
             v1::Phase::Staged => Ok(Self::Staged),
+            v1::Phase::Candidate => Ok(Self::Candidate),
+            v1::Phase::Draining => Ok(Self::Draining),
             v1::Phase::Switching => Ok(Self::Switching),
             v1::Phase::Validating => Ok(Self::Validating),
             v1::Phase::Active => Ok(Self::Active),
@@ -65,7 +71,7 @@ impl TryFrom<v1::Phase> for Phase {
 
 impl From<&Order> for v1::Order {
     fn from(order: &Order) -> Self {
-        let Order { app, generation, rollout, desired, ttl } = order;
+        let Order { app, generation, rollout, desired, ttl, confirmed, migrates } = order;
         let desired = match desired {
             Desired::Release { stage, release, package } => WireDesired::Release(v1::DesiredRelease {
                 stage: v1::Stage::from(*stage).into(),
@@ -80,6 +86,9 @@ impl From<&Order> for v1::Order {
             rollout: rollout.to_string(),
             desired: Some(desired),
             ttl_ms: millis(*ttl),
+            confirmed: *confirmed,
+            // What is said by default is left out.
+            migrates: (!migrates).then_some(false),
         }
     }
 }
@@ -88,7 +97,7 @@ impl TryFrom<v1::Order> for Order {
     type Error = Invalid;
 
     fn try_from(message: v1::Order) -> Result<Self, Invalid> {
-        let v1::Order { app, generation, rollout, desired, ttl_ms } = message;
+        let v1::Order { app, generation, rollout, desired, ttl_ms, confirmed, migrates } = message;
         let desired = match required("order.desired", desired)? {
             WireDesired::Release(release) => {
                 let stage = release.stage().try_into()?;
@@ -107,6 +116,8 @@ impl TryFrom<v1::Order> for Order {
             rollout: parse("order.rollout", &rollout)?,
             desired,
             ttl: Duration::from_millis(ttl_ms),
+            confirmed,
+            migrates: migrates.unwrap_or(true),
         })
     }
 }

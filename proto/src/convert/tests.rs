@@ -28,6 +28,8 @@ fn order() -> Order {
             package: Digest::of(b"p"),
         },
         ttl: Duration::from_secs(900),
+        confirmed: false,
+        migrates: true,
     }
 }
 
@@ -65,6 +67,8 @@ fn orders_and_reports_round_trip() {
     assert_eq!(Report::try_from(v1::Report::from(&report())).unwrap(), report());
     let absent = Order { desired: Desired::Absent, ..order() };
     assert_eq!(Order::try_from(v1::Order::from(&absent)).unwrap(), absent);
+    let renewed = Order { confirmed: true, migrates: false, ..order() };
+    assert_eq!(Order::try_from(v1::Order::from(&renewed)).unwrap(), renewed);
 }
 
 #[test]

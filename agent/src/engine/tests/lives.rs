@@ -1,9 +1,16 @@
 use sluice_common::durable;
+use sluice_common::order::Installed;
 
 use super::*;
 use crate::clock::BootTime;
 use crate::layout::LinkName;
-use crate::state::{HookRun, Progress, RevertAt, Switch, SwitchAt};
+use crate::sequence::{BackStep, SwitchStep, undeclared, undeclared_back};
+use crate::state::{HookRun, Progress, Switch};
+
+/// A switch as agents wrote it before sequences stood in it.
+fn undeclared_switch(predecessor: Option<Installed>) -> Switch {
+    Switch { steps: undeclared(), back: undeclared_back(), ..Switch::plain(predecessor) }
+}
 
 async fn start(world: &World) -> TestEngine {
     world.engine(CrashPoints::default()).await.unwrap()
@@ -206,7 +213,7 @@ async fn a_staged_file_that_was_damaged_is_had_anew_before_the_switch() {
 #[tokio::test]
 async fn a_hook_interrupted_by_a_restart_is_never_run_again() {
     let one = |world: &World| world.pack("1", LOGGING, &[]);
-    let (at_stop, at_start) = (SwitchAt::StopOld, SwitchAt::StartNew);
+    let (at_stop, at_start) = (SwitchStep::StopOld, SwitchStep::StartNew);
     for (name, at, expected) in [("stop", at_stop, "start 1"), ("start", at_start, "stop 2 1 start 1")] {
         let mut world = World::new();
         let mut engine = start(&world).await;
@@ -222,11 +229,11 @@ async fn a_hook_interrupted_by_a_restart_is_never_run_again() {
         let mut left =
             tokio::process::Command::new("sleep").arg("1000").env("SLUICE_HOOK_ID", &id).spawn().unwrap();
         let predecessor = world.report().current;
-        if at == SwitchAt::StartNew {
+        if at == SwitchStep::StartNew {
             let link = world.dir().link(LinkName::Current);
             durable::replace_symlink(&link, &AppDir::link_target(&two)).unwrap();
         }
-        let switch = Switch { predecessor, previous: None };
+        let switch = undeclared_switch(predecessor);
         let hook = Some(HookRun { name: format!("{name} of x"), id });
         engine.change(|state| state.progress = Progress::Switching { at, hook, switch }).await.unwrap();
         drop(engine);
@@ -253,9 +260,9 @@ async fn an_interrupted_hook_of_a_revert_is_passed_over() {
     obey(&mut engine, order).await;
     let order = world.order("2", two, Stage::Staged);
     obey(&mut engine, order).await;
-    let switch = Switch { predecessor: world.report().current, previous: None };
+    let switch = undeclared_switch(world.report().current);
     let hook = Some(HookRun { name: "stop of 2".into(), id: "none".into() });
-    let progress = Progress::Reverting { at: RevertAt::StopNew, hook, switch };
+    let progress = Progress::Reverting { at: BackStep::StopNew, hook, switch };
     engine.change(|state| (state.progress, state.reason) = (progress, Some("ill".into()))).await.unwrap();
     fs_err::remove_file(world.log()).unwrap();
     drive(&mut engine).await.unwrap();
@@ -275,10 +282,10 @@ async fn the_gate_goes_on_after_a_restart_until_its_deadline() {
         let order = world.order("2", two, Stage::Staged);
         obey(&mut engine, order).await;
         let link = world.dir().link(LinkName::Current);
-        let switch = Switch { predecessor: world.report().current, previous: None };
+        let switch = undeclared_switch(world.report().current);
         durable::replace_symlink(&link, &AppDir::link_target(&two)).unwrap();
         let deadline = BootTime::now().unwrap().after(Duration::from_secs(left));
-        let progress = Progress::Validating { deadline, bake_until: None, switch };
+        let progress = Progress::Validating { deadline, bake_until: None, confirm_until: None, switch };
         engine.change(|state| state.progress = progress).await.unwrap();
         drop(engine);
         let mut engine = start(&world).await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use serde::Serialize;
 use sluice_common::manifest::{EntryKind, Manifest};
-use sluice_common::spec::{self, Hook, Probe, Spec};
+use sluice_common::spec::{self, Probe, Runner, Service, Spec};
 use sluice_common::tree::Tree;
 use tokio::task::spawn_blocking;
 
@@ -50,6 +50,7 @@ pub(super) async fn pack(output: Output, dir: PathBuf) -> anyhow::Result<Tree> {
         )
     };
     let spec = Spec::load(tree.root()).with_context(failed)?;
+    spec.check_against(tree.manifest()).with_context(failed)?;
     check_programs(&spec, tree.manifest()).with_context(failed)?;
     Ok(tree)
 }
@@ -73,17 +74,16 @@ pub(super) async fn scan(output: Output, dir: PathBuf) -> anyhow::Result<Tree> {
 
 /// Refuses commands that name a program of the package which is not there or may not be executed.
 fn check_programs(spec: &Spec, manifest: &Manifest) -> anyhow::Result<()> {
-    let hooks =
-        [("stop", &spec.hooks.stop), ("start", &spec.hooks.start), ("validate", &spec.hooks.validate)];
-    for (name, hook) in hooks {
-        if let Some(Hook { command, .. }) = hook {
-            check_program(&format!("hooks.{name}.command"), command, manifest)?;
-        }
+    for (name, hook) in spec.hooks.each() {
+        check_program(&format!("hooks.{name}.command"), &hook.command, manifest)?;
     }
     for (i, check) in spec.health.iter().enumerate() {
-        if let Probe::Command { command } = &check.probe {
-            check_program(&format!("health[{i}].command"), command, manifest)?;
+        if let Probe::Command(probe) = &check.probe {
+            check_program(&format!("health[{i}].command"), &probe.command, manifest)?;
         }
+    }
+    if let Some(Service { runner: Runner::Exec(exec), .. }) = &spec.service {
+        check_program("service.exec", &exec.command, manifest)?;
     }
     Ok(())
 }

@@ -214,7 +214,10 @@ fn host_state(host: &Host) -> String {
         (Outcome::Waiting | Outcome::Ordered, Some(Phase::Fetching)) => fetching(host),
         (Outcome::Waiting, Some(Phase::Staged)) => "staged".to_owned(),
         (Outcome::Ordered, Some(phase)) if phase > Phase::Staged => phase.to_string(),
-        (Outcome::RollingBack, Some(phase @ (Phase::Switching | Phase::Validating | Phase::Reverting))) => {
+        (
+            Outcome::RollingBack,
+            Some(phase @ (Phase::Draining | Phase::Switching | Phase::Validating | Phase::Reverting)),
+        ) => {
             format!("rolling back, {phase}")
         }
         (outcome, _) => outcome.as_str().to_owned(),
