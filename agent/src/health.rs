@@ -5,8 +5,10 @@
 
 mod gate;
 mod http;
+mod load;
 mod monitor;
 mod probe;
+mod resources;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use sluice_common::spec::HealthCheck;
 use tokio::time::Instant;
 
 pub(crate) use gate::{Baked, bake, reach};
+pub(crate) use load::bear;
 pub(crate) use monitor::Monitor;
 
 /// What checks are asked of: a release as it runs here.
