@@ -22,6 +22,8 @@ pub(crate) struct PlanReply {
     pub(crate) manifest: Vec<u8>,
     /// The encoded plan.
     pub(crate) plan: Vec<u8>,
+    /// The package's `sluice.toml`; empty where it has none, or the source does not send it.
+    pub(crate) spec: Vec<u8>,
 }
 
 /// A frame that is wanted, from a byte on.

@@ -26,7 +26,7 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::content::{Dialer, RemoteOrigin};
 use crate::crash::CrashPoints;
-use crate::engine::Host;
+use crate::engine::{Host, Moving};
 use crate::identity::Identity;
 use crate::session::Session;
 use crate::{directories, layout, lock};
@@ -43,20 +43,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let token = CancellationToken::new();
     let board = Board::default();
     let dialer = Dialer { coordinators: config.coordinators.clone(), tls: identity.tls() };
-    let host = Arc::new(Host {
-        root: config.root.clone(),
-        rules: Rules {
-            trusted_keys: config.trusted_keys.clone(),
-            policy: config.policy.clone(),
-            platform: Platform::of_this_host(),
-        },
-        variables: config.variables.clone(),
-        origin: RemoteOrigin { dialer: dialer.clone(), limiter: Limiter::new(config.limit) },
-        reuse: config.reuse,
-        staging: Semaphore::new(1),
-        board: board.clone(),
-        crash: CrashPoints::default(),
-    });
+    let origin = RemoteOrigin { dialer: dialer.clone(), limiter: Limiter::new(config.limit) };
+    let host = Arc::new(host(&config, origin, board.clone()));
     let (sender, orders) = mpsc::channel(ORDERS);
     let applications = Applications::new(host, config.data.clone(), token.clone());
     let session = Session { dialer, identity, board, orders: sender, root: config.root, limit: config.limit };
@@ -70,6 +58,26 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     applications.await.context("the applications' task failed")??;
     tracing::info!("agent has stopped; applications are left as they are");
     Ok(())
+}
+
+/// Makes what the applications of a host share.
+pub(crate) fn host<O>(config: &Config, origin: O, board: Board) -> Host<O> {
+    Host {
+        root: config.root.clone(),
+        rules: Rules {
+            trusted_keys: config.trusted_keys.clone(),
+            policy: config.policy.clone(),
+            platform: Platform::of_this_host(),
+        },
+        variables: config.variables.clone(),
+        origin,
+        reuse: config.reuse,
+        upkeep: config.upkeep,
+        staging: Semaphore::new(1),
+        moving: Moving::default(),
+        board,
+        crash: CrashPoints::default(),
+    }
 }
 
 async fn stopped(token: &CancellationToken) -> anyhow::Result<()> {

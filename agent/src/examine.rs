@@ -14,7 +14,7 @@ use sluice_common::path::RelPath;
 
 use crate::beneath::{Beneath, Standing};
 use crate::seen::Seen;
-use crate::workers;
+use crate::{linked, workers};
 
 /// What is wrong with one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,14 @@ fn compare(
         Ok(())
     })?;
     let mut findings = findings.into_inner().expect("no worker panics while it holds the lock");
-    let known: HashSet<&str> = manifest.entries().iter().map(|entry| entry.path.as_str()).collect();
+    let linked = linked::entries(root, manifest);
+    for entry in &linked {
+        if let Err(fault) = look(&beneath, entry)? {
+            findings.push(Finding { path: entry.path.as_path().to_owned(), fault });
+        }
+    }
+    let known: HashSet<&str> =
+        manifest.entries().iter().chain(&linked).map(|entry| entry.path.as_str()).collect();
     extras(root, Path::new(""), &known, &mut findings)?;
     findings.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(findings)
@@ -118,7 +125,7 @@ fn fault_of_bytes(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>>
 }
 
 /// Compares one entry with what stands at its path, but for a file's bytes; returns what was found where that is right.
-fn look(beneath: &Beneath, entry: &Entry) -> io::Result<Result<Standing, Fault>> {
+pub(crate) fn look(beneath: &Beneath, entry: &Entry) -> io::Result<Result<Standing, Fault>> {
     let Some(found) = beneath.stat(&entry.path)? else { return Ok(Err(Fault::Missing)) };
     let fault = match (&entry.kind, found.kind) {
         (EntryKind::Directory, FileType::Directory) => (found.mode != 0o755).then_some(Fault::Mode),

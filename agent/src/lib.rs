@@ -6,18 +6,23 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `cli`, `config`, `enroll`, `daemon` | how the agent is started |
+//! | `cli`, `config`, `enroll`, `daemon`, `allocator` | how the agent is started |
 //! | `session`, `board`, `identity` | the coordinator's side: orders in, reports out, certificates |
 //! | `applications`, `actor` | one task for each application |
-//! | `accept`, `planner` | decisions, pure: which order counts, what to do next |
+//! | `accept`, `planner`, `sequence` | decisions, pure: which order counts, what to do next, what a switch consists of |
 //! | `engine`, `state`, `history` | the steps of an order, and what is remembered of them |
 //! | `stage`, `content` | bringing a release to disk |
 //! | `hook`, `health` | running what a package brings, asking how it is |
+//! | `actions` | what needs no script: systemd, a supervisor, HAProxy, nginx |
+//! | `upkeep`, `preflight`, `linked` | keeping a host in order: what it may run, what outlives releases |
 //! | `layout`, `observe`, `examine`, `seen`, `beneath`, `workers`, `retention` | what stands on disk |
 //! | `status`, `fsck` | what operators look at |
+//! | `rehearsal` | the engine without a coordinator, for tests of faults |
 
 mod accept;
+mod actions;
 mod actor;
+mod allocator;
 mod applications;
 mod backoff;
 mod beneath;
@@ -39,15 +44,21 @@ mod history;
 mod hook;
 mod identity;
 mod layout;
+mod linked;
 mod lock;
 mod observe;
 mod planner;
+mod preflight;
+#[doc(hidden)]
+pub mod rehearsal;
 mod retention;
 mod seen;
+mod sequence;
 mod session;
 mod stage;
 mod state;
 mod status;
+mod upkeep;
 mod workers;
 
 pub use cli::run;

@@ -47,7 +47,7 @@ use crate::seen::Seen;
 
 pub(crate) use area::{discard, make_directory, unmark};
 pub(crate) use share::Reuse;
-pub(crate) use space::Space;
+pub(crate) use space::{Floor, Lack, Needs, Space};
 
 use area::Area;
 use stager::Stager;
@@ -121,6 +121,8 @@ pub(crate) struct Job {
     pub(crate) release: Installed,
     /// How bytes of installed releases are shared.
     pub(crate) reuse: Reuse,
+    /// What stays free of the disk.
+    pub(crate) floor: Floor,
     /// What was hashed of an installed release and need not be again.
     pub(crate) hashed: Option<Arc<Seen>>,
     /// Simulated crashes, in tests.

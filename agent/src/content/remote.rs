@@ -187,7 +187,7 @@ async fn next(parts: &mut Streaming<v1::PlanPart>) -> Result<Option<v1::PlanPart
 
 /// Checks lengths before anything is allocated for them.
 fn begin_reply(header: &v1::PlanHeader, bases: &[Digest]) -> Result<PlanReply, ContentError> {
-    let v1::PlanHeader { base, manifest_len, plan_len } = header;
+    let v1::PlanHeader { base, manifest_len, plan_len, spec } = header;
     let protocol = |reason: String| ContentError::Protocol(reason);
     if *manifest_len > caps::MANIFEST_BYTES_MAX || *plan_len > caps::PLAN_BYTES_MAX {
         return Err(protocol("a plan or manifest is over its limit".into()));
@@ -196,7 +196,7 @@ fn begin_reply(header: &v1::PlanHeader, bases: &[Digest]) -> Result<PlanReply, C
     if base.is_some_and(|base| !bases.contains(&base)) {
         return Err(protocol("a plan leans on a base that was not offered".into()));
     }
-    Ok(PlanReply { base, manifest: Vec::new(), plan: Vec::new() })
+    Ok(PlanReply { base, manifest: Vec::new(), plan: Vec::new(), spec: spec.clone() })
 }
 
 fn append(to: &mut Vec<u8>, bytes: &[u8], promised: u64) -> Result<(), ContentError> {

@@ -31,6 +31,7 @@ use crate::beneath::{Beneath, failed};
 use crate::crash::CrashPoints;
 use crate::examine::examine_shape;
 use crate::layout::{AppDir, LinkName};
+use crate::linked;
 use crate::observe;
 use crate::seen::{Seen, Stamp};
 
@@ -176,6 +177,7 @@ impl Area {
         stop: &AtomicBool,
     ) -> Result<Published, PublishError> {
         let target = placer.target().clone();
+        linked::provide(&self.dir, &self.tree(), &target.manifest).map_err(PublishError::Verify)?;
         let findings = examine_shape(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
         if !findings.is_empty() {
             for finding in &findings {

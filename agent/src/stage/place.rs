@@ -149,6 +149,11 @@ impl Placer {
         self.lacking().iter().map(|number| self.target.contents[*number as usize].size).sum()
     }
 
+    /// Returns the number of files that are lacking.
+    pub(crate) fn lacking_files(&self) -> usize {
+        self.missing.len()
+    }
+
     /// Returns the tree, opened before anything was put into it.
     pub(crate) fn tree(&self) -> &Arc<Beneath> {
         &self.tree

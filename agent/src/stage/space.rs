@@ -1,22 +1,102 @@
 //! Refuses to begin what the disk cannot hold: better a clear failure now than a full disk under a running application.
 
+use std::fmt;
 use std::path::Path;
 
+use serde::Deserialize;
 use sluice_common::caps;
-use sluice_common::units::format_size;
+use sluice_common::units::{format_size, parse_size};
 
-use super::StageError;
 use super::place::Placer;
 use super::target::Planned;
-use crate::layout::AppDir;
+use super::{Job, StageError};
+use crate::retention;
 
-/// Bytes of a file system: free to us, and in all.
+/// What a file system has: free to us, and in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Space {
-    /// Free for us.
+    /// Bytes free for us.
     pub(crate) free: u64,
-    /// In all.
+    /// Bytes in all.
     pub(crate) total: u64,
+    /// Inodes free for us; nothing where the file system makes them as they are needed.
+    pub(crate) free_inodes: Option<u64>,
+}
+
+/// What is to be put on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Needs {
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// Files and directories.
+    pub(crate) inodes: u64,
+}
+
+/// What stays free of a disk, in percent or in bytes; `disk_floor` in `agent.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) enum Floor {
+    /// So many percent of all.
+    Percent(u8),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// What a disk lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many inodes.
+    Inodes(u64),
+}
+
+impl Default for Floor {
+    fn default() -> Self {
+        Self::Percent(caps::DISK_FLOOR_PERCENT)
+    }
+}
+
+impl Floor {
+    /// Returns the bytes that stay free of so many.
+    fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Percent(percent) => total / 100 * u64::from(percent),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl TryFrom<String> for Floor {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let percent =
+            text.strip_suffix('%').map(|number| number.parse().ok().filter(|percent| *percent < 100));
+        match percent {
+            Some(Some(percent)) => Ok(Self::Percent(percent)),
+            Some(None) => Err(format!("{text:?} is no share of a disk; write 0% to 99%")),
+            None => parse_size(&text).map(Self::Bytes).map_err(|error| format!("{error}, or 10%")),
+        }
+    }
+}
+
+impl fmt::Display for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Percent(percent) => write!(f, "{percent} percent"),
+            Self::Bytes(bytes) => f.write_str(&format_size(*bytes)),
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => f.write_str(&format_size(*bytes)),
+            Self::Inodes(inodes) => write!(f, "{inodes} inodes"),
+        }
+    }
 }
 
 impl Space {
@@ -24,37 +104,48 @@ impl Space {
     pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
         let stat =
             rustix::fs::statvfs(path).map_err(|e| crate::beneath::failed("ask the space of", path, e))?;
-        Ok(Self { free: stat.f_bavail * stat.f_frsize, total: stat.f_blocks * stat.f_frsize })
+        Ok(Self {
+            free: stat.f_bavail * stat.f_frsize,
+            total: stat.f_blocks * stat.f_frsize,
+            free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
+        })
     }
 
-    /// Says by how many bytes the disk is too small for `needed` above the floor; nothing when it suffices.
-    fn lacks(self, needed: u64) -> Option<u64> {
-        let floor = self.total / 100 * caps::DISK_FLOOR_PERCENT;
-        needed.saturating_add(floor).checked_sub(self.free).filter(|lack| *lack > 0)
+    /// Says what the disk lacks for `needs` above the floor; nothing when it suffices.
+    pub(crate) fn lacks(self, needs: Needs, floor: Floor) -> Option<Lack> {
+        let wanted = needs.bytes.saturating_add(floor.of(self.total));
+        let bytes = wanted.checked_sub(self.free).filter(|lack| *lack > 0).map(Lack::Bytes);
+        let inodes = self.free_inodes.and_then(|free| needs.inodes.checked_sub(free));
+        bytes.or(inodes.filter(|lack| *lack > 0).map(Lack::Inodes))
     }
 }
 
 /// Frames on disk at once: one comes, one has come, two wait, two are restored.
 const FRAMES: u64 = 6;
 
-/// Checks that the disk holds the files that are lacking, and some frames beside them, above the floor.
+/// Checks that the disk holds the files that are lacking, and some frames beside them, above the floor. Old releases go
+/// where it would not.
 pub(crate) fn check(
-    dir: &AppDir,
+    job: &Job,
     placer: &Placer,
     planned: &Planned,
     frames: &[usize],
 ) -> Result<(), StageError> {
     let frame = frames.iter().map(|number| planned.plan.frames[*number].wire_len).max().unwrap_or(0);
-    let needed = placer.lacking_bytes() + FRAMES * frame;
-    let space = Space::of(dir.base())?;
-    match space.lacks(needed) {
+    let needs = Needs {
+        bytes: placer.lacking_bytes() + FRAMES * frame,
+        inodes: placer.lacking_files() as u64 + FRAMES,
+    };
+    let needed = [job.release.package].into();
+    match retention::make_room(&job.dir, &needed, needs, job.floor)? {
         None => Ok(()),
         Some(lack) => Err(StageError::failed(format!(
-            "the disk is too small: {} more are needed and {} percent are kept free, {} are lacking at {}",
-            format_size(needed),
-            caps::DISK_FLOOR_PERCENT,
-            format_size(lack),
-            dir.base().display(),
+            "the disk is too small: {} in {} files are still to come and {} are kept free, {lack} are lacking at {}; free \
+             them, enlarge the disk, or lower [retention] disk_floor in agent.toml",
+            format_size(needs.bytes),
+            needs.inodes,
+            job.floor,
+            job.dir.base().display(),
         ))),
     }
 }
@@ -65,15 +156,36 @@ mod tests {
 
     #[test]
     fn the_floor_is_kept() {
-        let space = |free| Space { free, total: 1_000 };
-        for (free, needed, expected) in [
-            (500, 400, None),
-            (500, 401, Some(1)),
-            (100, 0, None),
-            (50, 0, Some(50)),
-            (1_000, u64::MAX, Some(u64::MAX - 1_000)),
+        let space = |free| Space { free, total: 1_000, free_inodes: Some(5) };
+        let tenth = Floor::default();
+        for (free, bytes, inodes, floor, expected) in [
+            (500, 400, 0, tenth, None),
+            (500, 401, 0, tenth, Some(Lack::Bytes(1))),
+            (100, 0, 0, tenth, None),
+            (50, 0, 0, tenth, Some(Lack::Bytes(50))),
+            (1_000, u64::MAX, 0, tenth, Some(Lack::Bytes(u64::MAX - 1_000))),
+            (50, 0, 0, Floor::Percent(0), None),
+            (50, 10, 0, Floor::Bytes(40), None),
+            (50, 10, 0, Floor::Bytes(41), Some(Lack::Bytes(1))),
+            (500, 1, 5, tenth, None),
+            (500, 1, 7, tenth, Some(Lack::Inodes(2))),
         ] {
-            assert_eq!(space(free).lacks(needed), expected, "{free} free, {needed} needed");
+            assert_eq!(
+                space(free).lacks(Needs { bytes, inodes }, floor),
+                expected,
+                "{free} free, {bytes} needed"
+            );
+        }
+        let endless = Space { free_inodes: None, ..space(500) };
+        assert_eq!(endless.lacks(Needs { bytes: 1, inodes: u64::MAX }, tenth), None);
+    }
+
+    #[test]
+    fn floors_are_read() {
+        let read = |text: &str| Floor::try_from(text.to_owned());
+        assert_eq!((read("15%"), read("5GiB")), (Ok(Floor::Percent(15)), Ok(Floor::Bytes(5 << 30))));
+        for bad in ["100%", "-1%", "x%", "5", ""] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 }

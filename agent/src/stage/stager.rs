@@ -17,8 +17,8 @@ use super::target::{Known, Target};
 use super::{Attempts, Job, Progress, StageError, Work, resume, reuse, space};
 use crate::content::{ContentClient, ContentError, PlanReply};
 use crate::examine::examine;
-use crate::observe;
 use crate::seen::Seen;
+use crate::{observe, preflight};
 
 /// Most bases that are offered: more than a host keeps.
 const BASES_MAX: usize = 8;
@@ -113,11 +113,13 @@ impl Stager<'_> {
                 let Ok(bytes) = decode_manifest(&reply.manifest, &base_bytes) else { return Ok(None) };
                 let Some(target) = Target::decode(package, bytes) else { return Ok(None) };
                 let known = Known::new(&dir, target, reply.base, Some(&reply.plan));
-                Ok(known.plan.is_some().then_some((known, reply)))
+                let objection = preflight::objection(&reply.spec, &known.target.manifest, dir.base())?;
+                Ok(known.plan.is_some().then_some((known, reply, objection)))
             })
             .await;
         match known {
-            Ok(Some(known)) => Ok(known),
+            Ok(Some((_, _, Some(objection)))) => Err(StageError::failed(objection)),
+            Ok(Some((known, reply, None))) => Ok((known, reply)),
             Ok(None) => Err(self.blame(base, format!("the plan or manifest of {package} came damaged"))),
             // The base's manifest cannot be read: the base is no good.
             Err(error) if base.is_some() => Err(self.blame(base, error.to_string())),
@@ -158,7 +160,7 @@ impl Stager<'_> {
         if self.took_better_plan(left, &placer, client).await? {
             return Ok(None);
         }
-        space::check(&self.job.dir, &placer, planned, &frames)?;
+        space::check(self.job, &placer, planned, &frames)?;
         self.attempts.first_request.get_or_insert_with(Instant::now);
         let lacked = placer.lacking().len();
         let fetch = Fetch { area: &self.area, planned, progress: self.progress, work: &self.work };

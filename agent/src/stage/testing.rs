@@ -117,6 +117,7 @@ impl Inner {
             base: plan.base,
             manifest: encode_manifest(&target.manifest().encode(), &base_bytes).unwrap(),
             plan: plan.encode(&base_contents, &contents).unwrap(),
+            spec: fs_err::read(target.root().join("sluice.toml")).unwrap_or_default(),
         })
     }
 

@@ -45,6 +45,7 @@ impl World {
             dir: self.dir.clone(),
             release: self.release(package),
             reuse: self.reuse,
+            floor: Floor::default(),
             hashed: self.hashed.for_reuse(),
             crash,
         };
