@@ -10,9 +10,11 @@
 //! | [`demo`] | `sluice-demo`: the main job in one command |
 //! | [`trees`], [`measure`], [`peers`] | real trees, what a process takes, and other tools on the same trees |
 //! | [`hostile`] | every decoder of outside data as a function of bytes: for the fuzzers and their corpus |
+//! | [`faults`] | kills, power cuts and failing disks at chosen points of a deployment |
 //! | [`show`] | `deploy-tests/show`: each promise with its figure beside its bound |
 
 pub mod demo;
+pub mod faults;
 pub mod hostile;
 pub mod lab;
 pub mod measure;

@@ -24,10 +24,13 @@ pub enum Role {
     Web,
     /// The encoder alone: prints what a transfer sends. For measuring what encoding takes.
     Encode,
+    /// The agent's engine without a coordinator: what fault tests strike.
+    Rehearse,
 }
 
 impl Role {
-    const ALL: [Self; 5] = [Self::Coordinator, Self::Agent, Self::Operator, Self::Web, Self::Encode];
+    const ALL: [Self; 6] =
+        [Self::Coordinator, Self::Agent, Self::Operator, Self::Web, Self::Encode, Self::Rehearse];
 
     /// Returns the role's word on the command line.
     pub fn as_str(self) -> &'static str {
@@ -37,6 +40,7 @@ impl Role {
             Self::Operator => "sluice",
             Self::Web => "web",
             Self::Encode => "encode",
+            Self::Rehearse => "rehearse",
         }
     }
 
@@ -45,7 +49,7 @@ impl Role {
         match self {
             Self::Coordinator => verb.is_some_and(|verb| verb == "serve"),
             Self::Agent => verb.is_some_and(|verb| verb == "run"),
-            Self::Operator | Self::Encode => false,
+            Self::Operator | Self::Encode | Self::Rehearse => false,
             Self::Web => true,
         }
     }
@@ -77,6 +81,7 @@ pub fn take() -> Option<ExitCode> {
         Role::Operator => sluice_coordinator::cli::run(args),
         Role::Web => crate::web::run(args),
         Role::Encode => crate::measure::encode(args),
+        Role::Rehearse => sluice_agent::rehearsal::run(args),
     })
 }
 

@@ -1,5 +1,6 @@
 //! `deploy-tests/show`: runs what an issue promises and prints each figure beside its bound.
 
+mod agent;
 mod benchmarks;
 mod board;
 mod bytes;
@@ -33,6 +34,8 @@ enum List {
     Main(Options),
     /// The transfer engine: bytes, CPU and memory beside those of other tools.
     Transfer(Options),
+    /// The agent's life: kills, power cuts, failing disks, bad hooks, what it takes.
+    Agent(Options),
     /// The tables of `docs/benchmarks.md`, measured here.
     Benchmarks(Options),
 }
@@ -60,6 +63,7 @@ pub fn main() -> ExitCode {
     let shown = match Args::parse().list {
         List::Main(options) => main_list(&options),
         List::Transfer(options) => transfer::run(&options),
+        List::Agent(options) => agent::run(&options),
         List::Benchmarks(options) => benchmarks::run(&options),
     };
     match shown {

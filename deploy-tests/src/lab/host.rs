@@ -1,5 +1,6 @@
 //! A host of the lab: an agent with directories of its own.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -59,10 +60,12 @@ impl LabHost {
     }
 
     fn write_variables(&self) -> Result<()> {
-        let mut text = String::new();
+        let mut tables: BTreeMap<&str, String> = BTreeMap::new();
         for (app, name, value) in &self.options.variables {
-            text += &format!("\n[apps.{app}.variables]\n{name} = {value:?}\n");
+            *tables.entry(app).or_default() += &format!("{name} = {value:?}\n");
         }
+        let text: String =
+            tables.iter().map(|(app, lines)| format!("\n[apps.{app}.variables]\n{lines}")).collect();
         fs::OpenOptions::new().append(true).open(self.config())?.write_all(text.as_bytes())?;
         Ok(())
     }

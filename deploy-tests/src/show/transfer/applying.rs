@@ -114,7 +114,7 @@ impl Bench {
     }
 }
 
-pub(super) fn run(board: &mut Board, work: &mut Work) -> Result<()> {
+pub(super) fn run(board: &mut Board, _work: &mut Work) -> Result<()> {
     let Some((old, new)) = Work::trees(board, Pair::Python)? else { return Ok(()) };
     // The quick plan is what a rollout begins with, the best one takes its place where a link is worth it.
     for effort in ["quick", "best"] {
