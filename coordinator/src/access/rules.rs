@@ -53,6 +53,10 @@ const RULES: &[(&str, Rule)] = &[
     ("/sluice.v1.Rollouts/Abort", DEPLOYER),
     ("/sluice.v1.Rollouts/RollBack", DEPLOYER),
     ("/sluice.v1.Rollouts/AppHistory", VIEWER),
+    ("/sluice.v1.Rollouts/Approve", APPROVER),
+    ("/sluice.v1.Rollouts/Override", APPROVER),
+    ("/sluice.v1.Rollouts/GetApp", VIEWER),
+    ("/sluice.v1.Rollouts/ReopenApp", DEPLOYER),
 ];
 
 /// Returns the rule of a method, by its path (`/sluice.v1.SERVICE/METHOD`).

@@ -3,6 +3,7 @@
 //! Values are parsed into domain types here (`AppName`, `Share`, `ByteRate`, durations), so that a mistake is a usage
 //! error (exit code 2) before anything is done.
 
+mod app;
 mod depot;
 mod fleet;
 mod identity;
@@ -18,12 +19,13 @@ use clap_complete::Shell;
 use sluice_common::units;
 use sluice_proto::transport::client::Address;
 
+pub(super) use app::AppCommand;
 pub(super) use depot::DepotCommand;
 pub(super) use fleet::{AuditCommand, HostCommand, SiteCommand};
 pub(super) use identity::{KeyCommand, LoginArgs, OperatorCommand, TokenCommand, TokenCreateArgs};
 pub(super) use package::{CostArgs, PackageCommand};
 pub(super) use release::{PackageSource, ReleaseCommand, ReleaseCreateArgs, ReleasePackage};
-pub(super) use rollout::{AppCommand, OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
+pub(super) use rollout::{OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
 
 const ABOUT: &str =
     "Deploys releases to a fleet: throttled on the way, gated at every step, reversible at any moment";
@@ -110,7 +112,7 @@ pub(super) enum Command {
     /// Bring a release to hosts, in batches through gates
     #[command(subcommand)]
     Rollout(RolloutCommand),
-    /// See what an application did
+    /// See what an application did and whether it takes new rollouts
     #[command(subcommand)]
     App(AppCommand),
     /// See and revoke hosts
@@ -143,4 +145,12 @@ pub(super) enum Command {
 
 fn duration(text: &str) -> Result<Duration, units::UnitError> {
     units::parse_duration(text)
+}
+
+/// Reads what has to be said in words.
+fn said(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("is empty; others will want to know"),
+        text => Ok(text.to_owned()),
+    }
 }

@@ -13,7 +13,7 @@ use super::error::context as advice;
 use super::exit::Exit;
 use super::output::{moment, or_dash, pairs, table};
 use super::view::Installed;
-use super::view::fleet::{Application, Host, HostState, Operator, Site};
+use super::view::fleet::{Application, Drift, Host, HostState, Operator, Site};
 use super::view::short;
 
 #[derive(Serialize)]
@@ -171,8 +171,22 @@ fn host_text(host: &Host, now: Timestamp) -> String {
     if !host.applications.is_empty() {
         text.push('\n');
         text.push_str(&application_table(&host.applications));
+        text.push_str(&drift_text(&host.applications));
     }
     text
+}
+
+/// Tells what differs on the host from its installed releases, a line for each application.
+fn drift_text(applications: &[Application]) -> String {
+    let lines = applications.iter().filter_map(|Application { app, drift, .. }| {
+        let Drift { count, first, mended } = drift.as_ref()?;
+        Some(match count {
+            0 => format!("drift of {app}: none any more, {mended} mended\n"),
+            1 => format!("drift of {app}: {first}; {mended} mended\n"),
+            more => format!("drift of {app}: {first}, and {} more; {mended} mended\n", more - 1),
+        })
+    });
+    lines.collect()
 }
 
 fn application_table(applications: &[Application]) -> String {

@@ -15,6 +15,7 @@
 //! | `view` | the JSON shapes |
 //! | `output`, `progress`, `error`, `exit` | how it is told |
 
+mod app;
 mod args;
 mod audit;
 mod connect;
@@ -106,7 +107,7 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Package(command) => package::run(context, command).await,
         Command::Release(command) => release::run(context, command).await,
         Command::Rollout(command) => rollout::run(context, command).await,
-        Command::App(command) => rollout::app(context, command).await,
+        Command::App(command) => app::run(context, command).await,
         Command::Host(command) => fleet::host(context, command).await,
         Command::Site(command) => fleet::site(context, command).await,
         Command::Operator(command) => fleet::operator(context, command).await,

@@ -1,34 +1,30 @@
-//! `rollout` and `app history`.
+//! `rollout`.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use serde::Serialize;
-use sluice_common::name::{AppName, HostName, RolloutId};
+use sluice_common::name::{AppName, RolloutId};
 use sluice_common::selector::Selector;
 use sluice_common::units::{Share, format_duration};
 use sluice_proto::convert::millis;
 use sluice_proto::v1;
 
 use super::Context;
-use super::args::{AppCommand, OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
+use super::args::{OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
 use super::connect::Coordinator;
 use super::error::context as advice;
 use super::exit::Exit;
 use super::output::{moment, or_dash, table};
-use super::view::rollout::{HistoryEntry, Outcome, Rollout};
-use super::view::{Installed, short};
+use super::view::rollout::{Outcome, Rollout};
 use super::watch::{self, Goal, Watch};
+
+const WATCH_IT: &str = "watch it with sluice rollout watch";
 
 #[derive(Serialize)]
 struct Rollouts {
     rollouts: Vec<Rollout>,
-}
-
-#[derive(Serialize)]
-struct History {
-    history: Vec<HistoryEntry>,
 }
 
 pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::Result<Exit> {
@@ -65,13 +61,16 @@ pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::R
             let answer = coordinator.rollouts().roll_back(request).await.with_context(|| no_such(&id))?;
             begun(context, &coordinator, answer.into_inner().rollout, Goal::RollBack, watch).await
         }
-    }
-}
-
-/// `app history`.
-pub(super) async fn app(context: &Context, command: AppCommand) -> anyhow::Result<Exit> {
-    match command {
-        AppCommand::History { app, host, limit } => history(context, app, host, limit).await,
+        RolloutCommand::Approve { id } => {
+            let request = v1::ApproveRolloutRequest { id: id.to_string() };
+            let answer = coordinator.rollouts().approve(request).await.with_context(|| no_such(&id))?;
+            changed(context, answer.into_inner().rollout, WATCH_IT)
+        }
+        RolloutCommand::Override { id, reason } => {
+            let request = v1::OverrideRolloutRequest { id: id.to_string(), reason };
+            let answer = coordinator.rollouts().r#override(request).await.with_context(|| no_such(&id))?;
+            changed(context, answer.into_inner().rollout, WATCH_IT)
+        }
     }
 }
 
@@ -111,6 +110,11 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
         exponential,
         domain,
         domain_max_unavailable,
+        windows,
+        freezes,
+        approvals,
+        emergency: _,
+        reason,
         watch: _,
     } = args;
     let has_canary = !matches!(canary, Share::Count(0) | Share::Percent(0));
@@ -152,6 +156,10 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
             .map(|_| domain_max_unavailable.to_string())
             .unwrap_or_default(),
         domain_label: domain.clone().unwrap_or_default(),
+        windows: windows.iter().map(ToString::to_string).collect(),
+        freezes: freezes.iter().map(ToString::to_string).collect(),
+        approvals: *approvals,
+        emergency: reason.clone().unwrap_or_default(),
     }
 }
 
@@ -185,7 +193,7 @@ async fn begun(
     let rollout = received(rollout)?;
     if watch.detach {
         context.output.show(&rollout, || format!("{}\n", rollout.id))?;
-        context.output.note(format_args!("watch it with sluice rollout watch {}", rollout.id));
+        context.output.note(format_args!("{WATCH_IT} {}", rollout.id));
         return Ok(Exit::Success);
     }
     let watch = Watch { id: &rollout.id, goal, timeout: watch.timeout, since_revision: rollout.revision };
@@ -241,38 +249,6 @@ async fn show(context: &Context, coordinator: &Coordinator, id: &RolloutId) -> a
     Ok(Exit::Success)
 }
 
-async fn history(
-    context: &Context,
-    app: AppName,
-    host: Option<HostName>,
-    limit: u32,
-) -> anyhow::Result<Exit> {
-    let host = host.map(|host| host.to_string()).unwrap_or_default();
-    let request = v1::AppHistoryRequest { app: app.to_string(), host, limit };
-    let answer = context.connect().await?.rollouts().app_history(request).await?.into_inner();
-    let history = History { history: answer.entries.into_iter().map(HistoryEntry::from).collect() };
-    context.output.show(&history, || history_table(&history.history))?;
-    Ok(Exit::Success)
-}
-
-fn history_table(entries: &[HistoryEntry]) -> String {
-    let name = |installed: &Option<Installed>| match installed {
-        Some(installed) => format!("{} ({})", installed.version, short(&installed.package)),
-        None => "nothing".to_owned(),
-    };
-    let rows = entries.iter().map(|entry| {
-        vec![
-            moment(entry.at),
-            entry.host.clone(),
-            name(&entry.from),
-            name(&entry.to),
-            or_dash(&entry.rollout),
-            or_dash(entry.reason.as_deref().unwrap_or_default()),
-        ]
-    });
-    table(&["AT", "HOST", "FROM", "TO", "ROLLOUT", "REASON"], &[], rows.collect())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -309,6 +285,13 @@ mod tests {
         let by_rack = spec_of(&["--domain", "rack"]);
         assert_eq!((by_rack.domain_label.as_str(), by_rack.domain_max_unavailable.as_str()), ("rack", "1"));
         assert_eq!(standard.domain_max_unavailable, "");
+        let evening =
+            spec_of(&["--window", "fri-sun 20:00-23:00 UTC", "--window", "daily 2:00-3:00 Europe/Berlin"]);
+        assert_eq!(evening.windows, ["fri-sun 20:00-23:00 UTC", "daily 02:00-03:00 Europe/Berlin"]);
+        let freeze = "2026-12-23 18:00 to 2027-01-02 06:00 Europe/Berlin: year end";
+        let frozen = spec_of(&["--freeze", freeze, "--approvals", "2", "--emergency", "--reason", "leak"]);
+        assert_eq!((frozen.freezes[0].as_str(), frozen.approvals), (freeze, 2));
+        assert_eq!((frozen.emergency.as_str(), standard.emergency.as_str()), ("leak", ""));
         let growing = spec_of(&["--exponential", "--canary", "2"]);
         assert_eq!(growing.strategy(), v1::StrategyKind::Exponential);
         assert_eq!((growing.canary.as_str(), growing.batch.as_str()), ("2", ""));

@@ -4,6 +4,7 @@
 //! memory, and both see the same.
 
 use jiff::Timestamp;
+use sluice_common::name::OperatorName;
 use sluice_common::order::Generation;
 
 use super::model::{Cursor, Failure, Gate, Issued, Rollout, Target};
@@ -62,6 +63,16 @@ pub enum Action {
     },
     /// Orders are given again; failures so far are accepted.
     Resume,
+    /// An operator agrees to the first switch.
+    Approve {
+        /// Who.
+        by: OperatorName,
+    },
+    /// The calendar no longer holds the rollout.
+    Override {
+        /// Why, and by whom.
+        reason: String,
+    },
     /// The rollout ends.
     Finish {
         /// How.
@@ -96,6 +107,10 @@ impl Rollout {
                 self.forgiven = self.failed();
                 self.enter(State::Running, at);
             }
+            Action::Approve { by } => {
+                self.approvals.insert(by.clone(), at);
+            }
+            Action::Override { reason } => self.overridden = Some(reason.clone()),
             Action::Finish { state } => self.enter(state.clone(), at),
         }
     }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use sluice_common::name::HostName;
+use jiff::Zoned;
+use sluice_common::name::{HostName, OperatorName};
 use sluice_common::order::Phase;
 use sluice_common::units::{format_duration, format_size};
 
@@ -30,6 +31,27 @@ pub enum Blocker {
         fetched_bytes: u64,
         /// All bytes of the hosts that are being staged.
         fetch_total_bytes: u64,
+    },
+    /// Too few approvers have agreed to the first switch.
+    Approvals {
+        /// Who has.
+        approved: Vec<OperatorName>,
+        /// How many have to.
+        needed: usize,
+    },
+    /// Nothing switches for now, for a reason of its own.
+    Frozen {
+        /// Until when.
+        until: Zoned,
+        /// Why.
+        reason: String,
+    },
+    /// Hosts may switch in a window only, and none is open for long enough.
+    Window {
+        /// When the next one opens; nothing when not within a year.
+        opens: Option<Zoned>,
+        /// How long it has to be open, where one is open now that closes before.
+        needs: Option<Duration>,
     },
     /// A host of the current batch is still being staged.
     Staging {
@@ -105,6 +127,27 @@ impl fmt::Display for Blocker {
                 }
                 Ok(())
             }
+            Self::Approvals { approved, needed } => {
+                let missing = needed.saturating_sub(approved.len());
+                write!(f, "waiting for {missing} of {needed} approvals")?;
+                for (i, operator) in approved.iter().enumerate() {
+                    write!(f, "{}{operator}", if i == 0 { " (" } else { ", " })?;
+                }
+                f.write_str(if approved.is_empty() { "" } else { " approved)" })
+            }
+            Self::Frozen { until, reason } => write!(f, "frozen until {}: {reason}", minute(until)),
+            Self::Window { opens, needs } => {
+                match opens {
+                    Some(opens) => write!(f, "waiting for the window that opens at {}", minute(opens))?,
+                    None => f.write_str("waiting for a window, and none opens within a year")?,
+                }
+                match needs {
+                    Some(needs) => {
+                        write!(f, " (up to {} needed, the open one closes before)", format_duration(*needs))
+                    }
+                    None => Ok(()),
+                }
+            }
             Self::Staging { host, fetched_bytes: _, fetch_total_bytes: 0 } => {
                 write!(f, "waiting for {host} to stage")
             }
@@ -143,6 +186,11 @@ impl fmt::Display for Blocker {
             Self::MoreHosts { count } => write!(f, "and {count} more hosts"),
         }
     }
+}
+
+/// Formats a moment as a clock on the wall there shows it, with the name of the time zone.
+fn minute(at: &Zoned) -> impl fmt::Display {
+    at.strftime("%F %H:%M %Q")
 }
 
 /// Formats without fractions of a second, rounded up: people watch it count.
@@ -190,6 +238,7 @@ mod tests {
         let host = |name: &str| name.parse::<HostName>().unwrap();
         let web = || host("web-3");
         let seconds = Duration::from_secs;
+        let berlin = |text: &str| format!("{text}[Europe/Berlin]").parse::<Zoned>().unwrap();
         for (blocker, words) in [
             (Blocker::Paused { reason: "by alice: lunch".into() }, "paused: by alice: lunch"),
             (
@@ -201,6 +250,34 @@ mod tests {
                     fetch_total_bytes: 8_000_000,
                 },
                 "staging: 4 of 6 hosts, 2.00 MB of 8.00 MB on the way, 1 unreachable",
+            ),
+            (Blocker::Approvals { approved: vec![], needed: 1 }, "waiting for 1 of 1 approvals"),
+            (
+                Blocker::Approvals { approved: vec!["alice".parse().unwrap()], needed: 2 },
+                "waiting for 1 of 2 approvals (alice approved)",
+            ),
+            (
+                Blocker::Approvals {
+                    approved: ["alice", "bob"].map(|o| o.parse().unwrap()).to_vec(),
+                    needed: 3,
+                },
+                "waiting for 1 of 3 approvals (alice, bob approved)",
+            ),
+            (
+                Blocker::Frozen { until: berlin("2026-11-23T20:00"), reason: "black week".into() },
+                "frozen until 2026-11-23 20:00 Europe/Berlin: black week",
+            ),
+            (
+                Blocker::Window { opens: Some(berlin("2026-11-23T20:00")), needs: None },
+                "waiting for the window that opens at 2026-11-23 20:00 Europe/Berlin",
+            ),
+            (
+                Blocker::Window { opens: Some(berlin("2026-11-23T20:00")), needs: Some(seconds(630)) },
+                "waiting for the window that opens at 2026-11-23 20:00 Europe/Berlin (up to 10m30s needed, the open one closes before)",
+            ),
+            (
+                Blocker::Window { opens: None, needs: None },
+                "waiting for a window, and none opens within a year",
             ),
             (
                 Blocker::Staging { host: web(), fetched_bytes: 0, fetch_total_bytes: 0 },

@@ -178,6 +178,8 @@ fn log(rollout: &Rollout, action: &Action) {
         Action::BatchPassed { batch } => tracing::info!(batch = batch + 1, "batch passed"),
         Action::BeginRollback { reason } => tracing::warn!(reason, "rolling back"),
         Action::Pause { reason } => tracing::warn!(reason, "paused"),
+        Action::Approve { by } => tracing::info!(%by, "approved"),
+        Action::Override { reason } => tracing::warn!(reason, "calendar overridden"),
         Action::Order { .. }
         | Action::BakeStarted { .. }
         | Action::BakeBroken { .. }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde_json::json;
 use sluice_common::digest::Digest;
 use sluice_common::name::{AppName, HostName, OperatorName, RolloutId, Version};
 use tokio::sync::watch;
@@ -10,11 +11,13 @@ use tokio::sync::watch;
 use super::batches::lower;
 use super::command::{Command, Refusal, decide};
 use super::hosts::{SelectError, select};
+use super::line::LineStop;
 use super::model::{Member, Rollout};
 use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::spec::{Spec, SpecError};
 use super::store::{self as tables, CommitError, Line};
+use crate::audit::{self, Entry};
 use crate::depot::releases;
 use crate::store::{self, Actor, Store};
 
@@ -47,6 +50,14 @@ pub enum StartError {
     /// Another rollout is at work there.
     #[error(transparent)]
     Busy(#[from] Busy),
+    /// A failed rollout has closed the application.
+    #[error(
+        "{app} is closed to new rollouts since {rollout} failed at {at:.0}: {reason}; \
+         once the cause is found, run: sluice app reopen {app} --cause \"...\"; \
+         an emergency passes with: --emergency --reason \"...\"",
+        app = .0.app, rollout = .0.rollout, at = .0.at, reason = .0.reason
+    )]
+    Closed(Box<LineStop>),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -111,6 +122,7 @@ impl Handle {
     ) -> Result<RolloutId, StartError> {
         spec.check()?;
         let now = self.shared.clock.now();
+        spec.check_calendar(now)?;
         let Some(signed) = releases::get(self.store(), &app, &version).await? else {
             return Err(StartError::NoRelease { app, version });
         };
@@ -122,6 +134,13 @@ impl Handle {
         let rollout = Rollout::new(tables::id_of(number)?, app, version, spec, batches, by.clone(), now);
         if let Some(busy) = clash(&mut tx, &rollout).await? {
             return Err(busy.into());
+        }
+        match tables::standing_stop(&mut tx, &rollout.app).await? {
+            Some(stop) if rollout.spec.emergency.is_none() => return Err(StartError::Closed(Box::new(stop))),
+            Some(stop) => {
+                tracing::warn!(rollout.id = %rollout.id, app = %rollout.app, closed_by = %stop.rollout, "emergency");
+            }
+            None => {}
         }
         tables::insert(&mut tx, &rollout, number).await?;
         tx.commit().await?;
@@ -201,6 +220,33 @@ impl Handle {
         limit: u32,
     ) -> Result<Vec<Line>, store::Error> {
         tables::history(self.store(), app, host, limit).await
+    }
+
+    /// Returns what has closed an application to new rollouts: what does so now, then the others, newest first.
+    pub async fn stops(&self, app: &AppName, limit: u32) -> Result<Vec<LineStop>, store::Error> {
+        tables::stops(self.store(), app, limit).await
+    }
+
+    /// Opens an application to new rollouts again; returns what had closed it, nothing where it was open.
+    pub async fn reopen(
+        &self,
+        by: &OperatorName,
+        actor: impl Into<Actor>,
+        app: &AppName,
+        cause: &str,
+    ) -> Result<Vec<LineStop>, store::Error> {
+        let mut tx = self.store().begin(actor).await?;
+        let stops = tables::reopen(&mut tx, app, by, cause, self.shared.clock.now()).await?;
+        if stops.is_empty() {
+            tx.roll_back().await?;
+            return Ok(stops);
+        }
+        let rollouts: Vec<&str> = stops.iter().map(|stop| stop.rollout.as_str()).collect();
+        let detail = json!({ "cause": cause, "rollouts": rollouts });
+        audit::append(&mut tx, Entry { action: "app.reopen", subject: app.as_str(), detail }).await?;
+        tx.commit().await?;
+        tracing::info!(app = %app, cause, "application reopened");
+        Ok(stops)
     }
 
     /// Returns the notes of a release; nothing when there are none.

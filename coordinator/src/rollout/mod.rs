@@ -9,6 +9,8 @@
 //! |---|---|
 //! | [`spec`] | what an operator asks |
 //! | [`batches`] | strategies, lowered to batches of hosts |
+//! | [`mod@calendar`] | windows and freezes |
+//! | [`line`] | what closes an application to new rollouts |
 //! | [`model`] | the rollout as it is stored |
 //! | [`state`] | running, paused, ended, and which orders then go out |
 //! | [`action`] | every change of it |
@@ -27,10 +29,12 @@
 pub mod action;
 pub mod batches;
 pub mod blocker;
+pub mod calendar;
 pub mod command;
 mod driver;
 pub mod handle;
 pub mod hosts;
+pub mod line;
 pub mod model;
 pub mod plan;
 mod recorder;
@@ -55,9 +59,11 @@ mod tests;
 pub use action::Action;
 pub use batches::{Candidate, lower};
 pub use blocker::Blocker;
+pub use calendar::{Calendar, Freeze, Window};
 pub use command::{Command, Refusal, decide};
 pub use handle::{Busy, CommandError, Handle, StartError};
 pub use hosts::{Enrolled, Hosts, SelectError};
+pub use line::{LineStop, Reopened};
 pub use model::{Cursor, Failure, Gate, Issued, Member, Rollout, Target};
 pub use plan::{Outcome, Plan, plan};
 pub use service::RolloutsService;

@@ -3,6 +3,7 @@
 //! All of it is durable and changes only by [`super::action::Action`]s, so that a coordinator that died goes on
 //! where it was. What hosts *are* stands in the [`super::view::FleetView`] instead.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use jiff::Timestamp;
@@ -36,6 +37,10 @@ pub struct Rollout {
     pub cursor: Cursor,
     /// How many failures an operator has accepted by resuming.
     pub forgiven: usize,
+    /// Who has agreed to its first switch, and when.
+    pub approvals: BTreeMap<OperatorName, Timestamp>,
+    /// Why its calendar does not hold it, and who said so; nothing: it does.
+    pub overridden: Option<String>,
     /// Who started it.
     pub started_by: OperatorName,
     /// When.
@@ -189,6 +194,8 @@ impl Rollout {
             state: State::Running,
             cursor,
             forgiven: 0,
+            approvals: BTreeMap::new(),
+            overridden: None,
             started_by,
             started,
             ended: None,
@@ -198,6 +205,16 @@ impl Rollout {
     /// Returns how many hosts have failed so far.
     pub fn failed(&self) -> usize {
         self.members.iter().filter(|member| member.failure.is_some()).count()
+    }
+
+    /// Says whether more hosts have failed than are tolerated, or every host of the first batch, and no operator has
+    /// accepted it by resuming.
+    pub fn is_condemned(&self) -> bool {
+        let unforgiven = self.failed().saturating_sub(self.forgiven);
+        let first = self.batches.first().cloned().unwrap_or_default();
+        let is_first_lost = self.members[first].iter().all(|member| member.failure.is_some());
+        unforgiven > self.spec.max_failures.of_rounded_down(self.members.len())
+            || unforgiven > 0 && is_first_lost
     }
 }
 

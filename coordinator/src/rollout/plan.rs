@@ -7,6 +7,8 @@
 //! - I11: no order to switch is given while hosts that are ordered and unconfirmed, unhealthy or unreachable, this one
 //!   included, exceed `max_unavailable`, or those of its failure domain exceed that domain's budget.
 //! - I12: no host of a batch is ordered to switch before the gate of the batch before it has durably passed.
+//! - No host is ordered to switch before as many have approved as the spec asks for, nor where the calendar closes before the
+//!   host's deadline; no batch begins where it closes before the batch has to be through. Going back asks neither.
 //! - I15: nothing is ordered once the rollout has ended or is paused.
 //! - I16: a host that cannot be heard is neither good nor bad: it passes no gate, and is no failure.
 
@@ -22,6 +24,7 @@ mod backward;
 mod budget;
 mod forward;
 mod look;
+mod opening;
 mod outcome;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,12 @@
 //! `Rollouts.*`: start, look at, watch and command rollouts; what ran where.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures::Stream;
+use sluice_common::caps;
 use sluice_common::name::{AppName, RolloutId};
 use sluice_proto::convert::{Invalid, parse};
 use sluice_proto::v1;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -15,6 +14,10 @@ use super::command::Command;
 use super::handle::{CommandError, Handle, StartError};
 use super::wire;
 use crate::access::Caller;
+
+mod watching;
+
+use watching::Watching;
 
 /// Rollouts listed where the caller names no limit.
 const LISTED: u32 = 50;
@@ -24,12 +27,8 @@ const LISTED_MAX: u32 = 500;
 const LINES: u32 = 100;
 /// Most lines of history in one answer: some 200 bytes each, well below the message limit.
 const LINES_MAX: u32 = 10_000;
-/// Longest reason that an operator gives.
-const REASON_BYTES_MAX: usize = 1_000;
-/// Time between two looks of a watching operator at most: blockers count seconds.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time between two looks at least: many hosts report at once.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Stops of an application where the caller names no limit.
+const STOPS: u32 = 20;
 
 /// The `Rollouts` service.
 #[derive(Clone)]
@@ -70,8 +69,16 @@ fn reason<T>(request: &Request<T>, reason: &str) -> Result<String, Status> {
     let by = Caller::of(request)?.operator()?;
     match reason.trim() {
         "" => Ok(format!("by {by}")),
-        reason if reason.len() <= REASON_BYTES_MAX => Ok(format!("by {by}: {reason}")),
-        reason => Err(Invalid::new("reason", format!("{} bytes are too many", reason.len())).into()),
+        given => Ok(format!("by {by}: {}", written("reason", given)?)),
+    }
+}
+
+/// Reads what an operator has to give in words.
+fn written<'a>(field: &'static str, text: &'a str) -> Result<&'a str, Invalid> {
+    match text.trim() {
+        "" => Err(Invalid::new(field, "is empty; others will want to know".to_owned())),
+        text if text.len() <= caps::REASON_BYTES_MAX => Ok(text),
+        text => Err(Invalid::new(field, format!("{} bytes are too many", text.len()))),
     }
 }
 
@@ -126,13 +133,7 @@ impl v1::rollouts_server::Rollouts for RolloutsService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let id = parse("id", &request.into_inner().id)?;
         let first = self.rollout(&id).await?;
-        let watching = Watching {
-            service: self.clone(),
-            changes: self.handle.changes(&id),
-            id,
-            next: Some(first),
-            sent: None,
-        };
+        let watching = Watching::new(self.clone(), id, first);
         Ok(Response::new(Box::pin(futures::stream::try_unfold(watching, Watching::step))))
     }
 
@@ -181,59 +182,55 @@ impl v1::rollouts_server::Rollouts for RolloutsService {
         let v1::AppHistoryRequest { app, host, limit: asked } = request.into_inner();
         let app = parse("app", &app)?;
         let host = if host.is_empty() { None } else { Some(parse("host", &host)?) };
-        let lines = self.handle.history(&app, host.as_ref(), limit(asked, LINES, LINES_MAX)).await?;
+        let limit = limit(asked, LINES, LINES_MAX);
+        let lines = self.handle.history(&app, host.as_ref(), limit).await?;
+        let stops = self.handle.stops(&app, limit.min(LISTED_MAX)).await?;
         let entries = lines.into_iter().map(wire::line).collect();
-        Ok(Response::new(v1::AppHistoryResponse { entries }))
+        let stops = stops.into_iter().map(wire::line_stop).collect();
+        Ok(Response::new(v1::AppHistoryResponse { entries, stops }))
     }
-}
 
-/// A watching operator: gets the rollout now, and whenever it looks different, until it has ended.
-struct Watching {
-    service: RolloutsService,
-    id: RolloutId,
-    changes: Option<watch::Receiver<u64>>,
-    /// What was read and not yet sent.
-    next: Option<v1::Rollout>,
-    sent: Option<v1::Rollout>,
-}
-
-impl Watching {
-    async fn step(mut self) -> Result<Option<(v1::WatchRolloutResponse, Self)>, Status> {
-        loop {
-            let rollout = match self.next.take() {
-                Some(first) => first,
-                None if self.sent.as_ref().is_some_and(|sent| sent.ended_unix_ms != 0) => return Ok(None),
-                None => {
-                    tokio::select! {
-                        () = self.service.stop.cancelled() => {
-                            return Err(Status::unavailable("the coordinator is stopping; watch again"));
-                        }
-                        () = look_again(&mut self.changes) => {}
-                    }
-                    self.service.rollout(&self.id).await?
-                }
-            };
-            if self.sent.as_ref() != Some(&rollout) {
-                self.sent = Some(rollout.clone());
-                return Ok(Some((v1::WatchRolloutResponse { rollout: Some(rollout) }, self)));
-            }
-        }
+    async fn approve(
+        &self,
+        request: Request<v1::ApproveRolloutRequest>,
+    ) -> Result<Response<v1::ApproveRolloutResponse>, Status> {
+        let by = Caller::of(&request)?.operator()?.clone();
+        let rollout = self.command(&request, &request.get_ref().id, Command::Approve { by }).await?;
+        Ok(Response::new(v1::ApproveRolloutResponse { rollout }))
     }
-}
 
-async fn look_again(changes: &mut Option<watch::Receiver<u64>>) {
-    tokio::time::sleep(LOOK_PAUSE).await;
-    let changed = async {
-        // A driver that is gone says nothing more; time does.
-        let is_told = match changes {
-            Some(changes) => changes.changed().await.is_ok(),
-            None => false,
-        };
-        if !is_told {
-            std::future::pending::<()>().await;
-        }
-    };
-    let _ = tokio::time::timeout(LOOK_INTERVAL, changed).await;
+    async fn r#override(
+        &self,
+        request: Request<v1::OverrideRolloutRequest>,
+    ) -> Result<Response<v1::OverrideRolloutResponse>, Status> {
+        let v1::OverrideRolloutRequest { id, reason: why } = request.get_ref();
+        let command = Command::Override { reason: reason(&request, written("reason", why)?)? };
+        let rollout = self.command(&request, id, command).await?;
+        Ok(Response::new(v1::OverrideRolloutResponse { rollout }))
+    }
+
+    async fn get_app(
+        &self,
+        request: Request<v1::GetAppRequest>,
+    ) -> Result<Response<v1::GetAppResponse>, Status> {
+        let v1::GetAppRequest { app, limit: asked } = request.into_inner();
+        let stops = self.handle.stops(&parse("app", &app)?, limit(asked, STOPS, LISTED_MAX)).await?;
+        let closed = stops.iter().any(|stop| stop.reopened.is_none());
+        let stops = stops.into_iter().map(wire::line_stop).collect();
+        Ok(Response::new(v1::GetAppResponse { closed, stops }))
+    }
+
+    async fn reopen_app(
+        &self,
+        request: Request<v1::ReopenAppRequest>,
+    ) -> Result<Response<v1::ReopenAppResponse>, Status> {
+        let caller = Caller::of(&request)?;
+        let v1::ReopenAppRequest { app, cause } = request.get_ref();
+        let (app, cause) = (parse("app", app)?, written("cause", cause)?);
+        let stops = self.handle.reopen(caller.operator()?, caller, &app, cause).await?;
+        let stops = stops.into_iter().map(wire::line_stop).collect();
+        Ok(Response::new(v1::ReopenAppResponse { stops }))
+    }
 }
 
 impl From<StartError> for Status {
@@ -241,7 +238,9 @@ impl From<StartError> for Status {
         match error {
             StartError::Spec(error) => Self::invalid_argument(format!("spec.{error}")),
             StartError::NoRelease { .. } => Self::not_found(error.to_string()),
-            StartError::Select(_) | StartError::Busy(_) => Self::failed_precondition(error.to_string()),
+            StartError::Select(_) | StartError::Busy(_) | StartError::Closed(_) => {
+                Self::failed_precondition(error.to_string())
+            }
             StartError::Store(error) => error.into(),
         }
     }

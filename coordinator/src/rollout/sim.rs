@@ -28,7 +28,7 @@ mod scenario;
 type Planner = fn(&Rollout, &FleetView, jiff::Timestamp) -> Plan;
 
 /// Seconds after the faults within which every rollout has to end.
-const LIVELY_WITHIN: u64 = 4_000;
+const LIVELY_WITHIN: u64 = 8_000;
 /// Seconds between two heartbeats, and between two repetitions of a report.
 const HEARTBEAT: u64 = 5;
 /// Seconds between two repetitions of standing orders.
@@ -142,7 +142,10 @@ impl Sim {
             }
             if self.rollout.state.is_ended() && self.is_calm() && self.is_quiet() {
                 self.judge()?;
-                self.journal.as_ref().map_or(Ok(()), Journal::audited)?;
+                if let Some(journal) = &self.journal {
+                    journal.audited()?;
+                    journal.closes(&self.rollout, self.checker.is_line_stopped)?;
+                }
                 if self.asked_back || !self.random.once_in(3) {
                     return Ok(());
                 }
@@ -296,11 +299,15 @@ impl Sim {
                 0 => Command::RollBack { reason: reason() },
                 _ => Command::Resume,
             }
+        } else if self.rollout.spec.approvals > 0 && self.random.once_in(50) {
+            // Alice started it, and asks in vain.
+            Command::Approve { by: self.random.pick(&["alice", "bob", "carol"]).parse().unwrap() }
         } else if !self.is_calm() && self.random.once_in(70) {
-            match self.random.within(0, 6) {
+            match self.random.within(0, 7) {
                 0..=2 => Command::Pause { reason: reason() },
                 3 | 4 => Command::Resume,
                 5 => Command::Abort { reason: reason() },
+                6 => Command::Override { reason: reason() },
                 _ => Command::RollBack { reason: reason() },
             }
         } else {

@@ -5,9 +5,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sluice_common::caps;
 use sluice_common::selector::Selector;
 use sluice_common::units::{Share, duration_text, format_duration};
+
+use super::calendar::{Calendar, Closed, Verdict};
 
 /// Longest bake and longest host deadline: a gate that holds for more than a week is a calendar, not a gate.
 pub const GATE_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -38,6 +42,20 @@ pub struct Spec {
     /// How many hosts of one failure domain may be out at once; nothing: domains are not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_domain: Option<PerDomain>,
+    /// When hosts may switch.
+    #[serde(default, skip_serializing_if = "Calendar::is_empty")]
+    pub calendar: Calendar,
+    /// How many approvers have to agree before the first host switches.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub approvals: u32,
+    /// Why it may start though a failed rollout has closed the application; nothing: it may not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emergency: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(approvals: &u32) -> bool {
+    *approvals == 0
 }
 
 /// A budget of its own for each failure domain: what fails together must not be out together.
@@ -127,6 +145,9 @@ impl Default for Spec {
             host_deadline: sluice_common::caps::ORDER_TTL,
             stage_first: Share::Percent(100),
             per_domain: None,
+            calendar: Calendar::default(),
+            approvals: 0,
+            emergency: None,
         }
     }
 }
@@ -152,6 +173,15 @@ impl Spec {
                 return Err(SpecError { field: "per_domain.label", reason });
             }
         }
+        few("windows", self.calendar.windows.len(), caps::CALENDAR_LINES_MAX)?;
+        few("freezes", self.calendar.freezes.len(), caps::CALENDAR_LINES_MAX)?;
+        few("approvals", self.approvals as usize, caps::APPROVALS_MAX)?;
+        if let Some(reason) = &self.emergency
+            && (reason.trim().is_empty() || reason.len() > caps::REASON_BYTES_MAX)
+        {
+            let reason = format!("needs a reason of 1 to {} bytes", caps::REASON_BYTES_MAX);
+            return Err(SpecError { field: "emergency", reason });
+        }
         at_most("bake", self.bake, GATE_TIME_MAX)?;
         at_most("host_deadline", self.host_deadline, GATE_TIME_MAX)?;
         if self.host_deadline < HOST_DEADLINE_MIN {
@@ -163,6 +193,26 @@ impl Spec {
             return Err(SpecError { field: "host_deadline", reason });
         }
         Ok(())
+    }
+
+    /// Refuses a calendar that has no place for a batch.
+    pub fn check_calendar(&self, now: Timestamp) -> Result<(), SpecError> {
+        match self.calendar.look(now, self.batch_time()) {
+            Verdict::Open | Verdict::Closed(Closed { opens: Some(_), .. }) => Ok(()),
+            Verdict::Closed(Closed { opens: None, .. }) => {
+                let reason = format!(
+                    "have no place for a batch within a year: host deadline and bake take up to {}; \
+                     choose a longer window, or less of them",
+                    format_duration(self.batch_time())
+                );
+                Err(SpecError { field: "windows", reason })
+            }
+        }
+    }
+
+    /// Returns how long a batch takes at most, from the orders to its hosts until its gate has passed, where nothing is awry.
+    pub fn batch_time(&self) -> Duration {
+        self.host_deadline + self.bake
     }
 
     /// Returns how many of `total` hosts may be out at once: at least one, or nothing could ever switch.
@@ -200,6 +250,13 @@ fn check_waves(waves: &[Share]) -> Result<(), SpecError> {
                 format!("has {wave} after as much or more; each wave must be larger than those before");
             return Err(SpecError { field: "waves", reason });
         }
+    }
+    Ok(())
+}
+
+fn few(field: &'static str, count: usize, max: usize) -> Result<(), SpecError> {
+    if count > max {
+        return Err(SpecError { field, reason: format!("are {count}; there may be at most {max}") });
     }
     Ok(())
 }
@@ -288,6 +345,38 @@ mod tests {
     fn the_stored_form_never_changes() {
         let golden = r#"{"selector":"*","strategy":{"kind":"canary","canary":"1","batch":"25%"},"bake":"30000ms","max_unavailable":"25%","max_failures":"0","on_failure":"rollback","host_deadline":"900000ms","stage_first":"100%"}"#;
         assert_eq!(serde_json::to_string(&Spec::default()).unwrap(), golden);
+    }
+
+    #[test]
+    fn a_spec_stored_before_there_were_calendars_reads_and_one_with_everything_reads_back() {
+        let old = serde_json::to_string(&Spec::default()).unwrap();
+        assert!(!old.contains("calendar") && !old.contains("approvals") && !old.contains("emergency"));
+        let calendar = Calendar {
+            windows: vec!["mon-fri 20:00-23:00 Europe/Berlin".parse().unwrap()],
+            freezes: vec!["2026-12-23 18:00 to 2027-01-02 06:00 UTC: year end".parse().unwrap()],
+        };
+        let spec = Spec { calendar, approvals: 2, emergency: Some("leak".into()), ..Spec::default() };
+        let text = serde_json::to_string(&spec).unwrap();
+        let golden = r#""calendar":{"windows":["mon-fri 20:00-23:00 Europe/Berlin"],"freezes":["2026-12-23 18:00 to 2027-01-02 06:00 UTC: year end"]},"approvals":2,"emergency":"leak"}"#;
+        assert!(text.ends_with(golden), "{text}");
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_calendar_has_to_have_a_place_for_a_batch() {
+        let at = |window: &str| {
+            let calendar = Calendar { windows: vec![window.parse().unwrap()], ..Calendar::default() };
+            Spec { calendar, ..Spec::default() }.check_calendar(Timestamp::UNIX_EPOCH)
+        };
+        assert_eq!(at("sat 20:00-20:20 UTC"), Ok(()));
+        let error = at("sat 20:00-20:15 UTC").unwrap_err().to_string();
+        assert!(
+            error.starts_with("windows have no place for a batch") && error.contains("15m30s"),
+            "{error}"
+        );
+        let mut many = Spec::default();
+        many.calendar.windows = vec!["sat 20:00-23:00 UTC".parse().unwrap(); 33];
+        assert_eq!(many.check().unwrap_err().to_string(), "windows are 33; there may be at most 32");
     }
 
     #[test]

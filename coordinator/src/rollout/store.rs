@@ -6,6 +6,7 @@
 
 mod commit;
 mod history;
+mod line;
 mod load;
 mod orders;
 mod record;
@@ -15,6 +16,7 @@ pub use commit::CommitError;
 pub(super) use commit::{commit, insert};
 pub use history::Line;
 pub(super) use history::history;
+pub(super) use line::{reopen, standing_stop, stops};
 pub(super) use load::{
     Fleet, Stored, fleet, fleet_of, fleet_running, is_settled, list, load, reports, unfinished,
     unfinished_hosts, unfinished_targets,

@@ -206,6 +206,8 @@ impl World {
             Action::BeginRollback { .. } => "roll back".to_owned(),
             Action::Pause { .. } => "pause".to_owned(),
             Action::Resume => "resume".to_owned(),
+            Action::Approve { by } => format!("approve {by}"),
+            Action::Override { .. } => "override".to_owned(),
             Action::Finish { state } => format!("finish {}", state.as_str()),
         }
     }

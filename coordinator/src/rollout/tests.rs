@@ -9,7 +9,9 @@ use sluice_common::units::Share;
 use self::world::{BAD, World, a_report, app, spec};
 use super::*;
 use crate::audit;
+use crate::clock::Clock;
 use crate::fleet::RolloutSink;
+use crate::store::Actor;
 
 mod service;
 mod tables;
@@ -138,4 +140,76 @@ async fn what_cannot_start_says_why() {
         State::Succeeded,
         "it is not in the way of the first"
     );
+}
+
+#[tokio::test]
+async fn a_failed_rollout_closes_its_application_until_the_cause_is_known() {
+    let world = World::new(2).await;
+    let text = |result: Result<RolloutId, StartError>| result.unwrap_err().to_string();
+    let bad = world.start(BAD, spec()).await.unwrap();
+    assert_eq!(world.ended(&bad).await.rollout.state.as_str(), "rolled-back");
+    let refused = text(world.start("1", spec()).await);
+    assert!(refused.starts_with("shop is closed to new rollouts since r1 failed at 20"), "{refused}");
+    assert!(
+        refused.contains(": h1 went back by itself: 503 from /health (1 of 2 hosts failed, 0 tolerated); ")
+    );
+    assert!(refused.contains("run: sluice app reopen shop --cause"), "{refused}");
+    let emergency = Spec { emergency: Some("leak".into()), ..spec() };
+    let fix = world.start("1", emergency).await.unwrap();
+    assert_eq!(world.ended(&fix).await.rollout.state, State::Succeeded);
+    assert!(text(world.start("2", spec()).await).contains("since r1 failed"), "an emergency opens nothing");
+    let (by, shop) = ("bob".parse().unwrap(), app());
+    let reopen = || world.handle.reopen(&by, Actor::console(), &shop, "no such port");
+    let stops = reopen().await.unwrap();
+    assert_eq!(stops.iter().map(|stop| stop.rollout.as_str()).collect::<Vec<_>>(), ["r1"]);
+    assert_eq!(reopen().await.unwrap(), [], "it is open");
+    let again = world.start("2", spec()).await.unwrap();
+    assert_eq!(world.ended(&again).await.rollout.state, State::Succeeded);
+    let known = world.handle.stops(&app(), 10).await.unwrap();
+    let reopened = known[0].reopened.as_ref().unwrap();
+    assert_eq!((known.len(), reopened.by.as_str(), reopened.cause.as_str()), (1, "bob", "no such port"));
+    // What operators take back at will closes nothing.
+    world.command(&again, Command::RollBack { reason: "by alice".into() }).await.unwrap();
+    world.ended(&again).await;
+    let last = world.start("2", spec()).await.unwrap();
+    world.ended(&last).await;
+    let entries = audit::list(&world.store, 0, 1_000).await.unwrap();
+    let entry = entries.iter().find(|entry| entry.action == "app.reopen").unwrap();
+    assert_eq!(entry.detail, r#"{"cause":"no such port","rollouts":["r1"]}"#);
+    let closing = |entry: &&audit::Recorded| entry.detail.contains(r#""closes":"shop""#);
+    assert_eq!(
+        entries.iter().filter(closing).map(|entry| entry.subject.as_str()).collect::<Vec<_>>(),
+        ["r1"]
+    );
+    let started =
+        entries.iter().find(|entry| entry.action == "rollout.start" && entry.subject == "r2").unwrap();
+    assert!(started.detail.contains(r#""emergency":"leak""#), "{}", started.detail);
+    assert_eq!(audit::verify(&world.store).await.unwrap().broken_at, None);
+}
+
+#[tokio::test]
+async fn approvals_and_overrides_survive_a_kill() {
+    let world = World::new(2).await;
+    let mut asked = Spec { approvals: 1, ..spec() };
+    // A window that is far from now, whenever this runs.
+    let day = (Clock::of_process().now() + Duration::from_secs(3 * 24 * 3600)).strftime("%a").to_string();
+    asked.calendar.windows.push(format!("{} 00:00-23:00 UTC", day.to_lowercase()).parse().unwrap());
+    let id = world.start("1", asked).await.unwrap();
+    world.until(&id, |s| matches!(s.blockers[..], [Blocker::Approvals { .. }, Blocker::Window { .. }])).await;
+    let own = world.command(&id, Command::Approve { by: "alice".parse().unwrap() }).await.unwrap_err();
+    assert_eq!(own.to_string(), "alice started rollout r1; somebody else has to approve it");
+    world.command(&id, Command::Approve { by: "bob".parse().unwrap() }).await.unwrap();
+    let world = world.kill().await;
+    world.until(&id, |s| matches!(s.blockers[..], [Blocker::Window { .. }])).await;
+    assert_eq!(world.paper.versions(), "- -");
+    world.command(&id, Command::Override { reason: "by bob: leak".into() }).await.unwrap();
+    let world = world.kill().await;
+    let end = world.ended(&id).await;
+    assert_eq!(end.rollout.state, State::Succeeded);
+    assert_eq!(end.rollout.overridden.as_deref(), Some("by bob: leak"));
+    assert_eq!(end.rollout.approvals.keys().map(|by| by.as_str()).collect::<Vec<_>>(), ["bob"]);
+    let entries = audit::list(&world.store, 0, 1_000).await.unwrap();
+    for action in ["rollout.approve", "rollout.override"] {
+        assert!(entries.iter().any(|entry| entry.action == action && entry.subject == "r1"), "{action}");
+    }
 }

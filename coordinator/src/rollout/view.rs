@@ -92,6 +92,7 @@ impl Observed {
             wire_bytes: _,
             stage_time: _,
             switch_time: _,
+            drift: _,
         } = report;
         Self { generation, phase, current, healthy, reason, fetched_bytes, fetch_total_bytes, since }
     }

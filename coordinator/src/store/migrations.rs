@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_better_plans.sql"),
     migration!(5, "0005_collection.sql"),
     migration!(6, "0006_domains.sql"),
+    migration!(7, "0007_gates.sql"),
 ];
 
 /// Says why the schema does not fit.

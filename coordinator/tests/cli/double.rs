@@ -348,6 +348,27 @@ impl Rollouts for Double {
         Ok(Response::new(v1::RollBackRolloutResponse { rollout: self.answer()? }))
     }
 
+    async fn approve(&self, _: Request<v1::ApproveRolloutRequest>) -> Answer<v1::ApproveRolloutResponse> {
+        Ok(Response::new(v1::ApproveRolloutResponse { rollout: self.answer()? }))
+    }
+
+    async fn r#override(
+        &self,
+        _: Request<v1::OverrideRolloutRequest>,
+    ) -> Answer<v1::OverrideRolloutResponse> {
+        Ok(Response::new(v1::OverrideRolloutResponse { rollout: self.answer()? }))
+    }
+
+    async fn get_app(&self, _: Request<v1::GetAppRequest>) -> Answer<v1::GetAppResponse> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn reopen_app(&self, request: Request<v1::ReopenAppRequest>) -> Answer<v1::ReopenAppResponse> {
+        let v1::ReopenAppRequest { app, cause } = request.into_inner();
+        let stop = v1::LineStop { app, rollout: "r7".into(), cause, ..v1::LineStop::default() };
+        Ok(Response::new(v1::ReopenAppResponse { stops: vec![stop] }))
+    }
+
     async fn app_history(&self, _: Request<v1::AppHistoryRequest>) -> Answer<v1::AppHistoryResponse> {
         Err(Status::unimplemented("not here"))
     }

@@ -3,7 +3,7 @@
 use crate::sluice;
 
 /// Every command with a help of its own.
-const COMMANDS: [&[&str]; 45] = [
+const COMMANDS: [&[&str]; 49] = [
     &["login"],
     &["whoami"],
     &["key"],
@@ -28,8 +28,12 @@ const COMMANDS: [&[&str]; 45] = [
     &["rollout", "resume"],
     &["rollout", "abort"],
     &["rollout", "rollback"],
+    &["rollout", "approve"],
+    &["rollout", "override"],
     &["app"],
     &["app", "history"],
+    &["app", "show"],
+    &["app", "reopen"],
     &["host"],
     &["host", "list"],
     &["host", "show"],
@@ -77,6 +81,12 @@ fn mistakes_on_the_command_line_exit_with_2_and_say_what_is_wrong() {
         (&["rollout", "start", "shop", "1", "--all-at-once", "--canary", "1"], "cannot be used with"),
         (&["rollout", "start", "shop", "1", "--detach", "--timeout", "1s"], "cannot be used with"),
         (&["rollout", "start", "shop", "1", "-l", "site=="], "is not valid"),
+        (&["rollout", "start", "shop", "1", "--window", "mon 20:00 UTC"], "has no beginning and end"),
+        (&["rollout", "start", "shop", "1", "--freeze", "2026-12-23"], "is not valid"),
+        (&["rollout", "start", "shop", "1", "--emergency"], "--reason"),
+        (&["rollout", "start", "shop", "1", "--reason", "x"], "--emergency"),
+        (&["rollout", "override", "r1", "--reason", " "], "is empty"),
+        (&["app", "reopen", "shop"], "--cause"),
         (&["site", "set-limit", "berlin", "8Mbit"], "byte rate"),
         (&["token", "create"], "--site"),
         (&["token", "create", "--site", "a", "--operator", "b", "--role", "admin"], "cannot be used with"),

@@ -204,11 +204,26 @@ fn every_end_of_a_rollout_has_its_exit_code() {
         (&[Running], &["start", "shop", "1.0", "--detach"], 0),
         (&[Paused], &["pause", "r1", "--reason", "lunch"], 0),
         (&[Aborted], &["abort", "r1"], 0),
+        (&[Running], &["approve", "r1"], 0),
+        (&[Running], &["override", "r1", "--reason", "leak"], 0),
     ] {
         bench.states(states);
         let ran = bench.run(&[&["rollout"], command].concat()).expect(code);
         assert!(!ran.stderr.contains("error:"), "{command:?} {}", ran.stderr);
     }
+}
+
+#[test]
+fn an_application_is_reopened_with_its_cause() {
+    let bench = Bench::logged_in();
+    let ran = bench.run(&["app", "reopen", "shop", "--cause", "a lock"]).expect(0);
+    assert_eq!(ran.stdout, "shop is open to new rollouts again; r7 had closed it\n");
+    let ran = bench.run(&["app", "reopen", "shop", "--cause", "a lock", "--json"]).expect(0);
+    assert!(
+        ran.stdout.contains(r#""closed":false"#) && ran.stdout.contains(r#""cause":"a lock""#),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[test]

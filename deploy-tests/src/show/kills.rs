@@ -130,6 +130,8 @@ fn agent_while_switching(board: &mut Board, moments: u32) -> Result<()> {
         let rollout = wait_ended(&lab, &id)?;
         if rollout.state() == v1::RolloutState::Succeeded {
             running = Some(tree.clone());
+        } else {
+            reopen(&lab, APP)?;
         }
         if moment > 0 {
             tally.add(&rollout);
@@ -200,6 +202,12 @@ pub(super) fn start_app(lab: &Lab, app: &str, version: &str, more: &[&str]) -> R
     }
     lab.operator().run(args.iter().chain(more))?;
     Ok(lab.operator().newest_rollout(app)?.context("no rollout was started")?.id)
+}
+
+/// Lets an application whose rollout has just failed take the next one.
+pub(super) fn reopen(lab: &Lab, app: &str) -> Result<()> {
+    lab.operator().run(["app", "reopen", app, "--cause", "the fault that was meant to strike"])?;
+    Ok(())
 }
 
 /// Waits until a host of the rollout reports `phase`, or one behind it.

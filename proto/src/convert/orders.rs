@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sluice_common::caps;
-use sluice_common::order::{Desired, Generation, Order, Phase, Report, Stage};
+use sluice_common::order::{Desired, Drift, Generation, Order, Phase, Report, Stage};
 
 use super::{Invalid, digest, micros, millis, parse, required};
 use crate::v1;
@@ -139,6 +139,7 @@ impl From<&Report> for v1::Report {
             wire_bytes,
             stage_time,
             switch_time,
+            drift,
         } = report;
         Self {
             app: app.to_string(),
@@ -155,6 +156,11 @@ impl From<&Report> for v1::Report {
             wire_bytes: *wire_bytes,
             stage_time_us: micros(*stage_time),
             switch_time_us: micros(*switch_time),
+            drift: drift.as_ref().map(|Drift { count, first, mended }| v1::Drift {
+                count: *count,
+                first: first.clone(),
+                mended: *mended,
+            }),
         }
     }
 }
@@ -179,6 +185,7 @@ impl TryFrom<v1::Report> for Report {
             wire_bytes,
             stage_time_us,
             switch_time_us,
+            drift,
         } = message;
         let bounded = |field, text: &Option<String>| match text {
             Some(text) if text.len() > 2 * caps::REPORT_OUTPUT_BYTES_MAX => {
@@ -188,6 +195,8 @@ impl TryFrom<v1::Report> for Report {
         };
         bounded("report.reason", &reason)?;
         bounded("report.hook_output", &hook_output)?;
+        let drift = drift.map(|v1::Drift { count, first, mended }| Drift { count, first, mended });
+        bounded("report.drift.first", &drift.as_ref().map(|drift| drift.first.clone()))?;
         Ok(Self {
             app: parse("report.app", &app)?,
             generation: Generation(generation),
@@ -203,6 +212,7 @@ impl TryFrom<v1::Report> for Report {
             wire_bytes,
             stage_time: Duration::from_micros(stage_time_us),
             switch_time: Duration::from_micros(switch_time_us),
+            drift,
         })
     }
 }

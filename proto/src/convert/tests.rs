@@ -49,6 +49,7 @@ fn report() -> Report {
         wire_bytes: 30,
         stage_time: Duration::from_micros(40),
         switch_time: Duration::from_micros(50),
+        drift: None,
     }
 }
 

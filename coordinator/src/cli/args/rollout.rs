@@ -1,13 +1,14 @@
-//! `rollout`, `app`.
+//! `rollout`.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use sluice_common::name::{AppName, HostName, RolloutId, Version};
+use sluice_common::name::{AppName, RolloutId, Version};
 use sluice_common::selector::Selector;
 use sluice_common::units::Share;
 
-use super::duration;
+use super::{duration, said};
+use crate::rollout::{Freeze, Window};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum RolloutCommand {
@@ -73,6 +74,23 @@ pub(in crate::cli) enum RolloutCommand {
         #[command(flatten)]
         watch: WatchArgs,
     },
+    /// Agree to the first switch of a rollout that somebody else started and that asks for it
+    #[command(after_help = "Example:\n  sluice rollout approve r42")]
+    Approve {
+        /// The rollout
+        id: RolloutId,
+    },
+    /// Let a rollout switch now, whatever its windows and freezes say
+    #[command(
+        after_help = "Example:\n  sluice rollout override r42 --reason 'the leak cannot wait until Monday'"
+    )]
+    Override {
+        /// The rollout
+        id: RolloutId,
+        /// Why, for others and the audit log
+        #[arg(long, value_parser = said)]
+        reason: String,
+    },
 }
 
 /// Bring a release to hosts: stage it everywhere, then switch a canary, then batch by batch
@@ -83,6 +101,7 @@ pub(in crate::cli) enum RolloutCommand {
 #[command(after_help = "Examples:\n  sluice rollout start shop 1.2.0\n  \
     sluice rollout start shop 1.2.0 -l site=berlin --canary 1 --batch 25% --bake 2m\n  \
     sluice rollout start shop 1.2.0 --waves 1,5%,25%,100% --stage-first 98%\n  \
+    sluice rollout start shop 1.2.0 --window 'mon-fri 20:00-23:00 Europe/Berlin' --approvals 2\n  \
     sluice rollout start shop 1.2.0 --all-at-once --on-failure pause --detach")]
 pub(in crate::cli) struct RolloutStartArgs {
     /// The application
@@ -133,6 +152,24 @@ pub(in crate::cli) struct RolloutStartArgs {
     /// Switch in batches that grow: after the canary, each is twice as large as the one before
     #[arg(long, conflicts_with_all = ["batch", "all_at_once", "waves"])]
     pub(in crate::cli) exponential: bool,
+    /// When hosts may switch: days, hours and an IANA time zone; may be given several times [default: at any time]
+    ///
+    /// Days are written mon-fri, sat,sun or daily; a window that ends before it begins goes over midnight. Staging goes on outside. A
+    /// batch that might not be through when the window closes (host deadline and bake) waits for the next one.
+    #[arg(long = "window", value_name = "'DAYS HH:MM-HH:MM ZONE'")]
+    pub(in crate::cli) windows: Vec<Window>,
+    /// When they may not, whatever the windows say; may be given several times
+    #[arg(long = "freeze", value_name = "'DATE HH:MM to DATE HH:MM ZONE: REASON'")]
+    pub(in crate::cli) freezes: Vec<Freeze>,
+    /// How many approvers have to agree (sluice rollout approve) before the first host switches; you cannot be one of them
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(in crate::cli) approvals: u32,
+    /// Start though a failed rollout has closed the application
+    #[arg(long, requires = "reason")]
+    pub(in crate::cli) emergency: bool,
+    /// Why it is one, for others and the audit log
+    #[arg(long, requires = "emergency", value_parser = said)]
+    pub(in crate::cli) reason: Option<String>,
     #[command(flatten)]
     pub(in crate::cli) watch: WatchArgs,
 }
@@ -154,20 +191,4 @@ pub(in crate::cli) enum OnFailureArg {
     Rollback,
     /// Everything stays as it is until you decide
     Pause,
-}
-
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum AppCommand {
-    /// What ran where and when, newest first
-    #[command(after_help = "Example:\n  sluice app history shop --host web-1")]
-    History {
-        /// The application
-        app: AppName,
-        /// Only on this host
-        #[arg(long)]
-        host: Option<HostName>,
-        /// At most so many entries
-        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
-        limit: u32,
-    },
 }

@@ -67,6 +67,15 @@ pub(in crate::cli) struct Application {
     pub(in crate::cli) healthy: Option<bool>,
     pub(in crate::cli) reason: Option<String>,
     pub(in crate::cli) generation: u64,
+    pub(in crate::cli) drift: Option<Drift>,
+}
+
+/// What differs on a host from its installed releases.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct Drift {
+    pub(in crate::cli) count: u64,
+    pub(in crate::cli) first: String,
+    pub(in crate::cli) mended: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,6 +179,7 @@ impl From<v1::Report> for Application {
             healthy: report.healthy,
             reason: report.reason.and_then(text),
             generation: report.generation,
+            drift: report.drift.map(|v1::Drift { count, first, mended }| Drift { count, first, mended }),
             app: report.app,
         }
     }

@@ -23,6 +23,15 @@ pub(in crate::cli) struct Rollout {
     pub(in crate::cli) started_at: Option<Timestamp>,
     pub(in crate::cli) ended_at: Option<Timestamp>,
     pub(in crate::cli) revision: u64,
+    pub(in crate::cli) approvals: Vec<Approval>,
+    pub(in crate::cli) overridden: Option<String>,
+}
+
+/// An approver who agreed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(in crate::cli) struct Approval {
+    pub(in crate::cli) operator: String,
+    pub(in crate::cli) at: Option<Timestamp>,
 }
 
 /// Hosts that switch together.
@@ -70,6 +79,10 @@ pub(in crate::cli) struct Spec {
     pub(in crate::cli) waves: Vec<String>,
     pub(in crate::cli) domain: Option<String>,
     pub(in crate::cli) domain_max_unavailable: Option<String>,
+    pub(in crate::cli) windows: Vec<String>,
+    pub(in crate::cli) freezes: Vec<String>,
+    pub(in crate::cli) approvals: u32,
+    pub(in crate::cli) emergency: Option<String>,
 }
 
 /// Where a rollout stands.
@@ -124,6 +137,18 @@ pub(in crate::cli) struct HistoryEntry {
     pub(in crate::cli) rollout: String,
     pub(in crate::cli) generation: u64,
     pub(in crate::cli) reason: Option<String>,
+}
+
+/// One time that a failed rollout closed its application to new ones.
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct LineStop {
+    pub(in crate::cli) app: String,
+    pub(in crate::cli) rollout: String,
+    pub(in crate::cli) reason: String,
+    pub(in crate::cli) stopped_at: Option<Timestamp>,
+    pub(in crate::cli) reopened_at: Option<Timestamp>,
+    pub(in crate::cli) reopened_by: Option<String>,
+    pub(in crate::cli) cause: Option<String>,
 }
 
 impl State {
@@ -204,7 +229,11 @@ impl From<v1::Rollout> for Rollout {
             ended_unix_ms,
             notes,
             revision,
+            approvals,
+            overridden,
         } = message;
+        let approval =
+            |v1::RolloutApproval { operator, at_unix_ms }| Approval { operator, at: at_millis(at_unix_ms) };
         Self {
             id,
             app,
@@ -219,6 +248,8 @@ impl From<v1::Rollout> for Rollout {
             started_at: at_millis(started_unix_ms),
             ended_at: at_millis(ended_unix_ms),
             revision,
+            approvals: approvals.into_iter().map(approval).collect(),
+            overridden: text(overridden),
         }
     }
 }
@@ -300,6 +331,10 @@ impl From<v1::RolloutSpec> for Spec {
             waves,
             domain_label,
             domain_max_unavailable,
+            windows,
+            freezes,
+            approvals,
+            emergency,
         } = message;
         let strategy = match v1::StrategyKind::try_from(strategy).unwrap_or_default() {
             v1::StrategyKind::Unspecified => "unknown",
@@ -328,6 +363,10 @@ impl From<v1::RolloutSpec> for Spec {
             waves,
             domain: text(domain_label),
             domain_max_unavailable: text(domain_max_unavailable),
+            windows,
+            freezes,
+            approvals,
+            emergency: text(emergency),
         }
     }
 }
@@ -344,6 +383,22 @@ impl From<v1::HistoryEntry> for HistoryEntry {
             rollout,
             generation,
             reason: text(reason),
+        }
+    }
+}
+
+impl From<v1::LineStop> for LineStop {
+    fn from(message: v1::LineStop) -> Self {
+        let v1::LineStop { app, rollout, reason, stopped_unix_ms, reopened_unix_ms, reopened_by, cause } =
+            message;
+        Self {
+            app,
+            rollout,
+            reason,
+            stopped_at: at_millis(stopped_unix_ms),
+            reopened_at: at_millis(reopened_unix_ms),
+            reopened_by: text(reopened_by),
+            cause: text(cause),
         }
     }
 }

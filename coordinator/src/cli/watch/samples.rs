@@ -49,6 +49,8 @@ fn rollout(state: State, batches: Vec<(BatchState, Vec<Host>)>) -> Rollout {
         started_at: Some(at(0)),
         ended_at: None,
         revision: 1,
+        approvals: Vec::new(),
+        overridden: None,
     }
 }
 

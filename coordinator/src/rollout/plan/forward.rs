@@ -13,6 +13,7 @@ use super::super::state::State;
 use super::super::view::FleetView;
 use super::budget::{Budget, Full};
 use super::look::{Look, Position, look};
+use super::opening::{may_switch, open};
 use super::{Draft, Plan};
 use crate::clock::{after, elapsed};
 
@@ -38,8 +39,8 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan
     }
     take_back_failed(&looks, &mut draft);
     stage(&looks, &mut draft);
-    if open(rollout, &looks, &mut draft) {
-        switch(rollout, &looks, range.clone(), &mut draft);
+    if open(rollout, &looks, range.clone(), now, &mut draft) {
+        switch(rollout, &looks, range.clone(), now, &mut draft);
         watch_gate(rollout, &looks, range, now, &mut draft);
     }
     draft.finish()
@@ -96,65 +97,27 @@ fn stage(looks: &[Look<'_>], draft: &mut Draft) {
     }
 }
 
-/// Says whether hosts of the current batch may be ordered to switch, and opens the batch if it just became so.
-fn open(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bool {
-    let batch = rollout.cursor.batch;
-    match rollout.cursor.gate {
-        Gate::Open | Gate::Baking { .. } => return true,
-        Gate::Waiting if batch == 0 && !staged_enough(rollout, looks, draft) => return false,
-        Gate::Waiting => {}
-    }
-    draft.actions.push(Action::BatchOpened { batch });
-    true
-}
-
-fn staged_enough(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bool {
-    let (mut staged, mut failed, mut unreachable) = (0, 0, 0);
-    let (mut fetched_bytes, mut fetch_total_bytes) = (0_u64, 0_u64);
-    for look in looks {
-        if look.member.failure.is_some() {
-            failed += 1;
-            continue;
-        }
-        match look.position {
-            Position::New => unreachable += usize::from(!look.is_reachable),
-            Position::Staging { fetched_bytes: fetched, fetch_total_bytes: total } => {
-                unreachable += usize::from(!look.is_reachable);
-                fetched_bytes = fetched_bytes.saturating_add(fetched);
-                fetch_total_bytes = fetch_total_bytes.saturating_add(total);
-            }
-            Position::StagingFailed => {}
-            Position::Staged { .. }
-            | Position::Switching { .. }
-            | Position::There
-            | Position::NotSwitched
-            | Position::Returning { .. }
-            | Position::Returned
-            | Position::ReturnFailed => staged += 1,
-        }
-    }
-    // Tolerated failures will never be staged, and a dead host is no reason to keep the others from their gates: it
-    // counts as out all the same.
-    let needed = rollout.spec.stage_first.of_rounded_up(looks.len() - failed - unreachable);
-    if staged < needed {
-        draft.blockers.push(Blocker::StageFirst {
-            staged,
-            needed,
-            unreachable,
-            fetched_bytes,
-            fetch_total_bytes,
-        });
-    }
-    staged >= needed
-}
-
 /// Orders staged hosts of the batch to switch, as far as the budgets let it.
-fn switch<'a>(rollout: &'a Rollout, looks: &[Look<'a>], range: Range<usize>, draft: &mut Draft) {
+fn switch<'a>(
+    rollout: &'a Rollout,
+    looks: &[Look<'a>],
+    range: Range<usize>,
+    now: Timestamp,
+    draft: &mut Draft,
+) {
+    let is_ready = |look: &Look<'_>| {
+        matches!(look.position, Position::Staged { .. }) && look.member.failure.is_none() && look.is_reachable
+    };
+    let is_asked = looks[range.clone()].iter().any(is_ready);
+    // A host that comes late has its own deadline within the window too.
+    if !is_asked || !may_switch(rollout, rollout.spec.host_deadline, now, draft) {
+        return;
+    }
     let mut budget = Budget::new(rollout, looks, Look::is_out);
     let mut full = BTreeSet::new();
     for (member, look) in looks[range.clone()].iter().enumerate().map(|(i, look)| (range.start + i, look)) {
         let Position::Staged { current } = look.position else { continue };
-        if look.member.failure.is_some() || !look.is_reachable {
+        if !is_ready(look) {
             continue;
         }
         // A host that is out already, being unhealthy, adds nothing.

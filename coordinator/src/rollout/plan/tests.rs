@@ -9,6 +9,8 @@ use super::super::testing::{World, at};
 use super::*;
 use crate::rollout::{Command, OnFailure, PerDomain, Spec, Strategy, Target};
 
+mod gates;
+
 fn spec() -> Spec {
     Spec {
         strategy: Strategy::Canary { canary: Share::Count(1), batch: Share::Count(2) },

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use sluice_common::name::HostName;
 use sluice_common::order::{Generation, Phase};
 
+use super::scenario::WINDOW_SECONDS;
 use crate::rollout::testing::package;
 use crate::rollout::{Action, FleetView, HostView, Member, Rollout, State, Target};
 
@@ -16,6 +17,10 @@ pub(crate) struct Checker {
     generations: BTreeMap<(HostName, Generation), Target>,
     passed: BTreeSet<usize>,
     held_since: HashMap<HostName, Timestamp>,
+    /// Whether a pause was the verdict on failures, and nobody has resumed since.
+    is_paused_by_failure: bool,
+    /// Whether the application must be closed to new rollouts.
+    pub(crate) is_line_stopped: bool,
 }
 
 fn is_reachable(view: &HostView, now: Timestamp) -> bool {
@@ -59,6 +64,29 @@ fn domain_holds(after: &Rollout, member: &Member, fleet: &FleetView, now: Timest
     }
 }
 
+fn is_approved(before: &Rollout) -> Result<(), String> {
+    let others = before.approvals.keys().filter(|operator| **operator != before.started_by).count();
+    match others < before.spec.approvals as usize {
+        true => Err(format!("approvals: {others} of {}", before.spec.approvals)),
+        false => Ok(()),
+    }
+}
+
+/// Looks whether the host has its whole deadline within a window of the scenario, and outside of its freezes.
+fn is_in_a_window(before: &Rollout, now: Timestamp) -> Result<(), String> {
+    let calendar = &before.spec.calendar;
+    if before.overridden.is_some() || calendar.is_empty() {
+        return Ok(());
+    }
+    let until = now + before.spec.host_deadline;
+    let into = now.as_second() % (2 * WINDOW_SECONDS);
+    let is_frozen = calendar.freezes.iter().any(|f| f.from.timestamp() < until && now < f.to.timestamp());
+    match is_frozen || into + until.duration_since(now).as_secs() > WINDOW_SECONDS {
+        true => Err(format!("calendar: a host is ordered {into} s after a window opened")),
+        false => Ok(()),
+    }
+}
+
 impl Checker {
     /// Notes who holds; called whenever anything was heard, and every second.
     pub(crate) fn heard(&mut self, rollout: &Rollout, fleet: &FleetView, now: Timestamp) {
@@ -85,6 +113,7 @@ impl Checker {
         fleet: &FleetView,
         now: Timestamp,
     ) -> Result<(), String> {
+        self.follow_the_line(actions);
         let mut activated = false;
         for action in actions {
             match action {
@@ -96,6 +125,8 @@ impl Checker {
                     if let Target::Activate { .. } = target {
                         activated = true;
                         self.may_activate(before, *member)?;
+                        is_approved(before)?;
+                        is_in_a_window(before, now)?;
                     }
                 }
                 Action::BatchPassed { batch } => self.pass(before, *batch, now)?,
@@ -111,6 +142,8 @@ impl Checker {
                 | Action::BeginRollback { .. }
                 | Action::Pause { .. }
                 | Action::Resume
+                | Action::Approve { .. }
+                | Action::Override { .. }
                 | Action::Finish { .. } => {}
             }
         }
@@ -125,6 +158,30 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// A verdict stands beside the failure that led to it; operators act alone.
+    fn follow_the_line(&mut self, actions: &[Action]) {
+        let has_failure = actions.iter().any(|action| matches!(action, Action::HostFailed { .. }));
+        for action in actions {
+            match action {
+                Action::Pause { .. } => self.is_paused_by_failure |= has_failure,
+                Action::Resume => self.is_paused_by_failure = false,
+                Action::BeginRollback { .. } => {
+                    self.is_line_stopped |= has_failure || self.is_paused_by_failure;
+                }
+                Action::Finish { state: State::Failed { .. } } => self.is_line_stopped = true,
+                Action::Order { .. }
+                | Action::HostFailed { .. }
+                | Action::BatchOpened { .. }
+                | Action::BakeStarted { .. }
+                | Action::BakeBroken { .. }
+                | Action::BatchPassed { .. }
+                | Action::Approve { .. }
+                | Action::Override { .. }
+                | Action::Finish { .. } => {}
+            }
+        }
     }
 
     fn ordered(&mut self, member: &Member, generation: Generation, target: &Target) -> Result<(), String> {

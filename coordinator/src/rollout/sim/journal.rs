@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 
 use super::host::Told;
 use crate::audit;
-use crate::rollout::store::{commit, fleet, insert, load, record};
+use crate::rollout::store::{commit, fleet, insert, load, record, stops};
 use crate::rollout::{Action, FleetView, Rollout};
 use crate::store::{Actor, Schema, Store};
 
@@ -59,6 +59,7 @@ impl Journal {
             wire_bytes: 0,
             stage_time: std::time::Duration::ZERO,
             switch_time: std::time::Duration::ZERO,
+            drift: None,
         };
         self.runtime.block_on(async {
             let mut tx = self.store.begin(Actor::coordinator()).await.unwrap();
@@ -91,6 +92,15 @@ impl Journal {
             }
         }
         Ok(())
+    }
+
+    /// Checks whether the application is closed to new rollouts.
+    pub(super) fn closes(&self, rollout: &Rollout, expected: bool) -> Result<(), String> {
+        let stops = self.runtime.block_on(stops(&self.store, &rollout.app, 10)).unwrap();
+        match stops.len() == usize::from(expected) {
+            true => Ok(()),
+            false => Err(format!("line: {stops:?}, though it must be stopped: {expected}")),
+        }
     }
 
     /// Checks the audit log; every commit has its entry.

@@ -124,6 +124,21 @@ fn each_broken_rule_is_found() {
         }
         plan(&rollout, fleet, now)
     });
+    is_found("approvals", |rollout, fleet, now| {
+        let mut rollout = rollout.clone();
+        rollout.spec.approvals = rollout.spec.approvals.saturating_sub(1);
+        plan(&rollout, fleet, now)
+    });
+    is_found("calendar", |rollout, fleet, now| {
+        let mut rollout = rollout.clone();
+        rollout.spec.calendar.freezes.clear();
+        plan(&rollout, fleet, now)
+    });
+    is_found("calendar", |rollout, fleet, now| {
+        let mut rollout = rollout.clone();
+        rollout.spec.calendar.windows.clear();
+        plan(&rollout, fleet, now)
+    });
     is_found("liveness", |rollout, fleet, now| Plan { wake: None, ..plan(rollout, fleet, now) });
 }
 

@@ -6,7 +6,7 @@ use sluice_common::units::Share;
 
 use super::host::Nature;
 use super::random::Random;
-use crate::rollout::{OnFailure, PerDomain, Spec, Strategy};
+use crate::rollout::{Calendar, OnFailure, PerDomain, Spec, Strategy};
 
 pub(super) fn any_spec(random: &mut Random) -> Spec {
     let share = |random: &mut Random| match random.within(0, 1) {
@@ -35,6 +35,28 @@ pub(super) fn any_spec(random: &mut Random) -> Spec {
             }),
         },
         stage_first: random.pick(&[Share::Percent(100), Share::Percent(50), Share::Count(0)]),
+        calendar: any_calendar(random),
+        approvals: random.pick(&[0, 0, 0, 1, 2]),
+        emergency: None,
+    }
+}
+
+/// Windows of a fleet that switches every other five minutes: short against what a rollout takes, long enough for a batch.
+pub(super) const WINDOW_SECONDS: i64 = 300;
+
+fn any_calendar(random: &mut Random) -> Calendar {
+    if !random.once_in(4) {
+        return Calendar::default();
+    }
+    let window = |minute: u64| {
+        let (hour, minute) = (8 + minute / 60, minute % 60);
+        format!("daily {hour:02}:{minute:02}-{hour:02}:{:02} UTC", minute + 5).parse().unwrap()
+    };
+    let freeze = || "2027-01-15 08:02 to 2027-01-15 08:13 UTC: high load".parse().unwrap();
+    Calendar {
+        // The simulation begins at 08:00; nothing takes longer than until noon.
+        windows: (0..24).map(|i| window(10 * i)).collect(),
+        freezes: if random.once_in(2) { vec![freeze()] } else { Vec::new() },
     }
 }
 

@@ -2,12 +2,14 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sluice_common::name::OperatorName;
 use sluice_common::order::Installed;
 
 use super::load::newest_generation;
-use super::text;
+use super::{line, text};
 use crate::audit::{self, Entry};
 use crate::rollout::action::Action;
+use crate::rollout::line::stops;
 use crate::rollout::model::{Gate, Member, Rollout, Target};
 use crate::rollout::state::State;
 use crate::store::{self, Transaction};
@@ -41,6 +43,8 @@ pub(crate) async fn insert(tx: &mut Transaction, rollout: &Rollout, number: i64)
         state,
         cursor: _,
         forgiven: _,
+        approvals: _,
+        overridden: _,
         started_by,
         started,
         ended: _,
@@ -103,6 +107,9 @@ pub(crate) async fn commit(
     now: Timestamp,
 ) -> Result<(), CommitError> {
     update(tx, rollout, revision).await?;
+    if stops(rollout, actions) {
+        line::stop(tx, rollout, now).await?;
+    }
     for action in actions {
         match action {
             Action::Order { member, target, .. } => order(tx, rollout, *member, target, now).await?,
@@ -114,6 +121,7 @@ pub(crate) async fn commit(
                     .execute(&mut **tx)
                     .await?;
             }
+            Action::Approve { by } => approve(tx, rollout, by, now).await?,
             Action::BatchOpened { .. }
             | Action::BakeStarted { .. }
             | Action::BakeBroken { .. }
@@ -121,6 +129,7 @@ pub(crate) async fn commit(
             | Action::BeginRollback { .. }
             | Action::Pause { .. }
             | Action::Resume
+            | Action::Override { .. }
             | Action::Finish { .. } => {}
         }
     }
@@ -138,7 +147,7 @@ async fn update(tx: &mut Transaction, rollout: &Rollout, revision: i64) -> Resul
     };
     let done = sqlx::query(
         "UPDATE rollouts SET state = $1, reason = $2, batch = $3, gate = $4, baking_ms = $5, forgiven = $6,
-         ended_ms = $7, revision = revision + 1 WHERE id = $8 AND revision = $9",
+         ended_ms = $7, overridden = $8, revision = revision + 1 WHERE id = $9 AND revision = $10",
     )
     .bind(rollout.state.as_str())
     .bind(rollout.state.reason().map(str::to_owned))
@@ -147,11 +156,27 @@ async fn update(tx: &mut Transaction, rollout: &Rollout, revision: i64) -> Resul
     .bind(baking)
     .bind(text::signed(rollout.forgiven as u64))
     .bind(rollout.ended.map(store::to_millis))
+    .bind(rollout.overridden.clone())
     .bind(rollout.id.as_str())
     .bind(revision)
     .execute(&mut **tx)
     .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(CommitError::Conflict) }
+}
+
+async fn approve(
+    tx: &mut Transaction,
+    rollout: &Rollout,
+    by: &OperatorName,
+    now: Timestamp,
+) -> Result<(), CommitError> {
+    sqlx::query("INSERT INTO rollout_approvals (rollout, operator, approved_ms) VALUES ($1, $2, $3)")
+        .bind(rollout.id.as_str())
+        .bind(by.as_str())
+        .bind(store::to_millis(now))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 async fn order(
@@ -206,8 +231,10 @@ async fn order(
 /// Names a commit after the weightiest of its actions.
 fn verb(actions: &[Action]) -> &'static str {
     let weight = |action: &Action| match action {
-        Action::Finish { state: State::Aborted { .. } } => (9, "rollout.abort"),
-        Action::Finish { .. } => (8, "rollout.finish"),
+        Action::Finish { state: State::Aborted { .. } } => (11, "rollout.abort"),
+        Action::Finish { .. } => (10, "rollout.finish"),
+        Action::Override { .. } => (9, "rollout.override"),
+        Action::Approve { .. } => (8, "rollout.approve"),
         Action::BeginRollback { .. } => (7, "rollout.roll_back"),
         Action::Pause { .. } => (6, "rollout.pause"),
         Action::Resume => (5, "rollout.resume"),
@@ -224,6 +251,7 @@ fn verb(actions: &[Action]) -> &'static str {
 fn detail(rollout: &Rollout, actions: &[Action]) -> Value {
     let host = |member: &usize| rollout.members.get(*member).map(|member| member.host.as_str());
     let (mut orders, mut failures, mut gates) = (Vec::new(), Vec::new(), Vec::new());
+    let mut detail = serde_json::Map::new();
     for action in actions {
         match action {
             Action::Order { member, generation, target } => {
@@ -236,14 +264,21 @@ fn detail(rollout: &Rollout, actions: &[Action]) -> Value {
             Action::BakeStarted { batch, since } => gates.push(json!(["bake", batch, since.to_string()])),
             Action::BakeBroken { batch } => gates.push(json!(["broken", batch])),
             Action::BatchPassed { batch } => gates.push(json!(["pass", batch])),
-            Action::BeginRollback { .. } | Action::Pause { .. } | Action::Resume | Action::Finish { .. } => {}
+            Action::Override { reason } => drop(detail.insert("override".to_owned(), json!(reason))),
+            Action::BeginRollback { .. }
+            | Action::Pause { .. }
+            | Action::Resume
+            | Action::Approve { .. }
+            | Action::Finish { .. } => {}
         }
     }
-    let mut detail = serde_json::Map::new();
     for (key, list) in [("orders", orders), ("failures", failures), ("gates", gates)] {
         if !list.is_empty() {
             detail.insert(key.to_owned(), Value::Array(list));
         }
+    }
+    if stops(rollout, actions) {
+        detail.insert("closes".to_owned(), json!(rollout.app));
     }
     detail.insert("state".to_owned(), json!(rollout.state.as_str()));
     if let Some(reason) = rollout.state.reason() {

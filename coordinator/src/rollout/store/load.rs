@@ -1,11 +1,11 @@
 //! Reading rollouts and what hosts reported.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use jiff::Timestamp;
 use sluice_common::digest::Digest;
-use sluice_common::name::{AppName, HostName, RolloutId};
+use sluice_common::name::{AppName, HostName, OperatorName, RolloutId};
 use sluice_common::order::{Generation, Phase, Report};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
@@ -132,8 +132,9 @@ async fn with_members(connection: &mut AnyConnection, row: &AnyRow) -> Result<St
     let app: AppName = store::parse("rollouts.app", row.try_get("app")?)?;
     let rows = sqlx::query("SELECT * FROM rollout_hosts WHERE rollout = $1 ORDER BY position")
         .bind(id.to_owned())
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
+    let approvals = approvals(connection, id).await?;
     let mut batches: Vec<Range<usize>> = Vec::new();
     let (mut members, mut reports) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for (position, row) in rows.iter().enumerate() {
@@ -149,10 +150,27 @@ async fn with_members(connection: &mut AnyConnection, row: &AnyRow) -> Result<St
         let report: Option<String> = row.try_get("report")?;
         reports.push(report.map(|text| text::to_report("rollout_hosts.report", &app, &text)).transpose()?);
     }
-    let rollout = rollout(row, app, members, batches)?;
+    let rollout = Rollout { approvals, ..rollout(row, app, members, batches)? };
     Ok(Stored { rollout, revision: row.try_get("revision")?, reports })
 }
 
+async fn approvals(
+    connection: &mut AnyConnection,
+    id: &str,
+) -> Result<BTreeMap<OperatorName, Timestamp>, store::Error> {
+    let rows = sqlx::query("SELECT operator, approved_ms FROM rollout_approvals WHERE rollout = $1")
+        .bind(id.to_owned())
+        .fetch_all(connection)
+        .await?;
+    let approval = |row: &AnyRow| {
+        let operator = store::parse("rollout_approvals.operator", row.try_get("operator")?)?;
+        let at = store::from_millis("rollout_approvals.approved_ms", row.try_get("approved_ms")?)?;
+        Ok((operator, at))
+    };
+    rows.iter().map(approval).collect()
+}
+
+/// Reads a rollout but for its approvals.
 fn rollout(
     row: &AnyRow,
     app: AppName,
@@ -178,6 +196,8 @@ fn rollout(
         },
         forgiven: usize::try_from(forgiven)
             .map_err(|_| store::Error::damaged("rollouts.forgiven", forgiven))?,
+        approvals: BTreeMap::new(),
+        overridden: row.try_get("overridden")?,
         started_by: store::parse("rollouts.started_by", row.try_get("started_by")?)?,
         started: store::from_millis("rollouts.started_ms", row.try_get("started_ms")?)?,
         ended: ended.map(|millis| store::from_millis("rollouts.ended_ms", millis)).transpose()?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_common::name::AppName;
-use sluice_common::order::{Generation, Installed, Phase, Report};
+use sluice_common::order::{Drift, Generation, Installed, Phase, Report};
 
 use crate::store;
 
@@ -23,6 +23,8 @@ struct Text {
     wire_bytes: u64,
     stage_time_us: u64,
     switch_time_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drift: Option<Drift>,
 }
 
 /// Writes a report; its application stands beside it.
@@ -42,6 +44,7 @@ pub(super) fn from_report(report: &Report) -> Result<String, store::Error> {
         wire_bytes,
         stage_time,
         switch_time,
+        drift,
     } = report.clone();
     let text = Text {
         generation,
@@ -57,6 +60,7 @@ pub(super) fn from_report(report: &Report) -> Result<String, store::Error> {
         wire_bytes,
         stage_time_us: sluice_proto::convert::micros(stage_time),
         switch_time_us: sluice_proto::convert::micros(switch_time),
+        drift,
     };
     json(&text)
 }
@@ -77,6 +81,7 @@ pub(super) fn to_report(column: &'static str, app: &AppName, text: &str) -> Resu
         wire_bytes,
         stage_time_us,
         switch_time_us,
+        drift,
     } = from_json(column, text)?;
     Ok(Report {
         app: app.clone(),
@@ -93,6 +98,7 @@ pub(super) fn to_report(column: &'static str, app: &AppName, text: &str) -> Resu
         wire_bytes,
         stage_time: Duration::from_micros(stage_time_us),
         switch_time: Duration::from_micros(switch_time_us),
+        drift,
     })
 }
 
@@ -139,6 +145,7 @@ mod tests {
             wire_bytes: 7,
             stage_time: Duration::from_micros(8),
             switch_time: Duration::from_micros(9),
+            drift: Some(Drift { count: 1, first: "a: gone".into(), mended: 2 }),
         };
         let text = from_report(&report).unwrap();
         assert_eq!(to_report("reports.report", &report.app, &text).unwrap(), report);

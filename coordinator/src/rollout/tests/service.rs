@@ -125,3 +125,63 @@ async fn errors_say_what_to_do_and_whose_fault_it_is() {
     let request = v1::ResumeRolloutRequest { id: "r1".into() };
     assert_eq!(refused(service.resume(asked(request)).await.unwrap_err()).0, Code::FailedPrecondition);
 }
+
+#[tokio::test]
+async fn a_closed_application_is_shown_and_reopened() {
+    let world = World::new(2).await;
+    let service = service(&world.handle);
+    service.start(start(BAD)).await.unwrap();
+    watch(&service, "r1").await;
+    let app = async || {
+        let request = v1::GetAppRequest { app: "shop".into(), limit: 0 };
+        service.get_app(asked(request)).await.unwrap().into_inner()
+    };
+    let closed = app().await;
+    assert!(closed.closed && closed.stops[0].reopened_unix_ms == 0, "{closed:?}");
+    assert_eq!(closed.stops[0].rollout, "r1");
+    assert_eq!(service.start(start("1")).await.unwrap_err().code(), Code::FailedPrecondition);
+    let reopen = async |cause: &str| {
+        let request = v1::ReopenAppRequest { app: "shop".into(), cause: cause.into() };
+        service.reopen_app(asked(request)).await.map(|answer| answer.into_inner().stops)
+    };
+    let empty = reopen(" ").await.unwrap_err();
+    assert_eq!(
+        (empty.code(), empty.message()),
+        (Code::InvalidArgument, "cause: is empty; others will want to know")
+    );
+    let stops = reopen("a lock").await.unwrap();
+    assert_eq!((stops.len(), stops[0].reopened_by.as_str(), stops[0].cause.as_str()), (1, "alice", "a lock"));
+    assert_eq!(reopen("a lock").await.unwrap(), []);
+    assert!(!app().await.closed);
+    let request = v1::AppHistoryRequest { app: "shop".into(), host: String::new(), limit: 0 };
+    assert_eq!(service.app_history(asked(request)).await.unwrap().into_inner().stops, stops);
+    service.start(start("1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rollout_that_asks_for_it_is_approved_by_somebody_else() {
+    let world = World::new(2).await;
+    let service = service(&world.handle);
+    let mut request = start("1");
+    request.get_mut().spec.as_mut().unwrap().approvals = 1;
+    service.start(request).await.unwrap();
+    let approve = |by: &str| {
+        let principal = Principal::Operator(by.parse().unwrap());
+        let mut request = Request::new(v1::ApproveRolloutRequest { id: "r1".into() });
+        request.extensions_mut().insert(Caller { principal, role: Some(Role::Approver) });
+        request
+    };
+    assert_eq!(service.approve(approve("alice")).await.unwrap_err().code(), Code::FailedPrecondition);
+    let approved = service.approve(approve("bob")).await.unwrap().into_inner().rollout.unwrap();
+    assert_eq!(approved.approvals[0].operator, "bob");
+    assert_eq!(watch(&service, "r1").await.last().unwrap().state(), v1::RolloutState::Succeeded);
+    let request = v1::OverrideRolloutRequest { id: "r1".into(), reason: String::new() };
+    assert_eq!(service.r#override(asked(request)).await.unwrap_err().code(), Code::InvalidArgument);
+    let mut never = start("1");
+    never.get_mut().spec.as_mut().unwrap().windows = vec!["sat 20:00-20:05 UTC".into()];
+    let refused = service.start(never).await.unwrap_err();
+    assert!(
+        refused.message().starts_with("spec.windows have no place for a batch within a year"),
+        "{refused}"
+    );
+}

@@ -226,6 +226,7 @@ pub(super) fn a_report(generation: u64, phase: Phase) -> Report {
         wire_bytes: 0,
         stage_time: Duration::ZERO,
         switch_time: Duration::ZERO,
+        drift: None,
     }
 }
 
