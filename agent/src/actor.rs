@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_common::name::AppName;
-use sluice_common::order::{Desired, Order, Phase, Report, Stage};
+use sluice_common::order::{Desired, Order, Phase, Stage};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
 use crate::content::{Origin, chain};
-use crate::engine::{Engine, Host, OpenError};
+use crate::engine::{Engine, Host, OpenError, answer, trouble};
 use crate::health::Monitor;
 use crate::lock::{self, Lock};
 use crate::planner::{Rest, Step};
-use crate::state::{AppState, Progress};
+use crate::state::{AppState, Progress, StateError};
 
 /// Time before a step is tried again whose disk failed.
 const TROUBLE_DELAY: Duration = Duration::from_secs(2);
@@ -42,12 +42,22 @@ pub(crate) async fn run<O: Origin>(
     let board = host.board.clone();
     let stop = token.child_token();
     let act = async {
-        match Engine::open(app.clone(), host, monitored).await {
-            Ok(engine) => Actor { engine, inbox, pending: None, token }.run().await,
-            Err(error) => {
-                tracing::error!(app = %app, error = chain(&error), "application is not looked after");
-                if let OpenError::State(_) = error {
+        let mut pending = None;
+        while !token.is_cancelled() {
+            match Engine::open(app.clone(), host.clone(), monitored.clone()).await {
+                Ok(engine) => {
+                    Actor { engine, inbox, pending, is_troubled: false, token }.run().await;
+                    break;
+                }
+                Err(OpenError::State(StateError::Io(error)) | OpenError::Io(error)) => {
+                    tracing::error!(app = %app, error = chain(&error), "application cannot be opened; it is tried again");
+                    let reason = trouble(&error);
+                    pending = wait_troubled(&board, &mut inbox, pending, &reason, &token).await;
+                }
+                Err(error @ OpenError::State(StateError::Damaged { .. })) => {
+                    tracing::error!(app = %app, error = chain(&error), "application is not looked after");
                     refuse_all(&board, &mut inbox, &error.to_string(), &token).await;
+                    break;
                 }
             }
         }
@@ -74,22 +84,32 @@ async fn refuse_all(
             () = token.cancelled() => return,
         };
         let Some(order) = order else { return };
-        board.publish(Report {
-            app: order.app,
-            generation: order.generation,
-            sequence: 0,
-            phase: Phase::Failed,
-            current: None,
-            previous: None,
-            healthy: None,
-            reason: Some(reason.to_owned()),
-            hook_output: None,
-            fetched_bytes: 0,
-            fetch_total_bytes: 0,
-            wire_bytes: 0,
-            stage_time: Duration::ZERO,
-            switch_time: Duration::ZERO,
-        });
+        board.publish(answer(&order, Phase::Failed, reason));
+    }
+}
+
+/// Waits before an application whose disk fails is tried again, and answers the orders that come that it waits; returns the
+/// newest.
+async fn wait_troubled(
+    board: &Board,
+    inbox: &mut mpsc::Receiver<Order>,
+    mut pending: Option<Order>,
+    reason: &str,
+    token: &CancellationToken,
+) -> Option<Order> {
+    let until = tokio::time::Instant::now() + TROUBLE_DELAY;
+    loop {
+        if let Some(order) = &pending {
+            board.publish(answer(order, Phase::Fetching, reason));
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return pending,
+            () = token.cancelled() => return pending,
+            order = inbox.recv() => match order {
+                Some(order) => pending = newer(pending, order),
+                None => token.cancel(),
+            },
+        }
     }
 }
 
@@ -98,21 +118,38 @@ struct Actor<O> {
     inbox: mpsc::Receiver<Order>,
     /// The newest order that could not be taken yet.
     pending: Option<Order>,
+    /// Whether the last turn failed, which the report says.
+    is_troubled: bool,
     token: CancellationToken,
 }
 
 impl<O: Origin> Actor<O> {
     async fn run(mut self) {
         while !self.token.is_cancelled() {
-            if let Err(error) = self.turn().await
-                && !self.token.is_cancelled()
-            {
-                tracing::error!(app = %self.engine.app(), error = chain(&error), "step failed; it is tried again");
-                tokio::select! {
-                    () = tokio::time::sleep(TROUBLE_DELAY) => {}
-                    () = self.token.cancelled() => {}
-                }
+            match self.turn().await {
+                Ok(()) => self.end_trouble().await,
+                Err(_) if self.token.is_cancelled() => {}
+                Err(error) => self.bear_trouble(&error).await,
             }
+        }
+    }
+
+    /// Tells of a step that failed, and waits before it is tried again.
+    async fn bear_trouble(&mut self, error: &std::io::Error) {
+        tracing::error!(app = %self.engine.app(), error = chain(error), "step failed; it is tried again");
+        self.is_troubled = true;
+        let untaken = self.pending.as_ref().filter(|order| may_take(self.engine.state(), order));
+        self.engine.tell_trouble(untaken, error).await;
+        tokio::select! {
+            () = tokio::time::sleep(TROUBLE_DELAY) => {}
+            () = self.token.cancelled() => {}
+        }
+    }
+
+    /// Takes back what was told of trouble, once a turn has gone well.
+    async fn end_trouble(&mut self) {
+        if self.is_troubled && self.engine.publish(None).await.is_ok() {
+            self.is_troubled = false;
         }
     }
 
@@ -124,6 +161,8 @@ impl<O: Origin> Actor<O> {
             return Err(error);
         }
         match self.engine.next().await? {
+            // Before it rests, what was told of trouble is taken back.
+            Step::Rest(_) if self.is_troubled => Ok(()),
             Step::Rest(rest) => {
                 if rest == Rest::AwaitsRenewal {
                     tracing::info!(app = %self.engine.app(), "order has expired; its renewal is awaited");
@@ -133,6 +172,9 @@ impl<O: Origin> Actor<O> {
                         Some(order) => self.put_off(order),
                         None => self.token.cancel(),
                     },
+                    () = tokio::time::sleep_until(self.engine.next_look()) => {
+                        return self.perform(Step::LookAfter).await;
+                    }
                     () = self.token.cancelled() => {}
                 }
                 Ok(())

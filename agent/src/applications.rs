@@ -225,6 +225,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_disk_in_trouble_is_reported_until_it_is_back() {
+        let mut running = Running::start(World::new());
+        let (one, two) = (running.world.pack("1", LOGGING, &[]), running.world.pack("2", LOGGING, &[]));
+        let order = running.world.order("1", one, Stage::Active);
+        running.orders.send(order).await.unwrap();
+        running.until(|report| report.phase == Phase::Active).await;
+        // A directory stands where the state is written first.
+        let obstacle = running.world.dir().base().join(".state.toml.sluice-tmp");
+        fs_err::create_dir_all(obstacle.join("full")).unwrap();
+        let order = running.world.order("2", two, Stage::Active);
+        let generation = order.generation;
+        running.orders.send(order.clone()).await.unwrap();
+        let is_told = |report: &Report| {
+            report.generation == generation
+                && report.phase == Phase::Fetching
+                && report.reason.as_deref().is_some_and(|reason| reason.contains("waits for its disk"))
+        };
+        running.until(is_told).await;
+        // So it is after a restart, which cannot be written down either.
+        let world = running.stop().await;
+        world.board.clear();
+        let running = Running::start(world);
+        running.orders.send(order).await.unwrap();
+        let report = running.until(is_told).await;
+        assert!(report.reason.unwrap().contains("see that the agent can write"));
+        fs_err::remove_dir_all(obstacle).unwrap();
+        let is_there = |report: &Report| report.generation == generation && report.phase == Phase::Active;
+        assert_eq!(running.until(is_there).await.reason, None);
+        assert_eq!(running.stop().await.current(), "2");
+    }
+
+    #[tokio::test]
     async fn a_damaged_state_is_reported_and_obeys_nothing() {
         let mut world = World::new();
         fs_err::create_dir_all(world.dir().base()).unwrap();

@@ -105,6 +105,12 @@ impl Beneath {
         rustix::fs::fchmod(&opened, DIRECTORY_MODE).map_err(|e| self.failed("set the mode of", path, e))
     }
 
+    /// Gives a regular file its permission bits.
+    pub(crate) fn set_mode(&self, path: &RelPath, mode: u32) -> io::Result<()> {
+        let file = self.read(path)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|e| self.failed("set the mode of", path, e))
+    }
+
     /// Creates a symlink.
     pub(crate) fn symlink(&self, target: &str, path: &RelPath) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;

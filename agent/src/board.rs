@@ -111,6 +111,7 @@ mod tests {
             wire_bytes: 0,
             stage_time: Duration::ZERO,
             switch_time: Duration::ZERO,
+            drift: None,
         }
     }
 

@@ -7,14 +7,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use sluice_common::name::HostName;
+use sluice_common::name::{AppName, HostName};
 use sluice_common::units::ByteRate;
 use sluice_proto::transport::client::Address;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{self, Config};
+use crate::daemon::Ended;
 use crate::enroll::Enrolment;
 use crate::layout::AppDir;
+use crate::update::guard;
 use crate::{allocator, daemon, enroll, fsck, status};
 
 /// Blocking threads: one stages or verifies, one serves small disk work beside it.
@@ -48,6 +52,14 @@ enum Command {
         #[arg(long, value_name = "RATE")]
         limit: Option<ByteRate>,
     },
+    /// Become the agent that is to run: what the host's unit runs, so that the agent can be updated like an application.
+    Guard {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Limit the content connection, as in 8Mbit/s; overrides the configuration.
+        #[arg(long, value_name = "RATE")]
+        limit: Option<ByteRate>,
+    },
     /// Show what stands on this host, whether the agent runs or not.
     Status {
         #[command(flatten)]
@@ -66,6 +78,9 @@ enum Command {
     Fsck {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -130,13 +145,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn begin_log(arguments: &Arguments) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&arguments.log).with_context(|| {
+    // Levels by target, without the patterns of an `EnvFilter`: these bring an engine of regular expressions along, which an
+    // idle agent would hold in memory.
+    let filter: Targets = arguments.log.parse().with_context(|| {
         format!("--log {:?} is no filter; write info or sluice_agent=debug", arguments.log)
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(std::io::stderr);
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // Tests start several agents in one process: the first one's log serves all.
-    let _ = if arguments.log_json { log.json().try_init() } else { log.with_ansi(is_terminal).try_init() };
+    let _ = match arguments.log_json {
+        true => log.json().finish().with(filter).try_init(),
+        false => log.with_ansi(is_terminal).finish().with(filter).try_init(),
+    };
     Ok(())
 }
 
@@ -146,7 +166,12 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             let mut config = Config::load(&config)?;
             config.limit = limit.or(config.limit);
             allocator::give_back_what_is_freed();
-            runtime()?.block_on(daemon::run(config))?;
+            if runtime()?.block_on(daemon::run(config))? == Ended::GivesWay {
+                return Err(guard::give_way(std::env::args_os().skip(1)).into());
+            }
+        }
+        Command::Guard { config: ConfigArgument { config }, limit: _ } => {
+            return Err(guard::run(&config, std::env::args_os().skip(1)));
         }
         Command::Enroll(arguments) => {
             let EnrollArguments { coordinator, token_file, name, labels, trust, config, data, root } =
@@ -158,23 +183,44 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Supervise { dir } => runtime()?.block_on(crate::actions::run_supervisor(&dir))?,
         Command::Status { config: ConfigArgument { config }, json } => {
-            let statuses = status::read(&Config::load(&config)?.root)?;
-            let text = if json { serde_json::to_string(&statuses)? + "\n" } else { status::table(&statuses) };
+            let config = Config::load(&config)?;
+            let host = status::read(&config.data, &config.root)?;
+            let text = match json {
+                true => serde_json::to_string(&host)? + "\n",
+                false => status::text(&host, jiff::Timestamp::now()),
+            };
             print(&text)?;
         }
-        Command::Fsck { config: ConfigArgument { config } } => {
-            let root = Config::load(&config)?.root;
-            let mut findings = String::new();
-            for app in status::applications(&root)? {
-                for finding in fsck::check(&AppDir::new(&root, &app))? {
-                    findings.push_str(&format!("{app}: {finding}\n"));
-                }
-            }
-            print(&findings)?;
-            return Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        Command::Fsck { config: ConfigArgument { config }, json } => {
+            return fsck_host(&Config::load(&config)?, json);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Checks every application of the host, and prints what is wrong.
+fn fsck_host(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let (rules, is_running) = (daemon::rules(config), status::is_agent_running(&config.data));
+    let mut findings: Vec<(Option<AppName>, fsck::Finding)> = Vec::new();
+    findings.extend(fsck::check_directories(&config.data, &config.root).map(|finding| (None, finding)));
+    for app in status::applications(&config.root)? {
+        let dir = AppDir::new(&config.root, &app);
+        let of_order = fsck::check_order(&app, &dir, &rules, is_running);
+        let found = fsck::check_disk(&dir)?.into_iter().chain(of_order);
+        findings.extend(found.map(|finding| (Some(app.clone()), finding)));
+    }
+    let mut text = String::new();
+    for (app, finding) in &findings {
+        if json {
+            let value = serde_json::json!({ "app": app, "finding": finding });
+            text.push_str(&format!("{value}\n"));
+        } else {
+            let whose = app.as_ref().map_or("agent", AppName::as_str);
+            text.push_str(&format!("{whose}: {finding}\n"));
+        }
+    }
+    print(&text)?;
+    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Writes data to stdout; a reader that has gone is no error.

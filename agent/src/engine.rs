@@ -12,22 +12,25 @@ mod gating;
 mod instance;
 mod links;
 mod moving;
+mod own;
 mod preparing;
+mod reporting;
 mod reverting;
 mod staging;
 mod switching;
 #[cfg(test)]
 pub(crate) mod tests;
+mod upkeep;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sluice_common::digest::Digest;
 use sluice_common::name::AppName;
-use sluice_common::order::{Desired, Order, Phase, Report};
+use sluice_common::order::{Desired, Order};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Rules, Verdict, judge};
@@ -35,6 +38,7 @@ use crate::board::Board;
 use crate::clock::BootTime;
 use crate::content::Origin;
 use crate::crash::CrashPoints;
+use crate::drift::Watch;
 use crate::health::Subject;
 use crate::hook;
 use crate::layout::AppDir;
@@ -44,9 +48,12 @@ use crate::retention;
 use crate::seen::Hashed;
 use crate::stage::{Attempts, Reuse, make_directory};
 use crate::state::{AppState, Cost, Progress, StateError, store_signed};
+use crate::update::Own;
 use crate::upkeep::Upkeep;
 
+use deeds::Poised;
 pub(crate) use moving::Moving;
+pub(crate) use reporting::{answer, trouble};
 
 /// What the applications of a host share.
 pub(crate) struct Host<O> {
@@ -64,6 +71,10 @@ pub(crate) struct Host<O> {
     pub(crate) upkeep: Upkeep,
     /// Held while an application is staged: one at a time, so that memory and connections stay bounded.
     pub(crate) staging: Semaphore,
+    /// Held while what stands of an application is verified: one at a time, so that their rates do not add up.
+    pub(crate) verifying: Semaphore,
+    /// What is known of the agent's own program.
+    pub(crate) own: Own,
     /// Which applications are on the move.
     pub(crate) moving: Moving,
     /// Where reports are put up.
@@ -93,11 +104,15 @@ pub(crate) struct Engine<O> {
     attempts: Attempts,
     /// What this process has hashed of the releases.
     hashed: Hashed,
+    /// What is known of the drift of the releases.
+    drift: Watch,
     failures: u32,
     /// What is held while the application moves.
     held: Option<moving::Held>,
     /// Whether this process has seen the checks of the switch under way succeed.
     is_reached: bool,
+    /// The hook that the state file names already, while memory still holds that it was not started.
+    poised: Option<Poised>,
     monitored: watch::Sender<Option<Arc<Subject>>>,
 }
 
@@ -119,9 +134,11 @@ impl<O: Origin> Engine<O> {
             starts,
             attempts: Attempts::default(),
             hashed: Hashed::default(),
+            drift: Watch::new(Instant::now()),
             failures: 0,
             held: None,
             is_reached: false,
+            poised: None,
             monitored,
         };
         let scope = engine.scope();
@@ -245,6 +262,7 @@ impl<O: Origin> Engine<O> {
             Step::NoteStaged => self.note_staged().await,
             Step::Prepare => self.prepare(token).await,
             Step::FailInterrupted(run) => self.fail_interrupted(&run).await,
+            Step::LookAfter => self.look_after(token).await,
             Step::Restage => self.change(|state| state.progress = Progress::Fetching).await,
             Step::NoteActive => self.note_active().await,
             Step::Confirm => self.confirm(token).await,
@@ -280,6 +298,7 @@ impl<O: Origin> Engine<O> {
     }
 
     async fn store(&mut self, state: AppState) -> io::Result<()> {
+        self.poised = None;
         let (dir, crash, written) = (self.dir.clone(), self.host.crash.clone(), state.clone());
         blocking(move || {
             crash.pass()?;
@@ -295,53 +314,6 @@ impl<O: Origin> Engine<O> {
         }
         self.let_go();
         self.publish(None).await
-    }
-
-    fn tell(&self, phase: Phase) {
-        let state = self.state.as_ref().expect("it was just stored");
-        let (app, generation) = (&self.app, state.generation.0);
-        match (phase, &state.reason) {
-            (Phase::Reverting | Phase::Reverted | Phase::Failed, Some(reason)) => {
-                tracing::warn!(app = %app, generation, phase = phase.as_str(), reason, "phase changed");
-            }
-            _ => tracing::info!(app = %app, generation, phase = phase.as_str(), "phase changed"),
-        }
-    }
-
-    /// Puts up a report of how things stand; `healthy` where that is known here.
-    async fn publish(&self, healthy: Option<bool>) -> io::Result<()> {
-        let disk = self.observe().await?;
-        self.report(Some(&disk), healthy);
-        Ok(())
-    }
-
-    fn report(&self, disk: Option<&Disk>, healthy: Option<bool>) {
-        self.report_with(
-            disk,
-            healthy,
-            self.state.as_ref().map(|state| state.cost).unwrap_or_default(),
-            None,
-        );
-    }
-
-    fn report_with(&self, disk: Option<&Disk>, healthy: Option<bool>, cost: Cost, fetched: Option<u64>) {
-        let Some(state) = &self.state else { return };
-        self.host.board.publish(Report {
-            app: self.app.clone(),
-            generation: state.generation,
-            sequence: u64::from(state.starts) << 32,
-            phase: state.progress.phase(),
-            current: disk.and_then(|disk| disk.current.installed().cloned()),
-            previous: disk.and_then(|disk| disk.previous.installed().cloned()),
-            healthy,
-            reason: state.reason.clone(),
-            hook_output: state.hook_output.clone(),
-            fetched_bytes: fetched.unwrap_or(cost.plan_bytes),
-            fetch_total_bytes: cost.plan_bytes,
-            wire_bytes: cost.wire_bytes,
-            stage_time: Duration::from_micros(cost.stage_us),
-            switch_time: Duration::from_micros(cost.switch_us),
-        });
     }
 
     /// Removes what crashes and earlier orders left.

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::FileType;
 use sluice_common::digest::Digest;
@@ -13,7 +14,9 @@ use sluice_common::manifest::{Entry, EntryKind, Manifest};
 use sluice_common::path::RelPath;
 
 use crate::beneath::{Beneath, Standing};
-use crate::seen::Seen;
+use crate::drift::Depth;
+use crate::drift::pace::{Pace, Paced};
+use crate::seen::{Seen, Stamp};
 use crate::{linked, workers};
 
 /// What is wrong with one path of a tree.
@@ -79,6 +82,66 @@ pub(crate) fn examine_unseen(
     })
 }
 
+/// Compares a tree with `manifest` at a pace: its shape, and the bytes of the files that `depth` asks for. Returns every
+/// difference, and what is known to have been hashed now. Without `seen`, a look takes bytes of the right size to be right.
+pub(crate) fn survey(
+    root: &Path,
+    manifest: &Manifest,
+    depth: Depth,
+    seen: Option<&Seen>,
+    pace: &mut Pace<'_>,
+) -> io::Result<(Vec<Finding>, Seen)> {
+    let (beneath, began, moment) = (Beneath::open(root)?, Instant::now(), SystemTime::now());
+    let mut findings = Vec::new();
+    let mut stamps = vec![None; manifest.entries().len()];
+    for (number, entry) in manifest.entries().iter().enumerate() {
+        pace.check()?;
+        let found = match (look(&beneath, entry)?, &entry.kind) {
+            (Ok(found), EntryKind::File(file)) => {
+                let is_covered = seen.is_some_and(|seen| seen.covers(number, found.stamp));
+                match (depth, seen) {
+                    (Depth::Look, Some(_)) if is_covered => Ok(Some(found.stamp)),
+                    (Depth::Look, None) => Ok(None),
+                    (Depth::Look | Depth::Hash, _) => {
+                        hashed_stamp(&beneath, &entry.path, &file.digest, pace)?
+                    }
+                }
+            }
+            (Ok(_), EntryKind::Directory | EntryKind::Symlink { .. }) => Ok(None),
+            (Err(fault), _) => Err(fault),
+        };
+        match found {
+            Ok(stamp) => stamps[number] = stamp,
+            Err(fault) => findings.push(Finding { path: entry.path.as_path().to_owned(), fault }),
+        }
+    }
+    strangers(root, &beneath, manifest, &mut findings)?;
+    let hashed_since = match (depth, seen) {
+        (Depth::Look, Some(seen)) => seen.hashed_since(),
+        (Depth::Look, None) | (Depth::Hash, _) => began,
+    };
+    Ok((findings, Seen::as_of(manifest.digest(), stamps, moment, hashed_since)))
+}
+
+/// Hashes a file at a pace; returns its stamp from before where its bytes are right.
+fn hashed_stamp(
+    beneath: &Beneath,
+    path: &RelPath,
+    digest: &Digest,
+    pace: &mut Pace<'_>,
+) -> io::Result<Result<Option<Stamp>, Fault>> {
+    let file = beneath.read(path)?;
+    let stamp = Stamp::of(&file.metadata()?);
+    let hashed = Digest::of_reader(Paced { reader: file, pace });
+    pace.check()?;
+    match hashed {
+        Ok((found, _)) if found == *digest => Ok(Ok(Some(stamp))),
+        Ok(_) => Ok(Err(Fault::Bytes)),
+        Err(error) if is_unreadable(&error) => Ok(Err(Fault::Bytes)),
+        Err(error) => Err(error),
+    }
+}
+
 fn compare(
     root: &Path,
     manifest: &Manifest,
@@ -95,17 +158,29 @@ fn compare(
         Ok(())
     })?;
     let mut findings = findings.into_inner().expect("no worker panics while it holds the lock");
+    strangers(root, &beneath, manifest, &mut findings)?;
+    Ok(findings)
+}
+
+/// Adds what is wrong beside the entries of the package: links to what outlives releases, and what nobody knows. Sorts all
+/// findings.
+fn strangers(
+    root: &Path,
+    beneath: &Beneath,
+    manifest: &Manifest,
+    findings: &mut Vec<Finding>,
+) -> io::Result<()> {
     let linked = linked::entries(root, manifest);
     for entry in &linked {
-        if let Err(fault) = look(&beneath, entry)? {
+        if let Err(fault) = look(beneath, entry)? {
             findings.push(Finding { path: entry.path.as_path().to_owned(), fault });
         }
     }
     let known: HashSet<&str> =
         manifest.entries().iter().chain(&linked).map(|entry| entry.path.as_str()).collect();
-    extras(root, Path::new(""), &known, &mut findings)?;
+    extras(root, Path::new(""), &known, findings)?;
     findings.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(findings)
+    Ok(())
 }
 
 /// Compares one entry with what stands at its path.
@@ -143,9 +218,13 @@ fn has_digest(beneath: &Beneath, path: &RelPath, digest: &Digest) -> io::Result<
     match Digest::of_reader(beneath.read(path)?) {
         Ok((found, _)) => Ok(found == *digest),
         // A file the disk cannot read back is as good as one with other bytes: it is fetched anew.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => Ok(false),
+        Err(error) if is_unreadable(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 /// Finds entries that the manifest does not know; does not follow links.

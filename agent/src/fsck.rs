@@ -1,41 +1,135 @@
 //! Checks the invariants of an application on disk: `sluice-agent fsck`. Reads only; works beside a running agent, but
 //! what moves meanwhile may be reported.
 //!
-//! I1 `current` (and `previous`) lead to a release with a valid marker whose every byte is right. I2 the same for every
-//! marked release. I4 the accepted generation is readable. Beyond them: nothing is left lying about.
+//! | | what is looked at |
+//! |---|---|
+//! | I1 | `current` leads to a marked release |
+//! | I2 | every byte of every marked release |
+//! | I3 | `previous` and `candidate` lead to marked releases |
+//! | I4 | the accepted generation is there and readable |
+//! | I5 | the accepted release is signed by a key that is pinned now |
+//! | I6 | nobody else may write where the agent does |
+//! | I9 | no order is stuck half-way while no agent runs |
+//!
+//! I7 and I8 are of processes, and hold by locks and cgroups. Beyond the invariants: nothing is left lying about.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use serde::Serialize;
 use sluice_common::digest::Digest;
 use sluice_common::durable;
+use sluice_common::name::AppName;
 
-use crate::examine::examine;
+use crate::accept::{Rules, release_objection};
+use crate::directories;
+use crate::examine::{Fault, examine};
 use crate::layout::{AppDir, LinkName};
 use crate::observe::{self, Link};
-use crate::state::{AppState, Progress};
+use crate::state::{AppState, Progress, load_signed};
 
 /// Time after which a leftover that is still there is one.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// What is wrong, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// The invariant that does not hold; nothing for what is only left over.
+    pub(crate) invariant: Option<&'static str>,
+    /// What is wrong.
+    pub(crate) what: String,
+    /// What to do about it.
+    pub(crate) remedy: &'static str,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.invariant {
+            Some(invariant) => write!(f, "{invariant}: {}; {}", self.what, self.remedy),
+            None => write!(f, "left over: {}; {}", self.what, self.remedy),
+        }
+    }
+}
+
+const LINK_REMEDY: &str =
+    "a running agent points it back where it knows to; else roll the application out again";
+const BYTES_REMEDY: &str =
+    "a running agent has the file anew by itself within a day; restart it to have it look now";
+const EXTRA_REMEDY: &str = "remove it; what must outlive releases belongs into linked of sluice.toml";
+const MANIFEST_REMEDY: &str = "roll the application out again";
+const STATE_REMEDY: &str = "restore state.toml from a backup, or let the next order through as the first";
+const KEY_REMEDY: &str =
+    "pin the key again in agent.toml, or roll out a release that a pinned key has signed";
+const MODE_REMEDY: &str = "run what it says, and look who could have written there";
+const STUCK_REMEDY: &str = "start the agent: it goes on, or back";
+const LEFT_REMEDY: &str = "a running agent removes it when it starts or takes an order";
+
+/// Checks the directories of the agent.
+pub(crate) fn check_directories(data: &Path, root: &Path) -> Option<Finding> {
+    let error = directories::check(data, root).err()?;
+    Some(Finding { invariant: Some("I6"), what: error.to_string(), remedy: MODE_REMEDY })
+}
+
+/// Checks what the rules of the host say of the application at `dir`, and whether it is stuck while no agent runs.
+pub(crate) fn check_order(
+    app: &AppName,
+    dir: &AppDir,
+    rules: &Rules,
+    is_agent_running: bool,
+) -> Option<Finding> {
+    let state = AppState::load(&dir.state()).ok().flatten()?;
+    let is_half_way = matches!(
+        state.progress,
+        Progress::Switching { .. } | Progress::Validating { .. } | Progress::Reverting { .. }
+    );
+    if is_half_way && !is_agent_running {
+        let phase = state.progress.phase();
+        let what = format!("order {} stands in phase {phase}, and no agent runs", state.generation);
+        return Some(Finding { invariant: Some("I9"), what, remedy: STUCK_REMEDY });
+    }
+    let package = state.wanted.package().filter(|_| state.progress != Progress::Failed)?;
+    let what = match load_signed(&dir.order(state.generation)) {
+        Ok(signed) => release_objection(app, &signed, &package, rules)?,
+        Err(error) => error.to_string(),
+    };
+    Some(Finding { invariant: Some("I5"), what, remedy: KEY_REMEDY })
+}
+
 /// Checks the application at `dir` and returns what is wrong, a line each.
+#[cfg(test)]
 pub(crate) fn check(dir: &AppDir) -> io::Result<Vec<String>> {
+    Ok(check_disk(dir)?.iter().map(ToString::to_string).collect())
+}
+
+/// Checks what stands at `dir`.
+pub(crate) fn check_disk(dir: &AppDir) -> io::Result<Vec<Finding>> {
     let mut findings = Vec::new();
+    let mut find = |invariant, what: String, remedy| {
+        findings.push(Finding { invariant: Some(invariant), what, remedy });
+    };
+    let installed = observe::installed(dir)?;
     let state = match AppState::load(&dir.state()) {
+        Ok(None) if !installed.is_empty() => {
+            find("I4", "releases stand here, but state.toml is gone".into(), STATE_REMEDY);
+            None
+        }
         Ok(state) => state,
         Err(error) => {
-            findings.push(format!("I4: {error}"));
+            find("I4", error.to_string(), STATE_REMEDY);
             None
         }
     };
-    for name in [LinkName::Current, LinkName::Previous, LinkName::Candidate] {
+    for (name, invariant) in
+        [(LinkName::Current, "I1"), (LinkName::Previous, "I3"), (LinkName::Candidate, "I3")]
+    {
         if let Link::Broken(reason) = observe::link(dir, name)? {
-            findings.push(format!("I1: {reason}"));
+            find(invariant, reason, LINK_REMEDY);
         }
     }
-    for release in observe::installed(dir)? {
+    for release in installed {
         check_release(dir, &release.package, &mut findings)?;
     }
     let mut left = leftovers(dir, state.as_ref())?;
@@ -45,25 +139,25 @@ pub(crate) fn check(dir: &AppDir) -> io::Result<Vec<String>> {
         let still = leftovers(dir, state.as_ref())?;
         left.retain(|finding| still.contains(finding));
     }
-    findings.append(&mut left);
+    findings.extend(left.into_iter().map(|what| Finding { invariant: None, what, remedy: LEFT_REMEDY }));
     Ok(findings)
 }
 
-fn check_release(dir: &AppDir, package: &Digest, findings: &mut Vec<String>) -> io::Result<()> {
+fn check_release(dir: &AppDir, package: &Digest, findings: &mut Vec<Finding>) -> io::Result<()> {
+    let mut find = |what: String, remedy| {
+        let what = format!("release {}: {what}", package.short());
+        findings.push(Finding { invariant: Some("I2"), what, remedy });
+    };
     let manifest = match observe::manifest(dir, package) {
         Ok(manifest) => manifest,
         Err(error) => {
-            findings.push(format!("I2: release {}: {error}", package.short()));
+            find(error.to_string(), MANIFEST_REMEDY);
             return Ok(());
         }
     };
     for finding in examine(&dir.release(package), &manifest, &AtomicBool::new(false))? {
-        findings.push(format!(
-            "I2: release {}: {} {}",
-            package.short(),
-            finding.path.display(),
-            finding.fault.as_str()
-        ));
+        let remedy = if finding.fault == Fault::Extra { EXTRA_REMEDY } else { BYTES_REMEDY };
+        find(format!("{} {}", finding.path.display(), finding.fault.as_str()), remedy);
     }
     Ok(())
 }
@@ -77,7 +171,7 @@ fn leftovers(dir: &AppDir, state: Option<&AppState>) -> io::Result<Vec<String>> 
         observe::installed(dir)?.iter().map(|release| release.package.short()).collect();
     let mut left = |path: &Path, what: &str| {
         let path = path.strip_prefix(dir.base()).unwrap_or(path);
-        findings.push(format!("left over: {} ({what})", path.display()));
+        findings.push(format!("{} ({what})", path.display()));
     };
     for path in list(dir.base())? {
         if is_temporary(&path) {
@@ -144,23 +238,30 @@ mod tests {
         fs_err::write(dir.manifest(&package), manifest.encode()).unwrap();
         observe::write_marker(&dir, &installed).unwrap();
         durable::replace_symlink(&dir.link(LinkName::Current), &AppDir::link_target(&package)).unwrap();
-        assert_eq!(check(&dir).unwrap(), Vec::<String>::new());
+        let mut missing = check(&dir).unwrap();
+        assert!(missing.remove(0).starts_with("I4: releases stand here, but state.toml is gone; restore"));
+        assert_eq!(missing, Vec::<String>::new());
 
         fs_err::write(dir.release(&package).join("file"), "bytez").unwrap();
         fs_err::create_dir_all(dir.staging_root().join("0123456789ab")).unwrap();
         fs_err::write(dir.base().join(".current.sluice-tmp"), "").unwrap();
         let short = package.short();
-        assert_eq!(
-            check(&dir).unwrap(),
-            [
-                format!("I2: release {short}: file has other bytes"),
-                "left over: .current.sluice-tmp (temporary)".to_owned(),
-                "left over: staging/0123456789ab (staging that nobody wants)".to_owned(),
-            ]
-        );
+        let all = check(&dir).unwrap();
+        for (found, expected) in all.iter().zip([
+            "I4: releases stand here".to_owned(),
+            format!("I2: release {short}: file has other bytes; a running agent has the file anew"),
+            "left over: .current.sluice-tmp (temporary); ".to_owned(),
+            "left over: staging/0123456789ab (staging that nobody wants); ".to_owned(),
+        ]) {
+            assert!(found.starts_with(&expected), "{found}");
+        }
+        assert_eq!(all.len(), 4);
         fs_err::remove_file(dir.marker(&package)).unwrap();
         let findings = check(&dir).unwrap();
-        assert!(findings[0].starts_with("I1: current -> releases/"), "{findings:?}");
+        assert!(
+            findings.iter().any(|finding| finding.starts_with("I1: current -> releases/")),
+            "{findings:?}"
+        );
         assert!(findings.iter().any(|finding| finding.contains("without a valid marker")), "{findings:?}");
     }
 }

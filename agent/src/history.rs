@@ -55,6 +55,26 @@ pub(crate) fn append(path: &Path, line: &Line<'_>) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Returns when `current` was last moved; nothing where nothing is known.
+pub(crate) fn last_move(path: &Path) -> Option<Timestamp> {
+    let written = fs_err::read_to_string(path).ok()?;
+    let whole = written.split_inclusive('\n').rfind(|line| line.ends_with('\n'))?;
+    whole.split(' ').next()?.parse().ok()
+}
+
+/// Returns the directory's name of the release that `current` last moved to; nothing where that was none, or nothing is known.
+pub(crate) fn last_current(path: &Path) -> io::Result<Option<String>> {
+    let written = match fs_err::read_to_string(path) {
+        Ok(written) => written,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // A crash may have cut the last line short.
+    let whole = written.split_inclusive('\n').rfind(|line| line.ends_with('\n'));
+    let to = whole.and_then(|line| line.split(' ').find_map(|word| word.strip_prefix("to=")));
+    Ok(to.and_then(|to| to.rsplit_once('@')).map(|(_, short)| short.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use sluice_common::digest::Digest;

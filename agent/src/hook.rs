@@ -253,14 +253,13 @@ fn signal(group: Option<Pid>, signal: Signal) {
 async fn end_descendants(group: Option<Pid>, cgroup: Option<Cgroup>, id: &str) -> usize {
     let id = id.to_owned();
     let ended = tokio::task::spawn_blocking(move || {
-        // Counted first, by the mark, which survives a change of group and session.
-        let survivors = descendants::count_marked(&id);
-        signal(group, Signal::KILL);
-        if let Some(cgroup) = cgroup {
-            cgroup.end();
-        }
-        end_marked(&id);
-        survivors
+        // The mark survives a change of group and session; what has taken it off is left to the others.
+        descendants::end_with(&id, || {
+            signal(group, Signal::KILL);
+            if let Some(cgroup) = cgroup {
+                cgroup.end();
+            }
+        })
     });
     ended.await.unwrap_or(0)
 }

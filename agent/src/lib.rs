@@ -14,8 +14,9 @@
 //! | `stage`, `content` | bringing a release to disk |
 //! | `hook`, `health` | running what a package brings, asking how it is |
 //! | `actions` | what needs no script: systemd, a supervisor, HAProxy, nginx |
-//! | `upkeep`, `preflight`, `linked` | keeping a host in order: what it may run, what outlives releases |
+//! | `upkeep`, `preflight`, `linked`, `drift` | keeping a host in order: what it may run, what outlives releases, what must not change |
 //! | `layout`, `observe`, `examine`, `seen`, `beneath`, `workers`, `retention` | what stands on disk |
+//! | `update` | the agent's own update, and the guard that starts it |
 //! | `status`, `fsck` | what operators look at |
 //! | `rehearsal` | the engine without a coordinator, for tests of faults |
 
@@ -34,6 +35,7 @@ mod content;
 mod crash;
 mod daemon;
 mod directories;
+mod drift;
 mod engine;
 mod enroll;
 mod examine;
@@ -58,6 +60,7 @@ mod session;
 mod stage;
 mod state;
 mod status;
+mod update;
 mod upkeep;
 mod workers;
 

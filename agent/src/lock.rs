@@ -38,6 +38,13 @@ pub(crate) fn take(path: &Path) -> io::Result<Lock> {
     ))
 }
 
+/// Says whether a process holds the lock at `path`.
+pub(crate) fn is_held(path: &Path) -> bool {
+    let Ok(file) = fs_err::File::open(path) else { return false };
+    let tried = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+    tried == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,7 +55,9 @@ mod tests {
         let path = dir.path().join("x.lock");
         let lock = take(&path).unwrap();
         assert!(take(&path).unwrap_err().to_string().contains("another sluice-agent"));
+        assert!(is_held(&path));
         drop(lock);
+        assert!(!is_held(&path));
         take(&path).unwrap();
     }
 }

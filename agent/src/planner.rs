@@ -25,6 +25,8 @@ pub(crate) enum Step {
     Prepare,
     /// A restart interrupted the release's `stage` hook: the order cannot be carried out.
     FailInterrupted(HookRun),
+    /// Look after what stands. Due at rest, by the clock of whoever performs the steps: it is not planned.
+    LookAfter,
     /// The wanted release is no longer whole on disk: go back to fetching.
     Restage,
     /// The wanted state stands already, with nothing running to look at: note it.

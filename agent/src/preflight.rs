@@ -94,7 +94,7 @@ fn lacks(requires: &Requires, host: &Host) -> Vec<String> {
         lack("libc", libc.to_string(), host.libc.as_ref().map_or_else(|| "not known".into(), shown));
     }
     if let Some(kernel) = kernel
-        && !host.kernel.as_ref().is_some_and(|found| found >= kernel)
+        && host.kernel.as_ref().is_none_or(|found| found < kernel)
     {
         let found = host.kernel.as_ref().map_or_else(|| "not known".into(), ToString::to_string);
         lack("kernel", format!("{kernel} at least"), found);

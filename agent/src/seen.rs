@@ -8,7 +8,7 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::Stat;
 use sluice_common::caps;
@@ -92,6 +92,24 @@ impl Seen {
         Self { package, stamps, marked_nanoseconds: marker.changed_nanoseconds, hashed_since }
     }
 
+    /// Notes what was hashed of `package`, which has stood for long: what changes after `moment` bears a later time.
+    pub(crate) fn as_of(
+        package: Digest,
+        stamps: Vec<Option<Stamp>>,
+        moment: SystemTime,
+        hashed_since: Instant,
+    ) -> Self {
+        let since_epoch = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let moment = i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX);
+        // File systems stamp with a clock that lags behind by a tick.
+        Self { package, stamps, marked_nanoseconds: moment.saturating_sub(TICK_NANOSECONDS), hashed_since }
+    }
+
+    /// Says whether it is remembered: one of very many files is not.
+    pub(crate) fn is_worth_its_memory(&self) -> bool {
+        self.stamps.len() <= caps::SEEN_ENTRIES_MAX
+    }
+
     /// Notes what was hashed of a package whose marker is newer than any file.
     #[cfg(test)]
     pub(crate) fn marked_at_the_end_of_time(package: Digest, stamps: Vec<Option<Stamp>>) -> Self {
@@ -152,8 +170,16 @@ pub(crate) struct Hashed {
 impl Hashed {
     /// Notes what was hashed of a release that was just staged. One of very many files is not worth the memory.
     pub(crate) fn add(&mut self, seen: Seen) {
-        let is_kept = seen.stamps.len() <= caps::SEEN_ENTRIES_MAX;
-        *self = Self { newest: is_kept.then(|| Arc::new(seen)), has_been_switched_to: false };
+        *self =
+            Self { newest: seen.is_worth_its_memory().then(|| Arc::new(seen)), has_been_switched_to: false };
+    }
+
+    /// Notes what was hashed of a release that runs; what is known of one that is about to be switched to counts more.
+    pub(crate) fn add_examined(&mut self, seen: &Seen) {
+        let awaits_switch = self.newest.is_some() && !self.has_been_switched_to;
+        if !awaits_switch && seen.is_worth_its_memory() {
+            *self = Self { newest: Some(Arc::new(seen.clone())), has_been_switched_to: true };
+        }
     }
 
     /// Returns what was hashed of a release that is about to be switched to, once: whatever follows a switch finds a

@@ -18,7 +18,7 @@ use sluice_proto::v1;
 use sluice_proto::v1::agent_message::Message as FromAgent;
 use sluice_proto::v1::coordinator_message::Message as FromCoordinator;
 use sluice_proto::v1::session_client::SessionClient;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use crate::board::Board;
 use crate::content::{Dialer, chain};
 use crate::facts;
 use crate::identity::Identity;
+use crate::status::live::Connection;
 
 use reports::Outbox;
 
@@ -49,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) identity: Identity,
     /// What is reported.
     pub(crate) board: Board,
+    /// Tells with whom there is a session.
+    pub(crate) connection: watch::Sender<Option<Connection>>,
     /// Takes orders.
     pub(crate) orders: mpsc::Sender<Order>,
     /// Where applications stand, for the facts of the disk.
@@ -106,6 +109,7 @@ impl Session {
                 ended = self.attach(&mut was_attached) => ended,
                 () = token.cancelled() => return,
             };
+            self.connection.send_replace(None);
             outage.try_ended(was_attached, began.elapsed(), Instant::now());
             let delay = outage.next_delay(Instant::now(), random());
             let delay_ms = delay.as_millis() as u64;
@@ -144,6 +148,8 @@ impl Session {
             Err(_) => return Err(SessionError::Silent),
         };
         *was_attached = true;
+        let (coordinator, since) = (address.to_string(), Timestamp::now());
+        self.connection.send_replace(Some(Connection { coordinator, since }));
         tracing::info!(coordinator = %address, host.id = %self.identity.host(), "session is attached");
         let mut session = Attached {
             client,

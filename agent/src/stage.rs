@@ -31,6 +31,7 @@ mod writeback;
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -195,6 +196,35 @@ pub(crate) async fn stage(
         stager.work.run(move |_| area.remove()).await?;
     }
     result
+}
+
+/// Has files of a release anew that stands, and puts them in their places there, each by a rename; the rest of it is not
+/// touched. `wrong` are paths of regular files.
+pub(crate) async fn regain(
+    job: &Job,
+    client: &mut impl ContentClient,
+    attempts: &mut Attempts,
+    progress: &Progress,
+    wrong: Vec<PathBuf>,
+    token: &CancellationToken,
+) -> Result<(), StageError> {
+    let work = Work { token: token.clone() };
+    let (dir, package, crash) = (job.dir.clone(), job.release.package, job.crash.clone());
+    let area = work.run(move |_| Area::open(&dir, package, crash)).await?;
+    // What is damaged is no base for its own repair.
+    attempts.excluded.insert(package);
+    let mut stager = Stager { job, area, attempts, progress, work };
+    let gathered = stager.gather(client).await;
+    let area = stager.area.clone();
+    let placed = match gathered {
+        Ok(placer) => {
+            let area = area.clone();
+            stager.work.run(move |_| area.give_back(&placer, &wrong)).await.map_err(StageError::from)
+        }
+        Err(error) => Err(error),
+    };
+    Work { token: CancellationToken::new() }.run(move |_| area.remove()).await?;
+    placed
 }
 
 /// Returns how long to wait before staging is tried again after so many failures in a row: half a second doubled up to

@@ -10,7 +10,7 @@ use sluice_common::units::{ByteRate, duration_text};
 use crate::stage::Floor;
 
 /// How a host is kept in order.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Upkeep {
     /// What is kept of old releases.
     pub(crate) retention: Retention,
@@ -45,12 +45,6 @@ pub(crate) struct Timetable {
 impl Default for Timetable {
     fn default() -> Self {
         Self { look: caps::DRIFT_LOOK_INTERVAL, hash: caps::DRIFT_HASH_INTERVAL, rate: caps::DRIFT_RATE }
-    }
-}
-
-impl Default for Upkeep {
-    fn default() -> Self {
-        Self { retention: Retention::default(), drift: Timetable::default() }
     }
 }
 

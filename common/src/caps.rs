@@ -222,6 +222,12 @@ pub const CSR_BYTES_MAX: usize = 8 * KIB as usize;
 pub const NOTES_BYTES_MAX: usize = 64 * KIB as usize;
 /// Largest `sluice.toml`.
 pub const SPEC_BYTES_MAX: u64 = 256 * KIB;
+/// Most windows and most freezes of a calendar: more than an operator reads at once, and a plan looks at each of them.
+pub const CALENDAR_LINES_MAX: usize = 32;
+/// Most approvals that a rollout may ask for: beyond it nobody feels asked.
+pub const APPROVALS_MAX: usize = 16;
+/// Longest reason or cause that an operator gives: it is read in tables and logs.
+pub const REASON_BYTES_MAX: usize = 1_000;
 /// Longest name of an application, host, site or operator: one DNS label.
 pub const NAME_BYTES_MAX: usize = 63;
 /// Most labels of one host.

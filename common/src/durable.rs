@@ -43,6 +43,12 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// Points the symlink `link` at `target` by one `rename`, durably. Readers see the old or the new target, never none.
 pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
+    move_symlink(link, target)?;
+    sync_parent(link)
+}
+
+/// Points the symlink `link` at `target` by one `rename`, which a sync of its directory has yet to make durable.
+pub fn move_symlink(link: &Path, target: &Path) -> io::Result<()> {
     let temporary = temporary_beside(link)?;
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -51,8 +57,7 @@ pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
     symlink(target, &temporary).map_err(|error| {
         io::Error::new(error.kind(), format!("failed to create symlink {}: {error}", temporary.display()))
     })?;
-    fs::rename(&temporary, link)?;
-    sync_parent(link)
+    fs::rename(&temporary, link)
 }
 
 /// Syncs the directory that holds `path`, which makes a rename or a removal in it durable.

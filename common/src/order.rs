@@ -187,4 +187,17 @@ pub struct Report {
     pub stage_time: Duration,
     /// Time the switch of `current` took, from before the `rename` to after the directory's sync.
     pub switch_time: Duration,
+    /// What of the installed releases is not what it must be, or was not; nothing where all was found right.
+    pub drift: Option<Drift>,
+}
+
+/// What a host has found to differ from its installed releases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// Paths that are not what they must be.
+    pub count: u64,
+    /// The first of them, and what is wrong with it; empty where nothing is.
+    pub first: String,
+    /// Paths that were mended since the agent started.
+    pub mended: u64,
 }

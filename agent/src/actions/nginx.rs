@@ -200,7 +200,7 @@ while :; do wait; done
     #[tokio::test]
     async fn a_line_is_written_and_nginx_reloaded() {
         let dir = tempfile::tempdir().unwrap();
-        let main = start(dir.path()).await;
+        let mut main = start(dir.path()).await;
         let scene = scene(dir.path(), &[("PORT", "8081"), ("DIR", dir.path().to_str().unwrap())]);
         let spec = spec(&["grep", "-q", "8081", INCLUDE]);
         let nginx = Nginx::new(&spec, &scene).unwrap();
@@ -212,8 +212,9 @@ while :; do wait; done
         assert!(nginx.workers().await.unwrap().is_disjoint(&before));
         nginx.ready(&token).await.unwrap();
         assert!(text().ends_with("\nserver 127.0.0.1:8081 max_fails=0;\n"), "{}", text());
-        let main = rustix::process::Pid::from_raw(main.id().unwrap() as i32).unwrap();
-        rustix::process::kill_process(main, rustix::process::Signal::TERM).unwrap();
+        let pid = rustix::process::Pid::from_raw(main.id().unwrap() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        main.wait().await.unwrap();
     }
 
     #[tokio::test]

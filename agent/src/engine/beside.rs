@@ -30,8 +30,7 @@ impl<O: Origin> Engine<O> {
             } => reached,
             () = token.cancelled() => return Ok(()),
         };
-        let scope = format!("{}check", self.scope());
-        blocking(move || Ok(hook::end_marked(&scope))).await?;
+        self.end_checks(&instance).await?;
         match reached {
             Ok(()) => self.proceed(at, switch, |_| {}).await,
             Err(reason) => self.revert(at, format!("the candidate is {reason}"), None).await,
@@ -48,7 +47,11 @@ impl<O: Origin> Engine<O> {
         let trouble = match beside.hook {
             Some(run) => {
                 let interruption = run.interruption();
-                blocking(move || Ok(hook::end_marked(&run.id))).await?;
+                blocking(move || {
+                    hook::end_marked(&run.id);
+                    Ok(())
+                })
+                .await?;
                 Some(interruption)
             }
             None => match self.stop_beside(beside, token).await? {

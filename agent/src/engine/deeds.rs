@@ -10,10 +10,11 @@ use sluice_common::caps;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use super::instance::Instance;
 use crate::content::Origin;
 use crate::hook::{self, Call, End, Ended};
 use crate::sequence::{Event, Whose};
-use crate::state::{HookRun, Progress, Switch};
+use crate::state::{AppState, HookRun, Progress, Switch};
 
 /// How what a release was told to do ended.
 #[derive(Debug)]
@@ -28,6 +29,13 @@ pub(super) enum Told {
     Interrupted,
 }
 
+/// A hook that is about to be started.
+#[derive(Debug)]
+pub(super) struct Poised {
+    pub(super) run: HookRun,
+    call: Call,
+}
+
 /// First delay before a hook that asks for it is run again; doubled each time.
 const LATER_DELAY_MIN: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1_000 });
 
@@ -40,6 +48,16 @@ impl<O: Origin> Engine<O> {
         journal: impl Fn(Option<HookRun>, Switch) -> Progress,
         token: &CancellationToken,
     ) -> io::Result<Told> {
+        if self.is_agent() {
+            return Ok(self.tell_agent(event, whose, switch, token).await);
+        }
+        if let Some(poised) = self.poised.take() {
+            // The file says so since the step was entered.
+            if let Some(state) = &mut self.state {
+                state.progress = journal(Some(poised.run.clone()), switch.clone());
+            }
+            return self.run_journalled(poised, switch, journal, token).await;
+        }
         let instance = match self.instance_of(whose, switch).await {
             Ok(Some(instance)) => instance,
             Ok(None) => return Ok(Told::Done { last_line: None }),
@@ -50,16 +68,24 @@ impl<O: Origin> Engine<O> {
                 return Ok(Told::Failed { reason, output: None });
             }
         };
-        let Some(call) = self.call(event, &instance, switch.snapshot.as_deref()) else {
+        let Some(poised) = self.poised_of(event, &instance, switch) else {
             return Ok(self.act(event, &instance, switch, token).await);
         };
-        let name = format!("{} of {}", event.as_str(), instance.release.version);
-        let run = HookRun { name: name.clone(), id: call.id.clone() };
-        let progress = journal(Some(run), switch.clone());
+        let progress = journal(Some(poised.run.clone()), switch.clone());
         self.change(|state| state.progress = progress).await?;
+        self.run_journalled(poised, switch, journal, token).await
+    }
+
+    async fn run_journalled(
+        &mut self,
+        Poised { run, call }: Poised,
+        switch: &Switch,
+        journal: impl Fn(Option<HookRun>, Switch) -> Progress,
+        token: &CancellationToken,
+    ) -> io::Result<Told> {
         let ended = self.run(&call, token).await;
         self.host.crash.pass()?;
-        match judge(&name, ended, switch.tries) {
+        match judge(&run.name, ended, switch.tries) {
             Told::Later => {
                 let tries = switch.tries + 1;
                 let progress = journal(None, Switch { tries, ..switch.clone() });
@@ -69,6 +95,43 @@ impl<O: Origin> Engine<O> {
             }
             told => Ok(told),
         }
+    }
+
+    fn poised_of(&self, event: Event, instance: &Instance, switch: &Switch) -> Option<Poised> {
+        let call = self.call(event, instance, switch.snapshot.as_deref())?;
+        let name = format!("{} of {}", event.as_str(), instance.release.version);
+        Some(Poised { run: HookRun { name, id: call.id.clone() }, call })
+    }
+
+    /// Returns the hook that a step begins with; nothing where it has none, or where its release cannot be read, which the
+    /// step itself will say.
+    async fn poise(&self, deed: Option<(Event, Whose)>, switch: &Switch) -> Option<Poised> {
+        let (event, whose) = deed.filter(|_| !self.is_agent())?;
+        let instance = self.instance_of(whose, switch).await.ok()??;
+        self.poised_of(event, &instance, switch)
+    }
+
+    /// Goes on to a step, and writes down the hook that it begins with in the same breath: one write of state a hook. Until it
+    /// is started memory holds that it was not; a crash before that is taken as one while it ran.
+    pub(super) async fn enter_step(
+        &mut self,
+        deed: Option<(Event, Whose)>,
+        switch: Switch,
+        journal: impl Fn(Option<HookRun>, Switch) -> Progress,
+        change: impl FnOnce(&mut AppState),
+    ) -> io::Result<()> {
+        let poised = self.poise(deed, &switch).await;
+        let run = poised.as_ref().map(|poised| poised.run.clone());
+        self.change(|state| {
+            change(state);
+            state.progress = journal(run, switch.clone());
+        })
+        .await?;
+        if let Some(state) = &mut self.state {
+            state.progress = journal(None, switch);
+        }
+        self.poised = poised;
+        Ok(())
     }
 
     /// Runs a hook and shortens its output to what a report carries.

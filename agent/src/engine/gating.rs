@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_common::spec::Probe;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +39,7 @@ impl<O: Origin> Engine<O> {
             None => self.watch_validation(&instance, &subject, &deadline, switch.tries, token).await,
             Some(until) => self.watch_bake(&instance, &subject, until, token).await,
         };
-        self.end_checks().await?;
+        self.end_checks(&instance).await?;
         match gate? {
             Gate::Passed if at == SwitchStep::Bake && instance.spec.gate.confirm => {
                 let within = instance.spec.gate.confirm_within;
@@ -66,9 +67,16 @@ impl<O: Origin> Engine<O> {
     }
 
     /// A check that was asked when the gate ended may have left a command behind.
-    async fn end_checks(&self) -> io::Result<()> {
+    pub(super) async fn end_checks(&self, instance: &Instance) -> io::Result<()> {
+        if !instance.spec.health.iter().any(|check| starts_process(&check.probe)) {
+            return Ok(());
+        }
         let scope = format!("{}check", self.scope());
-        blocking(move || Ok(hook::end_marked(&scope))).await?;
+        blocking(move || {
+            hook::end_marked(&scope);
+            Ok(())
+        })
+        .await?;
         Ok(())
     }
 
@@ -133,7 +141,7 @@ impl<O: Origin> Engine<O> {
         let Some(instance) = self.instance_of_gate(SwitchStep::Bake, &switch).await? else { return Ok(()) };
         self.publish(Some(true)).await?;
         let gate = self.watch_bake(&instance, &self.subject(&instance), &until, token).await;
-        self.end_checks().await?;
+        self.end_checks(&instance).await?;
         match gate? {
             // The time is over, which the planner sees too.
             Gate::Passed | Gate::Interrupted => Ok(()),
@@ -197,5 +205,12 @@ impl<O: Origin> Engine<O> {
                 self.fail(format!("{} runs already and is {reason}", instance.release.version), cost).await
             }
         }
+    }
+}
+
+fn starts_process(probe: &Probe) -> bool {
+    match probe {
+        Probe::Command(_) | Probe::Systemd(_) => true,
+        Probe::Http(_) | Probe::Tcp(_) | Probe::Resources(_) => false,
     }
 }

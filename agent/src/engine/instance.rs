@@ -21,6 +21,7 @@ use crate::layout::{AppDir, LinkName};
 use crate::observe;
 use crate::sequence::{Event, Whose};
 use crate::state::{AppState, Switch};
+use crate::update;
 
 /// A release of an application in its slot.
 #[derive(Debug, Clone)]
@@ -49,7 +50,8 @@ impl Instance {
 impl<O: Origin> Engine<O> {
     /// Reads a release's `sluice.toml` after checking it, and the programs it names, against the signed manifest.
     pub(super) async fn spec(&self, release: &Installed) -> io::Result<Spec> {
-        spec_of(&self.dir, release).await
+        let spec = spec_of(&self.dir, release).await?;
+        Ok(if self.is_agent() { update::adapt(spec) } else { spec })
     }
 
     /// Makes an instance of a release of this application.

@@ -29,7 +29,8 @@ impl<O: Origin> Engine<O> {
         blocking(move || {
             let (current, previous) = links;
             crash.pass()?;
-            point(&dir, LinkName::Previous, previous.as_ref())?;
+            // Not synced by itself: the sync of `current` follows in the same directory.
+            move_link(&dir, LinkName::Previous, previous.as_ref())?;
             crash.pass()?;
             let began = Instant::now();
             point(&dir, LinkName::Current, current.as_ref())?;
@@ -59,15 +60,20 @@ impl<O: Origin> Engine<O> {
     }
 }
 
-/// Points a link at a release by one rename, or removes it.
+/// Points a link at a release by one rename, or removes it, and syncs its directory.
 fn point(dir: &AppDir, name: LinkName, release: Option<&Installed>) -> io::Result<()> {
+    move_link(dir, name, release)?;
+    durable::sync_parent(&dir.link(name))
+}
+
+fn move_link(dir: &AppDir, name: LinkName, release: Option<&Installed>) -> io::Result<()> {
     let path = dir.link(name);
     match release {
         Some(release) if observe::link(dir, name)? == Link::Release(release.clone()) => Ok(()),
-        Some(release) => durable::replace_symlink(&path, &AppDir::link_target(&release.package)),
+        Some(release) => durable::move_symlink(&path, &AppDir::link_target(&release.package)),
         None => match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => durable::sync_parent(&path),
+            _ => Ok(()),
         },
     }
 }

@@ -92,7 +92,11 @@ impl<O: Origin> Engine<O> {
     /// Ends the order: what its `stage` hook did before the agent's restart is not known.
     pub(super) async fn fail_interrupted(&mut self, run: &HookRun) -> io::Result<()> {
         let id = run.id.clone();
-        blocking(move || Ok(hook::end_marked(&id))).await?;
+        blocking(move || {
+            hook::end_marked(&id);
+            Ok(())
+        })
+        .await?;
         let cost = self.state.as_ref().map(|state| state.cost).unwrap_or_default();
         self.fail(run.interruption(), cost).await
     }

@@ -24,7 +24,11 @@ impl<O: Origin> Engine<O> {
         let reason = match cause {
             Cause::Interrupted(run) => {
                 let interruption = run.interruption();
-                blocking(move || Ok(hook::end_marked(&run.id))).await?;
+                blocking(move || {
+                    hook::end_marked(&run.id);
+                    Ok(())
+                })
+                .await?;
                 interruption
             }
             Cause::Deadline => "not healthy by the deadline, which passed while the agent was away".into(),
@@ -49,7 +53,11 @@ impl<O: Origin> Engine<O> {
     /// Passes over a hook that a restart interrupted: what it did is unknown, so it is not run again.
     pub(super) async fn skip_hook(&mut self, at: BackStep, run: &HookRun) -> io::Result<()> {
         let id = run.id.clone();
-        blocking(move || Ok(hook::end_marked(&id))).await?;
+        blocking(move || {
+            hook::end_marked(&id);
+            Ok(())
+        })
+        .await?;
         self.after_back_step(at, Some(run.interruption())).await
     }
 
@@ -73,20 +81,18 @@ impl<O: Origin> Engine<O> {
     async fn step_back(&mut self, at: BackStep, change: impl FnOnce(&mut AppState)) -> io::Result<()> {
         let Some(switch) = self.switch() else { return Ok(()) };
         let switch = Switch { tries: 0, ..switch };
+        if let Some(next) = sequence::after(&switch.back, at) {
+            let journal = |hook, switch| Progress::Reverting { at: next, hook, switch };
+            return self.enter_step(next.deed(), switch, journal, change).await;
+        }
         self.change(|state| {
             change(state);
-            state.progress = match sequence::after(&switch.back, at) {
-                Some(next) => Progress::Reverting { at: next, hook: None, switch },
-                // What was live was never touched.
-                None if switch.back == [BackStep::StopCandidate] => Progress::Failed,
-                None => Progress::Reverted,
-            };
+            // Where there was no more than a candidate, what was live was never touched.
+            let was_beside = switch.back == [BackStep::StopCandidate];
+            state.progress = if was_beside { Progress::Failed } else { Progress::Reverted };
         })
         .await?;
-        if self.switch().is_none() {
-            self.settle().await?;
-        }
-        Ok(())
+        self.settle().await
     }
 
     async fn link_back(&mut self, switch: Switch) -> io::Result<()> {

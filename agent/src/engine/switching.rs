@@ -17,6 +17,7 @@ use crate::hook;
 use crate::observe::{self, Disk};
 use crate::sequence::{self, Change, SwitchStep};
 use crate::stage::{Work, unmark};
+use crate::update;
 use crate::state::{AppState, Arrival, Beside, HookRun, Progress, Standing, Switch, Wanted, load_signed};
 
 impl<O: Origin> Engine<O> {
@@ -80,6 +81,9 @@ impl<O: Origin> Engine<O> {
             has_snapshot: snapshot.is_some(),
             runs_beside: runs.is_some(),
         });
+        if self.is_agent() {
+            steps = update::steps();
+        }
         if state.wanted.is_candidate() {
             if !steps.contains(&SwitchStep::ValidateCandidate) {
                 let reason = "the release has no [parallel] slots in its sluice.toml, so it cannot run as a candidate; order stage staged";
@@ -235,16 +239,25 @@ impl<O: Origin> Engine<O> {
                 let bake_until = Some(now.after(gate(self).await?.gate.bake));
                 Progress::Validating { deadline: now, bake_until, confirm_until: None, switch }
             }
-            _ => Progress::Switching { at, hook: None, switch },
+            _ => {
+                self.leave_unmonitored(at);
+                let journal = |hook, switch| Progress::Switching { at, hook, switch };
+                return self.enter_step(at.deed(), switch, journal, change).await;
+            }
         };
-        if !at.is_beside() {
-            self.monitored.send_replace(None);
-        }
+        self.leave_unmonitored(at);
         self.change(|state| {
             change(state);
             state.progress = progress;
         })
         .await
+    }
+
+    /// Has the monitor look away from what is about to change.
+    fn leave_unmonitored(&self, at: SwitchStep) {
+        if !at.is_beside() {
+            self.monitored.send_replace(None);
+        }
     }
 
     /// Ends the order: every step has been taken.
@@ -274,7 +287,11 @@ impl<O: Origin> Engine<O> {
     pub(super) async fn skip_switch_hook(&mut self, at: SwitchStep, run: &HookRun) -> io::Result<()> {
         let Some(switch) = self.switch() else { return Ok(()) };
         let id = run.id.clone();
-        blocking(move || Ok(hook::end_marked(&id))).await?;
+        blocking(move || {
+            hook::end_marked(&id);
+            Ok(())
+        })
+        .await?;
         self.pass_over(at, switch, &run.interruption()).await
     }
 
@@ -282,7 +299,15 @@ impl<O: Origin> Engine<O> {
     async fn pass_over(&mut self, at: SwitchStep, switch: Switch, trouble: &str) -> io::Result<()> {
         tracing::warn!(app = %self.app, trouble, "what is left of the switch has trouble");
         let trouble = format!("the predecessor was not ended well: {trouble}");
-        self.proceed(at, switch, |state| state.reason = Some(trouble)).await
+        // A stop that failed or was cut off is not tried again by whoever ends what runs beside the live release.
+        let was_told_to_stop = at == SwitchStep::StopOld;
+        self.proceed(at, switch, |state| {
+            state.reason = Some(trouble);
+            if was_told_to_stop {
+                state.standing.beside = None;
+            }
+        })
+        .await
     }
 
     /// Goes back, from a step of the switch that failed.
@@ -305,10 +330,10 @@ impl<O: Origin> Engine<O> {
                 }
             };
         };
-        self.change(|state| {
+        let journal = |hook, switch| Progress::Reverting { at: first, hook, switch };
+        self.enter_step(first.deed(), switch, journal, |state| {
             state.reason = Some(reason);
             state.hook_output = output;
-            state.progress = Progress::Reverting { at: first, hook: None, switch };
         })
         .await
     }

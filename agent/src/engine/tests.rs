@@ -5,15 +5,17 @@ mod crashes;
 mod hooks;
 mod lives;
 mod others;
+mod own;
 mod parallel;
 mod upkeep;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use sluice_common::keys::SecretKey;
 use sluice_common::name::Platform;
-use sluice_common::order::{Generation, Stage};
+use sluice_common::order::{Generation, Phase, Report, Stage};
 use sluice_common::release::Release;
 
 use super::*;
@@ -31,6 +33,8 @@ pub(crate) struct World {
     pub(crate) board: Board,
     variables: BTreeMap<String, String>,
     upkeep: Upkeep,
+    own: Own,
+    reuse: crate::stage::Reuse,
     next: u64,
     packed: std::sync::Mutex<Vec<tempfile::TempDir>>,
 }
@@ -49,6 +53,8 @@ impl World {
             board: Board::default(),
             variables: BTreeMap::new(),
             upkeep: Upkeep::default(),
+            own: Own::of_this_process(),
+            reuse: crate::stage::Reuse::Auto,
             next: 1,
             packed: std::sync::Mutex::default(),
         }
@@ -90,9 +96,11 @@ impl World {
             },
             variables: [(Self::app(), variables)].into(),
             origin: self.source.clone(),
-            reuse: crate::stage::Reuse::Auto,
+            reuse: self.reuse,
             upkeep: self.upkeep,
             staging: Semaphore::new(1),
+            verifying: Semaphore::new(1),
+            own: self.own.clone(),
             moving: Moving::default(),
             board: self.board.clone(),
             crash,

@@ -8,14 +8,30 @@ use super::MARK;
 
 /// Rounds of ending what is found: a process may fork while it is being looked for.
 const ROUNDS_MAX: u32 = 100;
-/// Time for the kernel to clear away what was ended.
-const ROUND: Duration = Duration::from_millis(10);
+/// Time for the kernel to clear away what was ended, or to load a program: what the first wait is, and the longest.
+const ROUND: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
 
-/// Ends every process whose mark begins with `prefix`; blocks until none is left. Returns whether that was reached.
-pub(crate) fn end_marked(prefix: &str) -> bool {
+/// Ends every process whose mark begins with `prefix`; blocks until none is left.
+pub(crate) fn end_marked(prefix: &str) {
+    end_seen(prefix, Scan::of(prefix));
+}
+
+/// Ends every process that is marked with `id`, once `others` has ended what it knows of; returns how many there were. Where
+/// nothing is left, this is one look at every process.
+pub(super) fn end_with(id: &str, others: impl FnOnce()) -> usize {
+    // Seen first, so that they are counted.
+    let scan = Scan::of(id);
+    others();
+    let count = scan.marked.len();
+    if scan.is_clean() { 0 } else { count.max(end_seen(id, Scan::of(id))) }
+}
+
+/// Ends what `scan` saw, and goes on until nothing is seen any more; returns the most that were seen at once.
+fn end_seen(prefix: &str, mut scan: Scan) -> usize {
     let mut undecided: Option<Vec<Pid>> = None;
+    let (mut found, mut round) = (0, ROUND[0]);
     for _ in 0..ROUNDS_MAX {
-        let scan = Scan::of(prefix);
+        found = found.max(scan.marked.len());
         for pid in &scan.marked {
             // The descriptor pins the process, so that the second look is at the one that gets the signal.
             if let Ok(pidfd) = pidfd_open(*pid, PidfdFlags::empty())
@@ -29,23 +45,21 @@ pub(crate) fn end_marked(prefix: &str) -> bool {
             .as_ref()
             .map_or(scan.undecided.is_empty(), |before| scan.undecided.iter().all(|p| before.contains(p)));
         if scan.marked.is_empty() && is_settled {
-            return true;
+            return found;
         }
         undecided = Some(scan.undecided);
-        std::thread::sleep(ROUND);
-    }
-    tracing::error!(prefix, "processes of a hook cannot be ended");
-    false
-}
-
-/// Counts the processes whose mark begins with `prefix`. Blocks for a moment where one may be loading a program.
-pub(super) fn count_marked(prefix: &str) -> usize {
-    let mut scan = Scan::of(prefix);
-    if !scan.undecided.is_empty() {
-        std::thread::sleep(ROUND);
+        std::thread::sleep(round);
+        round = (round * 2).min(ROUND[1]);
         scan = Scan::of(prefix);
     }
-    scan.marked.len()
+    tracing::error!(prefix, "processes of a hook cannot be ended");
+    found
+}
+
+/// Counts the processes whose mark begins with `prefix`.
+#[cfg(test)]
+pub(super) fn count_marked(prefix: &str) -> usize {
+    Scan::of(prefix).marked.len()
 }
 
 /// What one look at every process found.
@@ -65,6 +79,10 @@ enum Look {
 }
 
 impl Scan {
+    fn is_clean(&self) -> bool {
+        self.marked.is_empty() && self.undecided.is_empty()
+    }
+
     fn of(prefix: &str) -> Self {
         let mut scan = Self::default();
         let Ok(processes) = fs_err::read_dir("/proc") else { return scan };

@@ -23,6 +23,7 @@ use rustix::fs::{CWD, RenameFlags};
 use sluice_common::digest::Digest;
 use sluice_common::durable;
 use sluice_common::order::Installed;
+use sluice_common::path::RelPath;
 use sluice_common::transfer::TransferPlan;
 
 use super::place::Placer;
@@ -216,6 +217,18 @@ impl Area {
         observe::write_marker(&self.dir, installed)?;
         self.crash.pass()?;
         Ok(Stamp::of(&fs::symlink_metadata(self.dir.marker(&self.package))?))
+    }
+
+    /// Puts files of the tree, every one of which was hashed, into the places of the release that stands.
+    pub(crate) fn give_back(&self, placer: &Placer, wrong: &[PathBuf]) -> io::Result<()> {
+        placer.tree().sync_filesystem()?;
+        let release = Beneath::open(&self.dir.release(&self.package))?;
+        for path in wrong {
+            let path = RelPath::from_path(path).map_err(io::Error::other)?;
+            self.crash.pass()?;
+            release.adopt(&path.below(&self.tree()), &path)?;
+        }
+        release.sync_filesystem()
     }
 
     /// Removes the staging directory.

@@ -40,6 +40,16 @@ impl Stager<'_> {
     /// Asks, fetches and publishes until the release is staged or something has to wait.
     pub(super) async fn run(&mut self, client: &mut impl ContentClient) -> Result<Seen, StageError> {
         loop {
+            let placer = self.gather(client).await?;
+            if let Some(seen) = self.publish(placer).await? {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// Asks and fetches until every file stands in the tree or something has to wait.
+    pub(super) async fn gather(&mut self, client: &mut impl ContentClient) -> Result<Placer, StageError> {
+        loop {
             let mut known = self.load().await?;
             if known.is_none() {
                 known = Some(self.ask(client).await?);
@@ -53,9 +63,7 @@ impl Stager<'_> {
                     None => continue,
                 }
             }
-            if let Some(seen) = self.publish(placer).await? {
-                return Ok(seen);
-            }
+            return Ok(placer);
         }
     }
 

@@ -94,8 +94,7 @@ impl Haproxy {
                 "is empty; name at least one stats socket of level admin",
             );
         }
-        if let Some(socket) =
-            self.sockets.iter().find(|socket| !is_absolute(socket) && !socket.contains(':'))
+        if let Some(socket) = self.sockets.iter().find(|socket| !is_absolute(socket) && !socket.contains(':'))
         {
             let reason = format!("{socket:?} is neither a path nor HOST:PORT; write the whole path");
             return fail("traffic.haproxy.sockets", &reason);

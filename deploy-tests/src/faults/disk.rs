@@ -68,6 +68,9 @@ impl Kind {
         if !is_installed(&tool) {
             return Some(format!("{tool} is not installed"));
         }
+        if !Path::new("/dev/loop-control").exists() {
+            return Some("the kernel has no loop devices".into());
+        }
         let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         (!known.contains(self.as_str())).then(|| format!("the kernel has no {}", self.as_str()))
     }

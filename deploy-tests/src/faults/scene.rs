@@ -15,7 +15,7 @@ use sluice_common::tree::Tree;
 
 use super::disk::NAMESPACES;
 use super::points::Strike;
-use super::story::{Story, VERSIONS, Version};
+use super::story::{DATA_FILE, Story, VERSIONS, Version};
 use crate::lab::{noise, write_tree};
 use crate::role::Role;
 
@@ -32,7 +32,7 @@ impl Scene {
     pub fn make(executable: &Path, dir: &Path) -> Result<Self> {
         let mut scene = Self::empty(executable, dir)?;
         for (version, spec) in VERSIONS {
-            write_version(&scene.tree(version), version, spec)?;
+            write_version(&scene.tree(version), version, &spec.concat())?;
         }
         scene.pack(&VERSIONS.map(|(version, _)| version))?;
         Ok(scene)
@@ -163,6 +163,12 @@ impl Site {
     pub fn hooks(&self) -> Vec<String> {
         let text = fs::read_to_string(self.hook_log()).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// Returns which version the shared data are for; nothing where there are none.
+    pub fn data(&self) -> Option<String> {
+        let text = fs::read_to_string(self.app().join(DATA_FILE)).ok()?;
+        Some(text.trim().to_owned())
     }
 
     /// Says whether the history has a line for an order.

@@ -36,7 +36,7 @@ pub struct Story {
 }
 
 /// Stage, switch, roll-back and collection, in the order of a host's life.
-pub const STORIES: [Story; 10] = [
+pub const STORIES: [Story; 15] = [
     Story {
         name: "first install",
         before: &[],
@@ -93,6 +93,38 @@ pub const STORIES: [Story; 10] = [
         last: Ask::Staged("4"),
         ends: &[("staged", Some("3"))],
     },
+    Story {
+        name: "parallel production",
+        before: &[Ask::Active("side-1"), Ask::Staged("side-2")],
+        last: Ask::Active("side-2"),
+        // A candidate that was interrupted is stopped; the live release was not touched.
+        ends: &[("active", Some("side-2")), ("failed", Some("side-1")), ("reverted", Some("side-1"))],
+    },
+    Story {
+        name: "parallel revert",
+        before: &[Ask::Active("side-1"), Ask::Staged("side-bad")],
+        last: Ask::Active("side-bad"),
+        ends: &[("reverted", Some("side-1")), ("failed", Some("side-1"))],
+    },
+    Story {
+        name: "migration",
+        before: &[Ask::Active("data-1"), Ask::Staged("data-2")],
+        last: Ask::Active("data-2"),
+        // A snapshot that was interrupted has changed nothing.
+        ends: &[("active", Some("data-2")), ("reverted", Some("data-1")), ("failed", Some("data-1"))],
+    },
+    Story {
+        name: "migration undone",
+        before: &[Ask::Active("data-1"), Ask::Staged("data-bad")],
+        last: Ask::Active("data-bad"),
+        ends: &[("reverted", Some("data-1")), ("failed", Some("data-1"))],
+    },
+    Story {
+        name: "configuration",
+        before: &[Ask::Active("conf-1"), Ask::Staged("conf-2")],
+        last: Ask::Active("conf-2"),
+        ends: &[("active", Some("conf-2")), ("reverted", Some("conf-1"))],
+    },
     Story { name: "removal", before: &[Ask::Active("1")], last: Ask::Absent, ends: &[("active", None)] },
 ];
 
@@ -102,10 +134,59 @@ pub fn named(name: &str) -> Option<&'static Story> {
 }
 
 /// Every version, and the `sluice.toml` that it brings.
-pub(super) const VERSIONS: [(Version, &str); 7] =
-    [("1", ""), ("2", ""), ("3", ""), ("4", ""), ("bad", BAD), ("hooks-1", HOOKS), ("hooks-2", HOOKS)];
+pub(super) const VERSIONS: [(Version, &[&str]); 15] = [
+    ("1", &[]),
+    ("2", &[]),
+    ("3", &[]),
+    ("4", &[]),
+    ("bad", &[BAD]),
+    ("hooks-1", &[HOOKS]),
+    ("hooks-2", &[HOOKS]),
+    ("side-1", &[SLOTS]),
+    ("side-2", &[SLOTS]),
+    ("side-bad", &[SLOTS, BAD]),
+    ("data-1", &[DATA]),
+    ("data-2", &[DATA]),
+    ("data-bad", &[DATA, BAD]),
+    ("conf-1", &[CONFIGURATION]),
+    ("conf-2", &[CONFIGURATION]),
+];
+
+/// What stands in a release on a host beside what was packed: links to what outlives releases.
+pub(super) const LINKED: [&str; 3] = ["data", "etc", "etc/local.toml"];
+
+/// Where the shared data say which version they are for.
+pub(super) const DATA_FILE: &str = "shared/data/version";
 
 const BAD: &str = "[hooks.validate]\ncommand = [\"/bin/false\"]\n";
+
+const SLOTS: &str = r#"[parallel]
+slots = { blue = { PORT = "81" }, green = { PORT = "82" } }
+[hooks.candidate]
+command = ["/bin/sh", "-c", "echo $GENERATION candidate $RELEASE_VERSION >> $LOG"]
+[hooks.switch]
+command = ["/bin/sh", "-c", "echo $GENERATION switch $RELEASE_VERSION >> $LOG"]
+[hooks.stop]
+command = ["/bin/sh", "-c", "echo $GENERATION stop $RELEASE_VERSION >> $LOG"]
+"#;
+
+/// Shared data in a linked directory, changed as careful scripts do: whole or not at all, and synced.
+const DATA: &str = r#"kind = "shared-data"
+linked = ["data"]
+linked_files = ["etc/local.toml"]
+[hooks.snapshot]
+command = ["/bin/sh", "-c", "echo $GENERATION snapshot $RELEASE_VERSION >> $LOG; cp data/version data/kept-$GENERATION; sync data/*; sync data; echo kept-$GENERATION"]
+[hooks.migrate]
+command = ["/bin/sh", "-c", "echo $GENERATION migrate $RELEASE_VERSION >> $LOG; echo $RELEASE_VERSION > data/new && sync data/new && mv data/new data/version && sync data"]
+[hooks.restore]
+command = ["/bin/sh", "-c", "echo $GENERATION restore $RELEASE_VERSION >> $LOG; cp data/$SNAPSHOT data/new && sync data/new && mv data/new data/version && sync data"]
+"#;
+
+const CONFIGURATION: &str = r#"kind = "configuration"
+of = "web"
+[hooks.reload]
+command = ["/bin/sh", "-c", "echo $GENERATION reload $RELEASE_VERSION >> $LOG"]
+"#;
 
 /// Hooks that write down that they ran, outside the disk that faults strike.
 const HOOKS: &str = r#"[hooks.stop]

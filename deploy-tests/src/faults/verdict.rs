@@ -4,13 +4,14 @@
 //! `sluice-agent fsck`.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::Result;
 use fs_err as fs;
 
-use super::story::Version;
+use super::story::{LINKED, Version};
 use super::{Scene, Site, Story};
-use crate::lab::compare;
+use crate::lab::{Difference, compare};
 
 /// Where `current` leads right now: to a whole, marked release, or nowhere. The error says what is wrong with it.
 pub fn current(scene: &Scene, story: &Story, site: &Site) -> Result<Result<Option<Version>, String>> {
@@ -26,13 +27,13 @@ pub fn current(scene: &Scene, story: &Story, site: &Site) -> Result<Result<Optio
             if !site.app().join(&target).with_extension("verified").exists() {
                 return Ok(Err(format!("current leads to {version}, which has no marker")));
             }
-            let differences = match compare(&scene.tree(version), &link) {
-                Ok(differences) => differences,
+            let mut differences = match compare(&scene.tree(version), &link) {
+                Ok(differences) => differences.into_iter().filter(is_packed),
                 Err(error) => {
                     return Ok(Err(format!("current leads to {version}, which cannot be read: {error}")));
                 }
             };
-            return Ok(match differences.first() {
+            return Ok(match differences.next() {
                 None => Ok(Some(version)),
                 Some(first) => Err(format!(
                     "current leads to {version}, where {} has {}",
@@ -43,6 +44,11 @@ pub fn current(scene: &Scene, story: &Story, site: &Site) -> Result<Result<Optio
         }
     }
     Ok(Err(format!("current leads to {}, which nobody ordered", target.display())))
+}
+
+/// Says whether a difference is of what was packed, and not of what a host links beside it.
+fn is_packed(difference: &Difference) -> bool {
+    LINKED.iter().all(|linked| difference.path != Path::new(linked))
 }
 
 /// Says what is wrong right after a fault, before the agent runs again.
@@ -76,6 +82,12 @@ pub fn at_the_end(scene: &Scene, story: &Story, site: &Site, may_fail: bool) -> 
     }
     let last = site.sightings()?.pop();
     let phase = last.as_ref().map_or("none", |last| last.phase.as_str());
+    // What was interrupted on the way back is not run again: then nobody knows, and the reason says so.
+    let is_unknown =
+        last.as_ref().and_then(|last| last.reason.as_deref()).is_some_and(|r| r.contains("way back"));
+    if let Some(data) = site.data().filter(|data| !is_unknown && Some(data.as_str()) != current) {
+        wrong.push(format!("{current:?} runs on shared data of {data}"));
+    }
     let is_allowed = story.ends.iter().any(|(end, version)| *end == phase && *version == current);
     let has_failed = may_fail && phase == "failed" && current == story.runs_before();
     if !is_allowed && !has_failed {

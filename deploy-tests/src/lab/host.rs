@@ -19,6 +19,8 @@ pub struct AgentOptions {
     pub limit: Option<String>,
     /// Variables for the hooks and checks of an application: application, name, value.
     pub variables: Vec<(String, String, String)>,
+    /// The shipped program that the agent runs as; this executable in that role otherwise.
+    pub program: Option<PathBuf>,
     /// Where the agent dials, where that is not the coordinator itself.
     pub dial: Option<String>,
 }
@@ -54,7 +56,10 @@ impl LabHost {
     }
 
     fn command(&self, executable: &Path, verb: &str) -> Command {
-        let mut command = Role::Agent.command(executable);
+        let mut command = match &self.options.program {
+            Some(program) => Command::new(program),
+            None => Role::Agent.command(executable),
+        };
         command.arg(verb).arg("--config").arg(self.config());
         command
     }

@@ -39,8 +39,8 @@ pub(crate) async fn run(dir: &Path) -> io::Result<()> {
     set_child_subreaper(Some(rustix::process::getpid()))?;
     let listener = listen(dir)?;
     let mut supervisor = Supervisor::new(dir, Task::load(dir)?);
-    supervisor.serve(listener).await?;
-    // The agent waits for the socket to be gone.
+    supervisor.serve(&listener).await?;
+    // While it still listens: once it does not, the next supervisor may have put its own socket here.
     fs_err::remove_file(control::socket(dir))
 }
 
@@ -92,7 +92,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    async fn serve(&mut self, listener: UnixListener) -> io::Result<()> {
+    async fn serve(&mut self, listener: &UnixListener) -> io::Result<()> {
         let (mut child, mut term) = (signal(SignalKind::child())?, signal(SignalKind::terminate())?);
         // After that, so that no end is missed.
         self.start();

@@ -11,7 +11,7 @@ use sluice_proto::v1::RolloutState;
 use super::stage::Stage;
 use crate::lab::{PATIENCE, wait_for};
 use crate::show::board::Board;
-use crate::show::kills::{start_app, wait_ended};
+use crate::show::kills::{reopen, start_app, wait_ended};
 use balancer::Kind;
 use farm::{APP, Farm, Style};
 use load::Load;
@@ -55,9 +55,7 @@ fn deploy(
         }
         load.check_version(&number.to_string())?;
     }
-    wait_for("the requests to be sent", PATIENCE * 3, || {
-        Ok((load.answered() >= requests).then_some(()))
-    })?;
+    wait_for("the requests to be sent", PATIENCE * 3, || Ok((load.answered() >= requests).then_some(())))?;
     let count = load.end();
     let figure = format!("{} of {}", count.failed, count.sent);
     board.line(what, &figure, "0 failed", count.failed == 0 && count.sent >= requests);
@@ -80,6 +78,12 @@ fn roll_out(farm: &Farm, version: &str, is_good: bool) -> Result<()> {
     let id = start_app(farm.lab(), APP, version, &[])?;
     let rollout = wait_ended(farm.lab(), &id)?;
     let is_complete = rollout.state() == RolloutState::Succeeded;
-    ensure!(is_complete == is_good, "version {version} ended {:?}: {}", rollout.state(), rollout.reason);
-    Ok(())
+    ensure!(
+        is_complete == is_good,
+        "version {version} ended {:?}: {}; the applications said:\n{}",
+        rollout.state(),
+        rollout.reason,
+        farm.output()
+    );
+    if is_good { Ok(()) } else { reopen(farm.lab(), APP) }
 }

@@ -26,7 +26,10 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 pub(super) fn idle(board: &mut Board, stage: &Stage) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut lab = Lab::start(&demo_executable()?, &scratch.path().join("lab"))?;
-    lab.add_host("h1", "berlin", AgentOptions::default())?;
+    // The shipped program: this one holds the pages of a coordinator too.
+    let program = std::env::current_exe()?.with_file_name("sluice-agent");
+    ensure!(program.exists(), "{} is not built; start deploy-tests/show, which builds it", program.display());
+    lab.add_host("h1", "berlin", AgentOptions { program: Some(program), ..AgentOptions::default() })?;
     lab.wait_connected()?;
     let tree = scratch.path().join("tree");
     for number in 1..=5 {

@@ -34,7 +34,8 @@ impl Kind {
 
     /// Says why it cannot be shown here.
     pub(super) fn obstacle(self) -> Option<String> {
-        let asked = Command::new(self.program()).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let asked =
+            Command::new(self.program()).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status();
         (!asked.is_ok_and(|status| status.success())).then(|| format!("{} is not installed", self.program()))
     }
 }
@@ -67,7 +68,13 @@ pub(super) fn pid_file(dir: &Path) -> PathBuf {
 
 impl Balancer {
     /// Starts a balancer on `port`: HAProxy with these servers, nginx with those that these files name.
-    pub(super) fn start(kind: Kind, dir: &Path, port: u16, servers: &[Server], includes: &[PathBuf]) -> Result<Self> {
+    pub(super) fn start(
+        kind: Kind,
+        dir: &Path,
+        port: u16,
+        servers: &[Server],
+        includes: &[PathBuf],
+    ) -> Result<Self> {
         fs_err::create_dir_all(dir)?;
         let text = match kind {
             Kind::Haproxy => haproxy(dir, port, servers),
@@ -103,7 +110,9 @@ impl Drop for Balancer {
 fn haproxy(dir: &Path, port: u16, servers: &[Server]) -> String {
     let servers: String = servers
         .iter()
-        .map(|Server { name, port }| format!("  server {name} 127.0.0.1:{port} check inter 100ms fall 2 rise 1\n"))
+        .map(|Server { name, port }| {
+            format!("  server {name} 127.0.0.1:{port} check inter 100ms fall 2 rise 1\n")
+        })
         .collect();
     format!(
         "global\n  stats socket {} mode 600 level admin\n  maxconn 4096\n\

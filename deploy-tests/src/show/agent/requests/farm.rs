@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fs_err as fs;
 
 use super::balancer::{self, Balancer, Kind, Server};
@@ -92,7 +92,15 @@ impl Farm {
             lab.add_host(&format!("h{}", number + 1), "berlin", options)?;
         }
         lab.wait_connected()?;
-        Ok(Self { kind, style, dir: dir.to_owned(), port: ports[0], servers, lab: Some(lab), _balancer: balancer })
+        Ok(Self {
+            kind,
+            style,
+            dir: dir.to_owned(),
+            port: ports[0],
+            servers,
+            lab: Some(lab),
+            _balancer: balancer,
+        })
     }
 
     pub(super) fn lab(&self) -> &Lab {
@@ -110,7 +118,8 @@ impl Farm {
         let page = format!("shop {version}\n{}end {version}\n", "a line of the page\n".repeat(40));
         let health = if is_good { format!("ok {version}\n") } else { "degraded\n".into() };
         // The web server ends with its standard input.
-        let serve = "#!/bin/sh\nsleep infinity | \"$WEB\" role web --root \"$RELEASE_DIR\" --port \"$PORT\"\n";
+        let serve =
+            "#!/bin/sh\nsleep infinity | \"$WEB\" role web --root \"$RELEASE_DIR\" --port \"$PORT\"\n";
         write_tree(
             &tree,
             &[
@@ -122,6 +131,22 @@ impl Farm {
         )?;
         self.lab().release(APP, version, &tree)?;
         Ok(())
+    }
+
+    /// Returns the end of what the applications have printed.
+    pub(super) fn output(&self) -> String {
+        let mut text = String::new();
+        for host in self.lab().hosts() {
+            for slot in ["main", SLOTS[0], SLOTS[1]] {
+                let path = host.app_dir(APP).join("service").join(slot).join("output.log");
+                let log = fs::read_to_string(&path).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                for line in &lines[lines.len().saturating_sub(10)..] {
+                    text += &format!("{} {slot}: {line}\n", host.name());
+                }
+            }
+        }
+        text
     }
 
     fn spec(&self) -> String {
@@ -149,8 +174,11 @@ successes = 2
         let parallel = match self.style {
             Style::Rolling => String::new(),
             Style::Parallel => {
-                let slots: Vec<String> =
-                    self.servers.iter().map(|s| format!("{} = {{ PORT = \"{}\" }}", s.name, s.port)).collect();
+                let slots: Vec<String> = self
+                    .servers
+                    .iter()
+                    .map(|s| format!("{} = {{ PORT = \"{}\" }}", s.name, s.port))
+                    .collect();
                 format!("[parallel]\nslots = {{ {} }}\n{LOAD}", slots.join(", "))
             }
         };
@@ -217,10 +245,13 @@ fn end_applications(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// Asks the system for so many ports on loopback that nobody uses.
+/// Finds so many ports on loopback that nobody uses. Below those that the system gives to clients: one that opens two thousand
+/// connections a second would take the port of an application that is just being started anew.
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    // All are held until all are known, so that none is given twice.
-    let listeners: Vec<_> =
-        (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let first = range.split_whitespace().next().and_then(|port| port.parse::<u16>().ok()).unwrap_or(u16::MAX);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let ports: Vec<u16> = (10_000..first).rev().filter(is_free).take(count).collect();
+    ensure!(ports.len() == count, "no {count} ports are free below {first}");
+    Ok(ports)
 }

@@ -217,7 +217,8 @@ fn parse(bytes: &[u8]) -> Result<Option<Answer>, String> {
     if body.len() < length {
         return Ok(None);
     }
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("an answer without status")?;
+    let status =
+        head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("an answer without status")?;
     let closes = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     Ok(Some(Answer { status, body: body.to_owned(), closes }))
 }
@@ -244,6 +245,11 @@ mod tests {
         assert!(check(200, "shop 1-bad\nx\nend 1-bad\n").is_err());
         assert!(check(503, "shop 1\nx\nend 1\n").is_err());
         assert!(parse(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").unwrap().is_none());
-        assert!(parse(b"HTTP/1.1 200 OK\r\nCONNECTION: close\r\ncontent-length: 2\r\n\r\nok").unwrap().unwrap().closes);
+        assert!(
+            parse(b"HTTP/1.1 200 OK\r\nCONNECTION: close\r\ncontent-length: 2\r\n\r\nok")
+                .unwrap()
+                .unwrap()
+                .closes
+        );
     }
 }
