@@ -108,7 +108,8 @@ impl Beneath {
     /// Gives a regular file its permission bits.
     pub(crate) fn set_mode(&self, path: &RelPath, mode: u32) -> io::Result<()> {
         let file = self.read(path)?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(|e| self.failed("set the mode of", path, e))
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))
+            .map_err(|e| self.failed("set the mode of", path, e))
     }
 
     /// Creates a symlink.

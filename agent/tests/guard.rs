@@ -1,7 +1,5 @@
 //! The guard with real processes: what it becomes is a script that tells of itself and ends, and so never proves that it runs.
 
-#![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
-
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
 use std::os::unix::fs::{PermissionsExt, symlink};

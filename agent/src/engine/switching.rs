@@ -17,8 +17,8 @@ use crate::hook;
 use crate::observe::{self, Disk};
 use crate::sequence::{self, Change, SwitchStep};
 use crate::stage::{Work, unmark};
-use crate::update;
 use crate::state::{AppState, Arrival, Beside, HookRun, Progress, Standing, Switch, Wanted, load_signed};
+use crate::update;
 
 impl<O: Origin> Engine<O> {
     pub(super) async fn begin_switch(&mut self, token: &CancellationToken) -> io::Result<()> {

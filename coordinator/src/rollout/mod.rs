@@ -10,7 +10,7 @@
 //! | [`spec`] | what an operator asks |
 //! | [`batches`] | strategies, lowered to batches of hosts |
 //! | [`mod@calendar`] | windows and freezes |
-//! | [`line`] | what closes an application to new rollouts |
+//! | [`mod@line`] | what closes an application to new rollouts |
 //! | [`model`] | the rollout as it is stored |
 //! | [`state`] | running, paused, ended, and which orders then go out |
 //! | [`action`] | every change of it |

@@ -60,11 +60,15 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             continue;
         }
         match needs {
-            Needs::Strace if !can_trace() => board.skip(name, "strace is not installed, or may not trace here"),
+            Needs::Strace if !can_trace() => {
+                board.skip(name, "strace is not installed, or may not trace here");
+            }
             Needs::Quiet if options.quick => {
                 board.skip(name, "for a quiet machine: it is in the full list");
             }
-            Needs::Strace | Needs::Nothing | Needs::Quiet => board.section(name, |board| section(board, &stage)),
+            Needs::Strace | Needs::Nothing | Needs::Quiet => {
+                board.section(name, |board| section(board, &stage));
+            }
         }
     }
     Ok(board.close())

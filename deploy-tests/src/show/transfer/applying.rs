@@ -148,10 +148,7 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), effort: &str, cold_cach
     let ours = bench.roll("2", 1)?;
     ensure!(compare(new, &bench.lab.hosts()[1].current(APP))?.is_empty(), "the update is not the new tree");
     let Some((rsync, sender)) = rsync(&bench, old, new, cold_cache)? else {
-        board.skip(
-            &format!("{what}, beside rsync"),
-            "rsync is not installed, and cannot be installed here",
-        );
+        board.skip(&format!("{what}, beside rsync"), "rsync is not installed, and cannot be installed here");
         return bench.lab.stop();
     };
     let (wall, rsync_wall) = (ours.wall.as_secs_f64(), rsync.wall_seconds());
@@ -216,7 +213,12 @@ fn cold_install(board: &mut Board, effort: &str, tree: &Path) -> Result<()> {
     let slowest = yardsticks.iter().map(|(_, wall)| *wall).fold(0.0, f64::max);
     let ratio = ours.wall.as_secs_f64() / slowest;
     let figure = format!("{:.2} s = {ratio:.2}x", ours.wall.as_secs_f64());
-    board.line(&format!("cold install, {effort} plan, wall"), &figure, "<= 1.1x the slowest of them", ratio <= 1.1);
+    board.line(
+        &format!("cold install, {effort} plan, wall"),
+        &figure,
+        "<= 1.1x the slowest of them",
+        ratio <= 1.1,
+    );
     ours.print_phases();
     rss_line(board, "  agent's RssAnon meanwhile", &ours, 64);
     bench.lab.stop()

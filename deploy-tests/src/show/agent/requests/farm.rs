@@ -67,18 +67,18 @@ impl Farm {
         let mut lab = Lab::start(&demo_executable()?, &dir.join("lab"))?;
         let balancer_dir = dir.join("balancer");
         let mut includes = Vec::new();
-        for number in 0..style.hosts() {
-            let name = format!("h{}", number + 1);
+        let on_hosts = || servers.iter().take(style.hosts()).zip(1..);
+        for (server, number) in on_hosts() {
+            let name = format!("h{number}");
             // nginx does not start with a file missing; this is what a person writes once.
             let app_dir = lab.dir().join("hosts").join(&name).join("srv").join(APP);
             fs::create_dir_all(&app_dir)?;
             let include = app_dir.join("nginx-server.conf");
-            fs::write(&include, format!("server 127.0.0.1:{} down;\n", servers[number].port))?;
+            fs::write(&include, format!("server 127.0.0.1:{} down;\n", server.port))?;
             includes.push(include);
         }
         let balancer = Balancer::start(kind, &balancer_dir, ports[0], &servers, &includes)?;
-        for number in 0..style.hosts() {
-            let server = &servers[number];
+        for (server, number) in on_hosts() {
             let variable = |name: &str, value: &str| (APP.to_owned(), name.to_owned(), value.to_owned());
             let variables = vec![
                 variable("WEB", path_text(&demo_executable()?)?),
@@ -89,7 +89,7 @@ impl Farm {
                 variable("NGINX_PID", path_text(&balancer::pid_file(&balancer_dir))?),
             ];
             let options = AgentOptions { variables, ..AgentOptions::default() };
-            lab.add_host(&format!("h{}", number + 1), "berlin", options)?;
+            lab.add_host(&format!("h{number}"), "berlin", options)?;
         }
         lab.wait_connected()?;
         Ok(Self {
