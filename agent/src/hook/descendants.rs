@@ -100,10 +100,15 @@ impl Scan {
 
 fn look(pid: Pid, prefix: &str) -> Look {
     let directory = format!("/proc/{}", pid.as_raw_nonzero());
+    let read = || fs_err::read(format!("{directory}/environ"));
     // Gone, or another user's: not ours.
-    let Ok(environment) = fs_err::read(format!("{directory}/environ")) else { return Look::Other };
+    let Ok(mut environment) = read() else { return Look::Other };
     if environment.is_empty() {
-        return if may_load(&directory) { Look::Undecided } else { Look::Other };
+        if may_load(&directory) {
+            return Look::Undecided;
+        }
+        // It may have been loaded between the two looks: only what has none now has none.
+        environment = read().unwrap_or_default();
     }
     let is_marked = environment.split(|byte| *byte == 0).any(|variable| {
         variable
