@@ -319,4 +319,4 @@ pub(crate) fn undeclared_back() -> Vec<BackStep> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

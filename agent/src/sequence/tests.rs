@@ -2,6 +2,23 @@ use std::collections::BTreeSet;
 
 use super::*;
 
+/// Every hook, in the order of a life.
+pub(crate) const HOOKS: [&str; 13] = [
+    "stage",
+    "candidate",
+    "drain",
+    "stop",
+    "switch",
+    "start",
+    "reload",
+    "validate",
+    "undrain",
+    "rollback",
+    "snapshot",
+    "migrate",
+    "restore",
+];
+
 fn spec(text: &str) -> Spec {
     Spec::parse(text).unwrap()
 }
@@ -147,24 +164,12 @@ mod properties {
 
     use super::*;
 
-    const HOOKS: [&str; 12] = [
-        "candidate",
-        "drain",
-        "stop",
-        "switch",
-        "start",
-        "reload",
-        "validate",
-        "undrain",
-        "rollback",
-        "snapshot",
-        "migrate",
-        "restore",
-    ];
+    /// Staging has its hook too, which is no step of a switch.
+    const OF_A_SWITCH: &[&str] = HOOKS.split_at(1).1;
 
     fn any_spec() -> impl Strategy<Value = Spec> {
-        (proptest::sample::subsequence(HOOKS.to_vec(), 0..=HOOKS.len()), 0..4_u8, any::<bool>()).prop_map(
-            |(hooks, kind, bakes)| {
+        (proptest::sample::subsequence(OF_A_SWITCH.to_vec(), 0..=OF_A_SWITCH.len()), 0..4_u8, any::<bool>())
+            .prop_map(|(hooks, kind, bakes)| {
                 let tables = hooks.iter().map(|hook| format!("[hooks.{hook}]\ncommand = [\"x\"]\n"));
                 let head = match kind {
                     0 => "kind = \"configuration\"\nof = \"shop\"\n",
@@ -174,8 +179,7 @@ mod properties {
                 let parallel = if kind == 2 && hooks.contains(&"candidate") { PARALLEL } else { "" };
                 let bake = if bakes { "[gate]\nbake = \"1s\"\n" } else { "" };
                 spec(&format!("{head}{}{parallel}{bake}", tables.collect::<String>()))
-            },
-        )
+            })
     }
 
     proptest! {

@@ -4,23 +4,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use super::*;
+use crate::sequence::tests::HOOKS;
 use crate::stage::discard;
-
-const HOOKS: [&str; 13] = [
-    "stage",
-    "candidate",
-    "drain",
-    "stop",
-    "switch",
-    "start",
-    "reload",
-    "validate",
-    "undrain",
-    "rollback",
-    "snapshot",
-    "migrate",
-    "restore",
-];
 
 /// A `sluice.toml` with some hooks, some of which fail.
 fn any_spec() -> impl Strategy<Value = String> {
