@@ -19,6 +19,8 @@ use crate::drift::pace::{Pace, Paced};
 use crate::seen::{Seen, Stamp};
 use crate::{linked, workers};
 
+const UNPOISONED: &str = "no worker panics while it holds the lock";
+
 /// What is wrong with one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
@@ -26,6 +28,12 @@ pub(crate) struct Finding {
     pub(crate) path: PathBuf,
     /// What is wrong with it.
     pub(crate) fault: Fault,
+}
+
+impl Finding {
+    fn missing(entry: &Entry) -> Self {
+        Self { path: entry.path.as_path().to_owned(), fault: Fault::Missing }
+    }
 }
 
 /// What can be wrong with a path.
@@ -63,9 +71,23 @@ pub(crate) fn examine(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io
 }
 
 /// Compares as [`examine`] does, but takes the bytes of a file of the right size to be right: for a tree whose every
-/// file the caller has hashed as it was put there.
-pub(crate) fn examine_shape(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io::Result<Vec<Finding>> {
-    compare(root, manifest, stop, |beneath, _, entry| Ok(look(beneath, entry)?.err()))
+/// file the caller has hashed as it was put there. Returns every difference, and which file stands at each entry by number.
+pub(crate) fn examine_shape(
+    root: &Path,
+    manifest: &Manifest,
+    stop: &AtomicBool,
+) -> io::Result<(Vec<Finding>, Vec<Option<Stamp>>)> {
+    let stamps = Mutex::new(vec![None; manifest.entries().len()]);
+    let findings = compare(root, manifest, stop, |beneath, number, entry| {
+        Ok(match look(beneath, entry)? {
+            Ok(found) => {
+                stamps.lock().expect(UNPOISONED)[number] = Some(found.stamp);
+                None
+            }
+            Err(fault) => Some(fault),
+        })
+    })?;
+    Ok((findings, stamps.into_inner().expect(UNPOISONED)))
 }
 
 /// Compares as [`examine`] does, but does not read again what `seen` covers.
@@ -149,15 +171,18 @@ fn compare(
     fault: impl Fn(&Beneath, usize, &Entry) -> io::Result<Option<Fault>> + Sync,
 ) -> io::Result<Vec<Finding>> {
     let beneath = Beneath::open(root)?;
+    if fs_err::read_dir(root)?.next().is_none() {
+        return Ok(manifest.entries().iter().map(Finding::missing).collect());
+    }
     let findings = Mutex::new(Vec::new());
     workers::each(manifest.entries(), stop, |number, entry| {
         if let Some(fault) = fault(&beneath, number, entry)? {
             let finding = Finding { path: entry.path.as_path().to_owned(), fault };
-            findings.lock().expect("no worker panics while it holds the lock").push(finding);
+            findings.lock().expect(UNPOISONED).push(finding);
         }
         Ok(())
     })?;
-    let mut findings = findings.into_inner().expect("no worker panics while it holds the lock");
+    let mut findings = findings.into_inner().expect(UNPOISONED);
     strangers(root, &beneath, manifest, &mut findings)?;
     Ok(findings)
 }
@@ -320,7 +345,7 @@ mod tests {
             assert_eq!(found, [Finding { path: path.into(), fault }], "{name}");
             // Only bytes that leave the size as it was escape the shape.
             let shape = examine_shape(dir.path(), &manifest, &AtomicBool::new(false)).unwrap();
-            assert_eq!(shape.is_empty(), name == "flipped byte", "{name}");
+            assert_eq!(shape.0.is_empty(), name == "flipped byte", "{name}");
         }
     }
 

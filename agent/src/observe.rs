@@ -148,14 +148,22 @@ pub(crate) fn installed(dir: &AppDir) -> io::Result<Vec<Installed>> {
 
 /// Reads the manifest beside a release and checks that it is the one of `package`.
 pub(crate) fn manifest(dir: &AppDir, package: &Digest) -> io::Result<Manifest> {
+    let bytes = manifest_bytes(dir, package)?;
+    Manifest::decode(&bytes).map_err(|error| damaged(&dir.manifest(package), &error.to_string()))
+}
+
+/// Reads the canonical bytes of the manifest beside a release and checks that they are those of `package`.
+pub(crate) fn manifest_bytes(dir: &AppDir, package: &Digest) -> io::Result<Vec<u8>> {
     let path = dir.manifest(package);
     let bytes = fs_err::read(&path)?;
-    let damaged =
-        |reason: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()));
     if Digest::of(&bytes) != *package {
-        return Err(damaged(format!("is not the manifest of {package}")));
+        return Err(damaged(&path, &format!("is not the manifest of {package}")));
     }
-    Manifest::decode(&bytes).map_err(|error| damaged(error.to_string()))
+    Ok(bytes)
+}
+
+fn damaged(path: &Path, reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", path.display()))
 }
 
 #[cfg(test)]

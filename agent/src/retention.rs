@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 
 use sluice_common::digest::Digest;
 use sluice_common::durable;
@@ -13,6 +14,7 @@ use sluice_common::spec::{self, Spec};
 
 use crate::layout::{AppDir, LinkName};
 use crate::observe;
+use crate::seen::Hashed;
 use crate::stage::{Floor, Lack, Needs, Space, discard, unmark};
 use crate::upkeep::Retention;
 
@@ -32,21 +34,62 @@ pub(crate) fn next_to_go(
 }
 
 /// Removes surplus releases, and what stands unmarked; what is `needed` stays. Blocks.
-pub(crate) fn collect(dir: &AppDir, needed: &HashSet<Digest>, retention: &Retention) -> io::Result<()> {
+///
+/// Taking a name of a file away moves the time of change of its other names, which `hashed` is told of. That costs a look at
+/// every file, so it is done only where something goes.
+pub(crate) fn collect(
+    dir: &AppDir,
+    needed: &HashSet<Digest>,
+    retention: &Retention,
+    hashed: &mut Hashed,
+) -> io::Result<()> {
     let Some(keep) = keep(dir, retention)? else { return Ok(()) };
-    let protected = Protected::find(dir, needed)?;
-    loop {
-        let is_floor_touched =
-            Space::of(&dir.releases())?.lacks(Needs::default(), retention.disk_floor).is_some();
-        let installed = observe::installed(dir)?;
-        let Some(package) = next_to_go(&installed, &protected.packages, keep, is_floor_touched) else {
-            break;
-        };
-        remove(dir, &package)?;
+    let collection =
+        Collection { dir, keep, floor: retention.disk_floor, protected: Protected::find(dir, needed)? };
+    if collection.next()?.is_none() && collection.unmarked()?.is_empty() {
+        return Ok(());
     }
-    let mut names = protected.names;
-    names.extend(observe::installed(dir)?.iter().map(|release| release.package.short()));
-    remove_unmarked(dir, &names)
+    hashed.across(dir, || collection.run())
+}
+
+/// What may go of one application, and how long it does.
+struct Collection<'a> {
+    dir: &'a AppDir,
+    keep: u32,
+    floor: Floor,
+    protected: Protected,
+}
+
+impl Collection<'_> {
+    /// Returns the release that goes next, as the disk stands now.
+    fn next(&self) -> io::Result<Option<Digest>> {
+        let space = Space::of(&self.dir.releases())?;
+        let is_floor_touched = space.lacks(Needs::default(), self.floor).is_some();
+        let installed = observe::installed(self.dir)?;
+        Ok(next_to_go(&installed, &self.protected.packages, self.keep, is_floor_touched))
+    }
+
+    /// Lists trees and manifests without a marker: remains of an interrupted removal or of a crash before the marker.
+    fn unmarked(&self) -> io::Result<Vec<PathBuf>> {
+        let mut names = self.protected.names.clone();
+        names.extend(observe::installed(self.dir)?.iter().map(|release| release.package.short()));
+        let is_unmarked = |entry: &fs_err::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            !names.contains(name.split('.').next().unwrap_or_default())
+        };
+        Ok(list(&self.dir.releases())?
+            .iter()
+            .filter(|entry| is_unmarked(entry))
+            .map(fs_err::DirEntry::path)
+            .collect())
+    }
+
+    fn run(&self) -> io::Result<()> {
+        while let Some(package) = self.next()? {
+            remove(self.dir, &package)?;
+        }
+        self.unmarked()?.iter().try_for_each(|path| discard(path))
+    }
 }
 
 /// Removes the oldest releases, as far as they may go and as long as the disk lacks space for `needs` above the floor.
@@ -118,24 +161,6 @@ fn remove(dir: &AppDir, package: &Digest) -> io::Result<()> {
     unmark(dir, package)?;
     discard(&dir.release(package))?;
     discard(&dir.manifest(package))
-}
-
-/// Removes trees and manifests without a marker: remains of an interrupted removal or of a crash before the marker.
-fn remove_unmarked(dir: &AppDir, protected: &HashSet<String>) -> io::Result<()> {
-    let entries = match fs_err::read_dir(dir.releases()) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let release = name.split('.').next().unwrap_or_default();
-        if !protected.contains(release) {
-            discard(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// Removes what a crash or an earlier order left: temporary names, staging of other packages, releases of other orders.
@@ -246,7 +271,7 @@ mod tests {
             point(&dir, LinkName::Current, "5");
             fs_err::write(dir.release(&release("5").package).join("sluice.toml"), spec).unwrap();
             let retention = Retention { keep, disk_floor: Floor::Percent(0) };
-            collect(&dir, &HashSet::new(), &retention).unwrap();
+            collect(&dir, &HashSet::new(), &retention, &mut Hashed::default()).unwrap();
             assert_eq!(standing(&dir, "1 2 3 4 5"), expected, "{keep:?} {spec:?}");
         }
     }
@@ -265,7 +290,8 @@ mod tests {
         let lack = make_room(&dir, &[wanted].into(), Needs::default(), floor).unwrap();
         assert!(matches!(lack, Some(Lack::Bytes(_))));
         assert_eq!(standing(&dir, "1 2 3 4 5 6"), "1 2 3 4 6");
-        collect(&dir, &HashSet::new(), &Retention { keep: None, disk_floor: floor }).unwrap();
+        collect(&dir, &HashSet::new(), &Retention { keep: None, disk_floor: floor }, &mut Hashed::default())
+            .unwrap();
         assert_eq!(standing(&dir, "1 2 3 4 5 6"), "1 2 3");
         assert_eq!(make_room(&dir, &HashSet::new(), Needs::default(), Floor::Percent(0)).unwrap(), None);
     }
@@ -292,7 +318,7 @@ mod tests {
         }
         clean(&dir, Some(two.package), Generation(2)).unwrap();
         unmark(&dir, &one.package).unwrap();
-        collect(&dir, &[two.package].into(), &Retention::default()).unwrap();
+        collect(&dir, &[two.package].into(), &Retention::default(), &mut Hashed::default()).unwrap();
         let names = |path: &std::path::Path| {
             let mut names: Vec<String> =
                 list(path).unwrap().iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();

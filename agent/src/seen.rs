@@ -47,6 +47,11 @@ impl Stamp {
         self.inode == other.inode && self.modified_nanoseconds == other.modified_nanoseconds
     }
 
+    /// Says whether the file is what was found as `noted`, but for a link made by `moment`.
+    pub(crate) fn was_linked(self, noted: Self, moment: i64) -> bool {
+        self.has_same_bytes(noted) && self.changed_nanoseconds <= moment
+    }
+
     /// Says whether the last change came so long after the last writing that one more writing would have moved its time.
     fn is_settled(self) -> bool {
         self.modified_nanoseconds.saturating_add(TICK_NANOSECONDS) <= self.changed_nanoseconds
@@ -63,6 +68,12 @@ impl From<&Stat> for Stamp {
             changed_nanoseconds: nanoseconds(stat.st_ctime, part(stat.st_ctime_nsec)),
         }
     }
+}
+
+/// Returns the time by the clock that file systems stamp with, none of whose stamps is later.
+pub(crate) fn now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    nanoseconds(now.tv_sec, now.tv_nsec)
 }
 
 fn nanoseconds(seconds: i64, part: i64) -> i64 {
@@ -248,6 +259,24 @@ mod tests {
         };
         for (number, expected) in [(0, false), (1, true), (2, false)] {
             assert_eq!(seen.covers(number, noted), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_link_made_by_then_is_all_that_may_have_changed() {
+        let noted = Stamp { inode: 7, modified_nanoseconds: 1_000, changed_nanoseconds: 2_000 };
+        for (name, found, expected) in [
+            ("as it was", noted, true),
+            ("linked", Stamp { changed_nanoseconds: 5_000, ..noted }, true),
+            (
+                "changed later, its time of writing set back",
+                Stamp { changed_nanoseconds: 5_001, ..noted },
+                false,
+            ),
+            ("written to", Stamp { modified_nanoseconds: 4_000, changed_nanoseconds: 4_000, ..noted }, false),
+            ("another file in its place", Stamp { inode: 8, ..noted }, false),
+        ] {
+            assert_eq!(found.was_linked(noted, 5_000), expected, "{name}");
         }
     }
 

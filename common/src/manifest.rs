@@ -183,16 +183,20 @@ impl Manifest {
 
     fn check_order_and_parents(&self) -> Result<(), ManifestError> {
         let mut previous: Option<&RelPath> = None;
+        // Neighbours mostly stand in the same directory.
+        let mut found: Option<&str> = None;
         for entry in &self.entries {
             if previous.is_some_and(|previous| previous.as_str() >= entry.path.as_str()) {
                 return Err(ManifestError::Order(entry.path.clone()));
             }
             previous = Some(&entry.path);
-            if let Some(parent) = entry.path.parent()
+            let parent = entry.path.parent();
+            if let Some(parent) = parent.filter(|_| parent != found)
                 && !matches!(self.get(parent), Some(Entry { kind: EntryKind::Directory, .. }))
             {
                 return Err(ManifestError::Parent(entry.path.clone()));
             }
+            found = parent;
         }
         Ok(())
     }

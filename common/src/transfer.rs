@@ -15,6 +15,7 @@ mod image;
 mod leans;
 mod likeness;
 mod manifest_frame;
+mod memory;
 mod plan;
 mod wire;
 
@@ -184,6 +185,11 @@ impl Frame {
     /// Returns the raw bytes that the frame restores.
     pub fn raw_len(&self) -> u64 {
         self.parts.iter().map(|part| part.extent.len).sum()
+    }
+
+    /// Says whether the frame leans on what other frames of its plan restore, and so comes after them.
+    pub fn is_chained(&self) -> bool {
+        self.base.iter().any(|lean| Lean::of_produced(lean).is_some())
     }
 
     /// Returns about how much memory it takes to restore the frame. Of a zstd frame that is the window and what it leans

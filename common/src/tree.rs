@@ -89,7 +89,8 @@ impl ContentSource for Tree {
         })?;
         let mut file = fs::File::open(path.below(&self.root))?;
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Box::new(file))
+        // Of the two kinds of files the one that reads into memory as it comes, without clearing it first.
+        Ok(Box::new(file.into_parts().0))
     }
 }
 

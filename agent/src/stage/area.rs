@@ -179,7 +179,8 @@ impl Area {
     ) -> Result<Published, PublishError> {
         let target = placer.target().clone();
         linked::provide(&self.dir, &self.tree(), &target.manifest).map_err(PublishError::Verify)?;
-        let findings = examine_shape(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
+        let (findings, found) =
+            examine_shape(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
         if !findings.is_empty() {
             for finding in &findings {
                 tracing::warn!(path = %finding.path.display(), fault = finding.fault.as_str(),
@@ -193,7 +194,7 @@ impl Area {
             PublishError::Sync(error)
         })?;
         let hashed_since = placer.hashed_since();
-        Ok(Published::Done(Seen::new(self.package, placer.into_stamps(), marker, hashed_since)))
+        Ok(Published::Done(Seen::new(self.package, placer.into_stamps(&found), marker, hashed_since)))
     }
 
     /// Makes the release and returns the stamp of its marker.

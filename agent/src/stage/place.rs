@@ -21,7 +21,7 @@ use super::share::{Sharer, Spot, Way};
 use super::target::Target;
 use crate::beneath::Beneath;
 use crate::examine::{Fault, Finding};
-use crate::seen::Stamp;
+use crate::seen::{self, Stamp};
 
 /// Puts contents in their places.
 pub(crate) struct Placer {
@@ -35,6 +35,8 @@ pub(crate) struct Placer {
     parts: HashMap<u32, Vec<PartState>>,
     /// What was hashed where it stands, by number of entry.
     stamps: Vec<Option<Stamp>>,
+    /// When the last link was made to a file that was noted before.
+    linked_nanoseconds: i64,
     /// Since when bytes were hashed that stand in the tree.
     hashed_since: Instant,
 }
@@ -96,6 +98,7 @@ impl Placer {
             sharer,
             missing,
             parts: HashMap::new(),
+            linked_nanoseconds: 0,
             hashed_since: Instant::now(),
         })
     }
@@ -105,7 +108,7 @@ impl Placer {
         &self.target
     }
 
-    /// Notes which file it was that was hashed at a place.
+    /// Notes which file it was that was hashed at a place, or is a further name of one that was.
     pub(crate) fn note(&mut self, place: usize, stamp: Stamp) {
         self.stamps[place] = Some(stamp);
     }
@@ -120,9 +123,19 @@ impl Placer {
         self.hashed_since
     }
 
-    /// Returns what was noted, by number of entry.
-    pub(crate) fn into_stamps(self) -> Vec<Option<Stamp>> {
-        self.stamps
+    /// Notes that links were made to files that were noted, each of which moved a time of change.
+    pub(crate) fn note_linked(&mut self) {
+        self.linked_nanoseconds = seen::now();
+    }
+
+    /// Returns the stamps of the files in `found`, by number of entry, that have the bytes which were hashed.
+    pub(crate) fn into_stamps(self, found: &[Option<Stamp>]) -> Vec<Option<Stamp>> {
+        let is_hashed =
+            |noted: Stamp, found: Stamp| found == noted || found.was_linked(noted, self.linked_nanoseconds);
+        let pairs = self.stamps.iter().zip(found);
+        pairs
+            .map(|(noted, found)| found.filter(|found| noted.is_some_and(|noted| is_hashed(noted, *found))))
+            .collect()
     }
 
     /// Says whether every file stands in the tree.
@@ -203,6 +216,9 @@ impl Placer {
                 return Err(io::Error::other(format!("{} is not what was copied to it", to.path)));
             }
             self.missing.remove(&vacant);
+            if way == Way::Hardlink {
+                self.stamps[vacant] = self.stamps[place];
+            }
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Stager<'_> {
             .work
             .run(move |_| {
                 let base_bytes = match &reply.base {
-                    Some(base) => observe::manifest(&dir, base)?.encode(),
+                    Some(base) => observe::manifest_bytes(&dir, base)?,
                     None => Vec::new(),
                 };
                 let Ok(bytes) = decode_manifest(&reply.manifest, &base_bytes) else { return Ok(None) };

@@ -45,7 +45,7 @@ impl World {
             dir: self.dir.clone(),
             release: self.release(package),
             reuse: self.reuse,
-            floor: Floor::default(),
+            floor: Floor::Percent(0),
             hashed: self.hashed.for_reuse(),
             crash,
         };

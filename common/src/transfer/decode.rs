@@ -2,6 +2,7 @@
 
 mod behind;
 mod verify;
+mod whole;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -22,7 +23,7 @@ use verify::Verifier;
 
 /// Bytes of a base read at once where it is read from its beginning to its end.
 const LEAN_BUFFER_BYTES: usize = 256 * 1024;
-/// Bytes decoded at once where one thread does it all.
+/// Bytes decoded, or hashed and then stored, at once where one thread does it all.
 const BUFFER_BYTES: usize = 128 * 1024;
 /// Raw bytes from which on a frame is worth a thread that stores it.
 const BEHIND_BYTES: u64 = 1 << 20;
@@ -84,6 +85,12 @@ pub fn decode_frame(
     match frame.codec {
         Codec::Zstd => {
             let prefix = read_leans(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
+            // Of frames that do not wait for each other several are restored at once; of a chain each is stored while it is
+            // decoded.
+            if !frame.is_chained() {
+                let (restored, ended) = whole::restore(compressed, &prefix, frame.raw_len() as usize);
+                return take_whole(frame, &restored, ended, sink);
+            }
             let mut decoder =
                 Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(frame, e.to_string()))?;
             decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(frame, e.to_string()))?;
@@ -124,6 +131,21 @@ pub fn decode_frame(
             decoded.map_err(|error| scratch.into_failure().map_or(error, sink_error))
         }
     }
+}
+
+/// Hands on what was restored of a frame, and tells of what ended it early.
+fn take_whole(
+    frame: &Frame,
+    restored: &[u8],
+    ended: io::Result<()>,
+    sink: &mut dyn PartSink,
+) -> Result<(), DecodeFrameError> {
+    let mut verifier = Verifier::new(frame, sink);
+    for bytes in restored.chunks(BUFFER_BYTES) {
+        verifier.take(bytes)?;
+    }
+    ended.map_err(|error| damaged(frame, error.to_string()))?;
+    verifier.end()
 }
 
 /// Returns the files of which a frame holds the parts, as far as they are known before they are there.

@@ -18,8 +18,8 @@ use crate::manifest::Content;
 use super::archive;
 use super::image::{self, Bytes};
 use super::leans::LeanReader;
-use super::likeness;
 use super::{Codec, ContentSource, Extent, Frame, FrameSpec, Lean, Part};
+use super::{likeness, memory};
 
 /// Size of an encoder's match tables when it leans on a base, as a power of two.
 const TABLE_LOG_MAX: u32 = 24;
@@ -122,7 +122,7 @@ impl Side<'_> {
 /// Reads what a frame leans on, end to end.
 pub(super) fn read_leans(leans: &[Lean], base: &Side<'_>, produced: &Side<'_>) -> io::Result<Vec<u8>> {
     let total: u64 = leans.iter().map(|lean| lean.extent().len).sum();
-    let mut bytes = Vec::with_capacity(total as usize);
+    let mut bytes = memory::buffer(total as usize);
     for lean in leans {
         match lean {
             Lean::Base(extent) => base.append(extent, &mut bytes)?,

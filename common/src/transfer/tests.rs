@@ -217,7 +217,7 @@ fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
     let mut memory = Memory::default();
     let (nothing, scratch) = ((&[][..], &NoContent as _), std::env::temp_dir());
     assert!(decode_frame(&frame, &frames[0].bytes[..], nothing, nothing, &scratch, &mut memory).is_err());
-    assert_eq!(memory.files[&0].len(), 1_000);
+    assert!(memory.files.get(&0).is_none_or(|file| file.len() <= 1_000), "no byte more is stored");
 }
 
 #[test]

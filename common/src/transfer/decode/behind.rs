@@ -35,15 +35,15 @@ pub(super) fn behind(
     mut verifier: Verifier<'_>,
     damaged: impl FnOnce(io::Error) -> DecodeFrameError,
 ) -> Result<(), DecodeFrameError> {
-    let (full, filled) = sync_channel::<Vec<u8>>(BATCHES);
+    let (full, filled) = sync_channel::<(Vec<u8>, usize)>(BATCHES);
     let (emptied, empty) = sync_channel(BATCHES);
     for _ in 0..BATCHES {
-        emptied.send(Vec::with_capacity(BATCH_BYTES)).expect("the receiver stands beside it");
+        emptied.send(vec![0; BATCH_BYTES]).expect("the receiver stands beside it");
     }
     std::thread::scope(|scope| {
         let storing = scope.spawn(move || {
-            while let Ok(batch) = filled.recv() {
-                verifier.take(&batch)?;
+            while let Ok((batch, len)) = filled.recv() {
+                verifier.take(&batch[..len])?;
                 // Nobody waits for it once decoding has ended.
                 let _ = emptied.send(batch);
             }
@@ -59,19 +59,35 @@ pub(super) fn behind(
     })
 }
 
-fn decode(decoder: &mut impl Read, empty: &Receiver<Vec<u8>>, full: &SyncSender<Vec<u8>>) -> Decoded {
+fn decode(
+    decoder: &mut impl Read,
+    empty: &Receiver<Vec<u8>>,
+    full: &SyncSender<(Vec<u8>, usize)>,
+) -> Decoded {
     loop {
         let Ok(mut batch) = empty.recv() else { return Decoded::GivenUp };
-        batch.clear();
-        let read = decoder.by_ref().take(BATCH_BYTES as u64).read_to_end(&mut batch);
-        let is_end = batch.len() < BATCH_BYTES;
-        if full.send(batch).is_err() {
+        let (len, ended) = fill(decoder, &mut batch);
+        if full.send((batch, len)).is_err() {
             return Decoded::GivenUp;
         }
-        match read {
+        match ended {
             Err(error) => return Decoded::Failed(error),
-            Ok(_) if is_end => return Decoded::Whole,
-            Ok(_) => {}
+            Ok(()) if len < BATCH_BYTES => return Decoded::Whole,
+            Ok(()) => {}
         }
     }
+}
+
+/// Fills a batch; returns how many bytes came, and what kept more from coming.
+fn fill(decoder: &mut impl Read, batch: &mut [u8]) -> (usize, io::Result<()>) {
+    let mut len = 0;
+    while len < batch.len() {
+        match decoder.read(&mut batch[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (len, Err(error)),
+        }
+    }
+    (len, Ok(()))
 }
