@@ -12,11 +12,14 @@ mod gating;
 mod instance;
 mod links;
 mod moving;
+mod orders;
 mod own;
 mod preparing;
 mod reporting;
 mod reverting;
+mod specs;
 mod staging;
+mod storing;
 mod switching;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -28,12 +31,11 @@ use std::sync::Arc;
 
 use sluice_common::digest::Digest;
 use sluice_common::name::AppName;
-use sluice_common::order::{Desired, Order};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Rules, Verdict, judge};
+use crate::accept::Rules;
 use crate::board::Board;
 use crate::clock::BootTime;
 use crate::content::Origin;
@@ -46,14 +48,15 @@ use crate::observe::{Disk, observe};
 use crate::planner::{Rest, Step, next_step};
 use crate::retention;
 use crate::seen::Hashed;
-use crate::stage::{Attempts, Reuse, make_directory};
-use crate::state::{AppState, Cost, Progress, StateError, store_signed};
+use crate::stage::{Attempts, Reuse};
+use crate::state::{AppState, Progress, StateError};
 use crate::update::Own;
 use crate::upkeep::Upkeep;
 
 use deeds::Poised;
 pub(crate) use moving::Moving;
 pub(crate) use reporting::{answer, trouble};
+use specs::Specs;
 
 /// What the applications of a host share.
 pub(crate) struct Host<O> {
@@ -104,6 +107,8 @@ pub(crate) struct Engine<O> {
     attempts: Attempts,
     /// What this process has hashed of the releases.
     hashed: Hashed,
+    /// What the releases say of themselves.
+    specs: Arc<Specs>,
     /// What is known of the drift of the releases.
     drift: Watch,
     failures: u32,
@@ -113,6 +118,8 @@ pub(crate) struct Engine<O> {
     is_reached: bool,
     /// The hook that the state file names already, while memory still holds that it was not started.
     poised: Option<Poised>,
+    /// Whether the steps of a switch say more than the state file.
+    is_ahead: bool,
     monitored: watch::Sender<Option<Arc<Subject>>>,
 }
 
@@ -134,11 +141,13 @@ impl<O: Origin> Engine<O> {
             starts,
             attempts: Attempts::default(),
             hashed: Hashed::default(),
+            specs: Arc::default(),
             drift: Watch::new(Instant::now()),
             failures: 0,
             held: None,
             is_reached: false,
             poised: None,
+            is_ahead: false,
             monitored,
         };
         let scope = engine.scope();
@@ -158,89 +167,6 @@ impl<O: Origin> Engine<O> {
     /// Returns the application.
     pub(crate) fn app(&self) -> &AppName {
         &self.app
-    }
-
-    /// Takes an order that arrived; says whether there is something new to do.
-    pub(crate) async fn take(&mut self, order: Order) -> io::Result<bool> {
-        let (app, generation) = (&self.app, order.generation.0);
-        match judge(&order, self.state.as_ref(), &self.host.rules) {
-            Verdict::Stale { accepted } => {
-                tracing::warn!(app = %app, generation, accepted = accepted.0, "stale order is refused");
-                Ok(false)
-            }
-            Verdict::Conflicts => {
-                tracing::error!(app = %app, generation, "order asks for something else under an accepted generation; it is refused");
-                Ok(false)
-            }
-            Verdict::Renews => {
-                let now = BootTime::now()?;
-                let waits = self.state.as_ref().is_some_and(|state| !state.progress.phase().is_terminal());
-                if waits {
-                    self.change(|state| {
-                        state.received = now;
-                        state.confirmed |= order.confirmed;
-                    })
-                    .await?;
-                }
-                Ok(waits)
-            }
-            Verdict::Refuse { reason } => {
-                tracing::warn!(app = %app, generation, rollout.id = %order.rollout, reason, "order is refused");
-                self.refuse(&order, reason).await?;
-                Ok(true)
-            }
-            Verdict::Accept => {
-                tracing::info!(app = %app, generation, rollout.id = %order.rollout, "order is accepted");
-                self.accept(&order).await?;
-                Ok(true)
-            }
-        }
-    }
-
-    async fn accept(&mut self, order: &Order) -> io::Result<()> {
-        let mut state =
-            AppState::accepted(order, BootTime::now()?, self.starts).following(self.state.as_ref());
-        state.cost = self.cost_so_far(&state);
-        let (dir, generation, crash) = (self.dir.clone(), order.generation, self.host.crash.clone());
-        let release = match &order.desired {
-            Desired::Release { release, .. } => Some(release.clone()),
-            Desired::Absent => None,
-        };
-        blocking(move || {
-            make_directory(dir.base(), 0o755)?;
-            crash.pass()?;
-            release.map_or(Ok(()), |release| store_signed(&dir.order(generation), &release))
-        })
-        .await?;
-        self.store(state).await?;
-        (self.attempts, self.failures) = (Attempts::default(), 0);
-        self.clean().await
-    }
-
-    /// Refuses an order: it ends here, and is remembered like any other, unless its application may not stand here.
-    async fn refuse(&mut self, order: &Order, reason: String) -> io::Result<()> {
-        let mut state =
-            AppState::accepted(order, BootTime::now()?, self.starts).following(self.state.as_ref());
-        state.progress = Progress::Failed;
-        state.reason = Some(reason);
-        if !self.host.rules.policy.may_deploy(&self.app) {
-            self.state = Some(state);
-            self.report(None, None);
-            return Ok(());
-        }
-        let dir = self.dir.clone();
-        blocking(move || make_directory(dir.base(), 0o755)).await?;
-        self.store(state).await?;
-        self.settle().await
-    }
-
-    /// Returns what the same rollout has spent here already: the order to switch follows the one to stage, and the one to
-    /// go back follows both.
-    fn cost_so_far(&self, new: &AppState) -> Cost {
-        match &self.state {
-            Some(old) if old.rollout == new.rollout => old.cost,
-            _ => Cost::default(),
-        }
     }
 
     /// Returns the next step, from what is on disk now.
@@ -290,32 +216,6 @@ impl<O: Origin> Engine<O> {
         blocking(move || observe(&dir, target.as_ref())).await
     }
 
-    /// Changes the state: writes it first, then believes it, then reports it.
-    async fn change(&mut self, change: impl FnOnce(&mut AppState)) -> io::Result<()> {
-        let mut state = self.state.clone().expect("a step is performed on an accepted order");
-        change(&mut state);
-        self.store(state).await
-    }
-
-    async fn store(&mut self, state: AppState) -> io::Result<()> {
-        self.poised = None;
-        let (dir, crash, written) = (self.dir.clone(), self.host.crash.clone(), state.clone());
-        blocking(move || {
-            crash.pass()?;
-            written.store(&dir.state())?;
-            crash.pass()
-        })
-        .await?;
-        let before = self.state.as_ref().map(|state| (state.generation, state.progress.phase()));
-        let now = (state.generation, state.progress.phase());
-        self.state = Some(state);
-        if before != Some(now) {
-            self.tell(now.1);
-        }
-        self.let_go();
-        self.publish(None).await
-    }
-
     /// Removes what crashes and earlier orders left.
     async fn clean(&self) -> io::Result<()> {
         let Some(state) = &self.state else { return Ok(()) };
@@ -329,16 +229,11 @@ impl<O: Origin> Engine<O> {
     async fn settle(&mut self) -> io::Result<()> {
         let disk = self.observe().await?;
         let (dir, needed, retention) = (self.dir.clone(), self.needed(), self.host.upkeep.retention);
-        let is_under_way = self.state.as_ref().is_some_and(|state| {
-            matches!(
-                state.progress,
-                Progress::Switching { .. } | Progress::Validating { .. } | Progress::Reverting { .. }
-            )
-        });
+        let is_under_way = self.state.as_ref().is_some_and(|state| state.progress.is_under_way());
         if !is_under_way {
             let mut hashed = std::mem::take(&mut self.hashed);
             let collected = blocking(move || {
-                hashed.across(&dir.clone(), || retention::collect(&dir, &needed, &retention))?;
+                retention::collect(&dir, &needed, &retention, &mut hashed)?;
                 Ok(hashed)
             });
             self.hashed = collected.await?;
@@ -358,6 +253,8 @@ impl<O: Origin> Engine<O> {
                 *monitored = subject;
                 is_new
             });
+            // Last: what was collected has made room.
+            self.catch_up().await?;
         }
         self.report(Some(&disk), None);
         Ok(())
@@ -377,7 +274,7 @@ impl<O: Origin> Engine<O> {
 
     /// Begins the marks of everything this application runs.
     fn scope(&self) -> String {
-        format!("{}.", Digest::of(self.dir.base().as_os_str().as_encoded_bytes()).short())
+        hook::scope(&self.dir)
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use sluice_common::caps;
+use sluice_common::digest::Digest;
 use sluice_common::spec;
 use sluice_common::units::format_duration;
 use tokio::io::AsyncReadExt;
@@ -31,8 +32,12 @@ use capture::Capture;
 use cgroup::Cgroup;
 use child::Setup;
 
+use crate::layout::AppDir;
+
 pub(crate) use capture::shorten;
-pub(crate) use descendants::end_marked;
+pub(crate) use cgroup::find as find_cgroups;
+pub(crate) use child::UMASK;
+pub(crate) use descendants::{end_marked, mark_of};
 pub(crate) use user::find as find_user;
 
 /// Where programs without a `/` are looked for.
@@ -40,7 +45,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// How long output is still read after everything has ended.
 const DRAIN: Duration = Duration::from_millis(200);
 /// The variable that marks a hook's processes.
-const MARK: &str = "SLUICE_HOOK_ID";
+pub(crate) const MARK: &str = "SLUICE_HOOK_ID";
 
 /// The exit status by which a hook asks to be run again later.
 const TRY_LATER: i32 = 21;
@@ -92,6 +97,11 @@ impl Ended {
     }
 }
 
+/// Returns what the marks of everything that an application runs begin with.
+pub(crate) fn scope(dir: &AppDir) -> String {
+    format!("{}.", Digest::of(dir.base().as_os_str().as_encoded_bytes()).short())
+}
+
 /// Makes a mark for a command of the application whose marks begin with `scope`.
 pub(crate) fn new_id(scope: &str) -> String {
     format!("{scope}.{}", uuid::Uuid::new_v4().simple())
@@ -112,6 +122,7 @@ pub(crate) async fn run(call: &Call, token: &CancellationToken) -> Ended {
     }
     let cgroup = Cgroup::create(&call.id);
     Setup { cgroup: cgroup.as_ref().and_then(Cgroup::entrance), user }.install(&mut command);
+    let begun = Instant::now();
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return Ended::failed(format!("cannot run {}: {error}", call.command[0])),
@@ -121,7 +132,7 @@ pub(crate) async fn run(call: &Call, token: &CancellationToken) -> Ended {
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let mut running = Running { pipe: Some(pipe), capture: Capture::default() };
     let end = running.until_end(&mut child, group, call.timeout, token).await;
-    let survivors = end_descendants(group, cgroup, &call.id).await;
+    let survivors = end_descendants(group, begun.elapsed(), cgroup, &call.id).await;
     running.drain().await;
     let mut output = running.capture.into_text();
     let last_line = output.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
@@ -250,11 +261,11 @@ fn signal(group: Option<Pid>, signal: Signal) {
 }
 
 /// Ends what a command left running; returns how many processes that were.
-async fn end_descendants(group: Option<Pid>, cgroup: Option<Cgroup>, id: &str) -> usize {
+async fn end_descendants(group: Option<Pid>, age: Duration, cgroup: Option<Cgroup>, id: &str) -> usize {
     let id = id.to_owned();
     let ended = tokio::task::spawn_blocking(move || {
         // The mark survives a change of group and session; what has taken it off is left to the others.
-        descendants::end_with(&id, || {
+        descendants::end_with(&id, group, age, || {
             signal(group, Signal::KILL);
             if let Some(cgroup) = cgroup {
                 cgroup.end();
@@ -265,136 +276,4 @@ async fn end_descendants(group: Option<Pid>, cgroup: Option<Cgroup>, id: &str) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn call(script: &str, timeout_ms: u64) -> (tempfile::TempDir, Call) {
-        let dir = tempfile::tempdir().unwrap();
-        fs_err::write(dir.path().join("hook.sh"), script).unwrap();
-        let call = Call {
-            command: ["/bin/sh", "hook.sh", "${PORT}"].map(str::to_owned).to_vec(),
-            release: dir.path().to_owned(),
-            environment: [("PORT".to_owned(), "8080".to_owned())].into(),
-            timeout: Duration::from_millis(timeout_ms),
-            user: None,
-            id: new_id("test"),
-        };
-        (dir, call)
-    }
-
-    async fn run_script(script: &str, timeout_ms: u64) -> (Ended, Call) {
-        let (_dir, call) = call(script, timeout_ms);
-        let ended = run(&call, &CancellationToken::new()).await;
-        assert_eq!(descendants::count_marked(&call.id), 0, "survivors");
-        (ended, call)
-    }
-
-    #[tokio::test]
-    async fn a_hook_sees_its_own_environment_and_nothing_else() {
-        let (ended, call) =
-            run_script("env | cut -d= -f1 | sort | tr '\\n' ' '; echo arg $1; pwd", 60_000).await;
-        assert_eq!(ended.end, End::Succeeded);
-        let expected = format!("LANG PATH PORT PWD SLUICE_HOOK_ID arg 8080\n{}\n", call.release.display());
-        let shown: String = ended.output.replace("OLDPWD ", "").replace("SHLVL ", "").replace("_ ", "");
-        assert_eq!(shown, expected);
-    }
-
-    #[tokio::test]
-    async fn failures_are_told_apart() {
-        for (script, expected) in [("exit 3", "exited with status 3"), ("kill -9 $$", "ended by signal 9")] {
-            let (ended, _) = run_script(script, 60_000).await;
-            assert!(matches!(&ended.end, End::Failed(reason) if reason.contains(expected)), "{ended:?}");
-        }
-        let (_dir, mut missing) = call("", 1_000);
-        missing.command = vec!["bin/none".into()];
-        let ended = run(&missing, &CancellationToken::new()).await;
-        assert!(
-            matches!(&ended.end, End::Failed(reason) if reason.contains("cannot run bin/none")),
-            "{ended:?}"
-        );
-        missing.command = vec!["echo".into(), "${NONE}".into()];
-        let ended = run(&missing, &CancellationToken::new()).await;
-        assert!(matches!(&ended.end, End::Failed(reason) if reason.contains("NONE")), "{ended:?}");
-    }
-
-    #[tokio::test]
-    async fn a_hook_has_its_own_session_and_may_ask_to_be_tried_later() {
-        let (ended, _) =
-            run_script("echo one; echo two; ps -o sid= -p $$; echo $$; echo; exit 21", 60_000).await;
-        assert_eq!(ended.end, End::TryLater);
-        let numbers: Vec<&str> = ended.output.split_whitespace().skip(2).collect();
-        assert_eq!(numbers[0], numbers[1], "it leads its session");
-        assert_eq!(ended.last_line.as_deref(), Some(numbers[1]));
-    }
-
-    #[tokio::test]
-    async fn a_hook_runs_as_the_user_that_it_names() {
-        let (_dir, mut call) = call("id -u; id -G; echo $HOME $USER; echo out > file", 60_000);
-        for (user, expected) in [("no-such-user", "create that user"), ("nobody", "")] {
-            call.user = Some(user.into());
-            let ended = run(&call, &CancellationToken::new()).await;
-            if !expected.is_empty() {
-                assert!(matches!(&ended.end, End::Failed(reason) if reason.contains(expected)), "{ended:?}");
-            } else if rustix::process::geteuid().is_root() {
-                // The directory is root's alone.
-                fs_err::set_permissions(&call.release, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-                    .unwrap();
-                let ended = run(&call, &CancellationToken::new()).await;
-                assert!(matches!(ended.end, End::Failed(_)), "it may not write: {ended:?}");
-                assert!(
-                    ended.output.starts_with("65534\n65534\n") && ended.output.contains(" nobody\n"),
-                    "{ended:?}"
-                );
-            } else {
-                assert!(
-                    matches!(&ended.end, End::Failed(reason) if reason.contains("runs as root")),
-                    "{ended:?}"
-                );
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_hook_that_hangs_is_ended_with_its_children() {
-        let (ended, _) = run_script("echo begun; sleep 1000 & sleep 1000", 300).await;
-        assert_eq!(ended.end, End::Failed("took longer than 300ms".into()));
-        assert!(ended.output.starts_with("begun\n"), "{}", ended.output);
-    }
-
-    #[tokio::test]
-    async fn a_daemon_that_holds_the_output_is_neither_waited_for_nor_left() {
-        let script = "setsid sh -c 'sleep 1000' & echo started";
-        let (ended, _) = run_script(script, 60_000).await;
-        assert_eq!(ended.end, End::Succeeded);
-        assert!(
-            ended.output.starts_with("started\n") && ended.output.contains("were ended"),
-            "{}",
-            ended.output
-        );
-    }
-
-    #[tokio::test]
-    async fn output_is_kept_by_head_and_tail() {
-        let (ended, _) =
-            run_script("echo first; head -c 20000000 /dev/zero | tr '\\0' x; echo; echo last", 60_000).await;
-        assert_eq!(ended.end, End::Succeeded);
-        assert!(ended.output.len() <= caps::HOOK_OUTPUT_BYTES_MAX + 200, "{}", ended.output.len());
-        assert!(ended.output.starts_with("first\n") && ended.output.ends_with("last\n"));
-        assert!(ended.output.contains("bytes left out"));
-    }
-
-    #[tokio::test]
-    async fn a_stopping_agent_ends_its_hooks() {
-        let (_dir, call) = call("sleep 1000", 60_000);
-        let token = CancellationToken::new();
-        let stop = async {
-            while descendants::count_marked(&call.id) == 0 {
-                tokio::task::yield_now().await;
-            }
-            token.cancel();
-        };
-        let (ended, ()) = tokio::join!(run(&call, &token), stop);
-        assert_eq!(ended.end, End::Interrupted);
-        assert_eq!(descendants::count_marked(&call.id), 0);
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@
 //!   staging/<digest12>/            a release on its way; see [`crate::stage`]
 //!   current, previous, candidate   relative links into releases/
 //!   state.toml                     the accepted order and how far it is; written before the effect it announces
+//!   state.steps                    the same, as the steps of a switch have changed it since; counts beside that very file
 //!   order-<generation>.release     the release as it was signed
 //!   history.log                    one line a switch
 //! ```

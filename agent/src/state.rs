@@ -1,11 +1,13 @@
 //! What an agent remembers of one application: the accepted order and how far it is. Written before the effect
-//! it announces, so that after a crash it says what may have happened and never less.
+//! it announces, so that after a crash it says what may have happened and never less. What a switch changes step by step
+//! stands in [`steps`] until it has ended.
 //!
 //! Owned by the application's [`crate::engine`]; read by `status` and `fsck`.
 
 mod progress;
 mod signed;
 mod standing;
+mod steps;
 
 use std::io;
 use std::path::Path;
@@ -20,8 +22,9 @@ use sluice_common::order::{Desired, Generation, Installed, Order, Stage};
 use crate::clock::BootTime;
 
 pub(crate) use progress::{HookRun, Progress, Switch};
-pub(crate) use signed::{load_signed, store_signed};
+pub(crate) use signed::{SignedFileError, load_signed, store_signed};
 pub(crate) use standing::{Arrival, Beside, Standing};
+use steps::Written;
 
 /// What an agent remembers of one application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -157,19 +160,40 @@ impl AppState {
     /// Reads a state file; nothing where there is none.
     pub(crate) fn load(path: &Path) -> Result<Option<Self>, StateError> {
         match fs_err::read_to_string(path) {
-            Ok(text) => toml::from_str(&text).map(Some).map_err(|error| StateError::Damaged {
-                path: path.display().to_string(),
-                reason: error.message().to_owned(),
-            }),
+            Ok(text) => {
+                let text = steps::latest(path, &text)?.unwrap_or(text);
+                toml::from_str(&text).map(Some).map_err(|error| StateError::Damaged {
+                    path: path.display().to_string(),
+                    reason: error.message().to_owned(),
+                })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Writes the state file, durably.
+    /// Replaces the state file, durably.
     pub(crate) fn store(&self, path: &Path) -> io::Result<()> {
-        let text = toml::to_string(self).map_err(io::Error::other)?;
-        durable::write_private(path, text.as_bytes())
+        durable::write_private(path, self.to_text()?.as_bytes())
+    }
+
+    /// Replaces the state file as a switch begins, whose steps will follow it.
+    pub(crate) fn store_beginning(&self, path: &Path) -> io::Result<()> {
+        steps::make_ready(path)?;
+        self.store(path)
+    }
+
+    /// Writes down what a step of a switch has changed, durably; says whether it follows the state file, which is else replaced.
+    pub(crate) fn store_step(&self, path: &Path) -> io::Result<bool> {
+        match steps::follow(path, &self.to_text()?) {
+            Ok(Written::Entry) => Ok(true),
+            // Where the one file cannot be written, the other may.
+            Ok(Written::Not) | Err(_) => self.store(path).map(|()| false),
+        }
+    }
+
+    fn to_text(&self) -> io::Result<String> {
+        toml::to_string(self).map_err(io::Error::other)
     }
 }
 

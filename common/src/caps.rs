@@ -220,12 +220,37 @@ pub const COORDINATOR_CERTIFICATE_TTL: Duration = Duration::from_secs(30 * 24 * 
 pub const CSR_BYTES_MAX: usize = 8 * KIB as usize;
 /// Longest release notes.
 pub const NOTES_BYTES_MAX: usize = 64 * KIB as usize;
+/// Bytes for the state of an application as one step of a switch leaves it: five times the longest that names no hook's output.
+pub const STATE_SLOT_BYTES: usize = 8 * KIB as usize;
 /// Largest `sluice.toml`.
 pub const SPEC_BYTES_MAX: u64 = 256 * KIB;
+/// Largest `fleet.toml`: a thousand applications with everything said of each.
+pub const FLEET_BYTES_MAX: usize = MIB as usize;
+/// Most applications of an environment: as many as a host may run, and more than a person reads as one plan.
+pub const ENVIRONMENT_APPS_MAX: usize = 256;
 /// Most windows and most freezes of a calendar: more than an operator reads at once, and a plan looks at each of them.
 pub const CALENDAR_LINES_MAX: usize = 32;
 /// Most approvals that a rollout may ask for: beyond it nobody feels asked.
 pub const APPROVALS_MAX: usize = 16;
+/// Most checks of a rollout: each asks somebody every few seconds while a batch bakes.
+pub const CHECKS_MAX: usize = 32;
+/// Longest text of a check: a query of Prometheus that people still read.
+pub const CHECK_BYTES_MAX: usize = 4_000;
+/// Most of what a check says that is kept: it is read in a line.
+pub const CHECK_WORDS_BYTES_MAX: usize = 1_000;
+/// Most web addresses that are told of rollouts: each costs a row for every event.
+pub const LISTENERS_MAX: usize = 32;
+/// Most notifications that wait for one listener; beyond it the oldest is given up.
+pub const NOTIFICATIONS_WAITING_MAX: i64 = 1_000;
+/// Age at which a notification that could not be delivered is given up: over a long weekend somebody looks.
+pub const NOTIFICATION_AGE_MAX: Duration = Duration::from_secs(3 * 24 * 3600);
+/// Largest answer read from a web address that a check asks or a notification goes to: a result and its reason, or some
+/// hundreds of values.
+pub const OUTBOUND_ANSWER_BYTES_MAX: usize = 256 * KIB as usize;
+/// Most runs of one simulation: the 99th percentile of so many hangs on a hundred of them.
+pub const SIMULATED_RUNS_MAX: u32 = 10_000;
+/// Longest that one simulation takes of a processor; what it has until then is its answer.
+pub const SIMULATION_SECONDS_MAX: u32 = 60;
 /// Longest reason or cause that an operator gives: it is read in tables and logs.
 pub const REASON_BYTES_MAX: usize = 1_000;
 /// Longest name of an application, host, site or operator: one DNS label.

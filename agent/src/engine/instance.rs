@@ -1,19 +1,14 @@
 //! A release as it runs here: what it says of itself, the slot it has, the variables that its hooks and checks see.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
-use sluice_common::caps;
-use sluice_common::digest::Digest;
-use sluice_common::manifest::{Entry, EntryKind};
 use sluice_common::name::AppName;
 use sluice_common::order::Installed;
-use sluice_common::path::RelPath;
-use sluice_common::spec::{self, Hook, Runner, Spec};
+use sluice_common::spec::{Hook, Spec};
 
-use super::{Engine, blocking};
-use crate::beneath::Beneath;
+use super::{Engine, blocking, specs};
 use crate::content::Origin;
 use crate::health::Subject;
 use crate::hook::{self, Call};
@@ -50,7 +45,8 @@ impl Instance {
 impl<O: Origin> Engine<O> {
     /// Reads a release's `sluice.toml` after checking it, and the programs it names, against the signed manifest.
     pub(super) async fn spec(&self, release: &Installed) -> io::Result<Spec> {
-        let spec = spec_of(&self.dir, release).await?;
+        let (dir, package, known) = (self.dir.clone(), release.package, self.specs.clone());
+        let spec = blocking(move || known.load(&dir, &package)).await?;
         Ok(if self.is_agent() { update::adapt(spec) } else { spec })
     }
 
@@ -100,7 +96,8 @@ impl<O: Origin> Engine<O> {
         })
         .await?;
         let Some(release) = current else { return Ok(None) };
-        let spec = spec_of(&dir, &release).await?;
+        let (found, package) = (dir.clone(), release.package);
+        let spec = blocking(move || specs::load(&found, &package)).await?;
         Ok(Some(Instance { app, dir, release, spec, slot, previous }))
     }
 
@@ -169,61 +166,4 @@ impl<O: Origin> Engine<O> {
         }
         variables
     }
-}
-
-async fn spec_of(dir: &AppDir, release: &Installed) -> io::Result<Spec> {
-    let (dir, package) = (dir.clone(), release.package);
-    blocking(move || load_spec(&dir, &package)).await
-}
-
-fn load_spec(dir: &AppDir, package: &Digest) -> io::Result<Spec> {
-    let manifest = observe::manifest(dir, package)?;
-    let Some(Entry { kind, .. }) = manifest.get(spec::FILE_NAME) else { return Ok(Spec::default()) };
-    let EntryKind::File(file) = kind else {
-        return Err(invalid(format!("{} is not a regular file", spec::FILE_NAME)));
-    };
-    if file.size > caps::SPEC_BYTES_MAX {
-        return Err(invalid(spec::SpecError::TooLarge(file.size).to_string()));
-    }
-    let tree = Beneath::open(&dir.release(package))?;
-    let mut text = String::new();
-    let path: RelPath = spec::FILE_NAME.parse().map_err(|error| invalid(format!("{error}")))?;
-    tree.read(&path)?.take(caps::SPEC_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if Digest::of(text.as_bytes()) != file.digest {
-        return Err(invalid(format!("{} of release {} is damaged", spec::FILE_NAME, package.short())));
-    }
-    let spec = Spec::parse(&text).map_err(|error| invalid(error.to_string()))?;
-    let supervised = spec.service.as_ref().and_then(|service| match &service.runner {
-        Runner::Exec(exec) => exec.command.first(),
-        Runner::Systemd { .. } => None,
-    });
-    for program in spec.hooks.each().filter_map(|(_, hook)| hook.command.first()).chain(supervised) {
-        check_program(&tree, &manifest, program)?;
-    }
-    Ok(spec)
-}
-
-/// Checks that a program of the release is what was signed: the tree may have been tampered with since it was staged.
-fn check_program(
-    tree: &Beneath,
-    manifest: &sluice_common::manifest::Manifest,
-    program: &str,
-) -> io::Result<()> {
-    if program.starts_with('/') || !program.contains('/') {
-        return Ok(());
-    }
-    let name = program.strip_prefix("./").unwrap_or(program);
-    match manifest.get(name) {
-        Some(Entry { path, kind: EntryKind::File(file) }) => {
-            let (digest, _) = Digest::of_reader(tree.read(path)?)?;
-            if digest == file.digest { Ok(()) } else { Err(invalid(format!("{name} is damaged"))) }
-        }
-        // A link, or a path through one, stays inside the package, whose files were verified; where there is nothing, the
-        // hook fails by itself.
-        Some(_) | None => Ok(()),
-    }
-}
-
-fn invalid(reason: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason)
 }

@@ -29,16 +29,20 @@ impl<O: Origin> Engine<O> {
         blocking(move || {
             let (current, previous) = links;
             crash.pass()?;
-            // Not synced by itself: the sync of `current` follows in the same directory.
+            // Not synced by itself: one sync of the directory follows for both.
             move_link(&dir, LinkName::Previous, previous.as_ref())?;
             crash.pass()?;
             let began = Instant::now();
-            point(&dir, LinkName::Current, current.as_ref())?;
-            let took = began.elapsed();
+            move_link(&dir, LinkName::Current, current.as_ref())?;
             crash.pass()?;
             let line =
                 Line { from: from.as_ref(), to: current.as_ref(), rollout: &rollout, generation, why: &why };
+            // Before the directory: what commits this line commits the renames on most file systems, and the next sync finds
+            // little to do.
             history::append(&dir.history(), &line)?;
+            crash.pass()?;
+            durable::sync_parent(&dir.link(LinkName::Current))?;
+            let took = began.elapsed();
             crash.pass()?;
             Ok(u64::try_from(took.as_micros()).unwrap_or(u64::MAX))
         })

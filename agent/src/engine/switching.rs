@@ -17,7 +17,9 @@ use crate::hook;
 use crate::observe::{self, Disk};
 use crate::sequence::{self, Change, SwitchStep};
 use crate::stage::{Work, unmark};
-use crate::state::{AppState, Arrival, Beside, HookRun, Progress, Standing, Switch, Wanted, load_signed};
+use crate::state::{
+    AppState, Arrival, Beside, HookRun, Progress, SignedFileError, Standing, Switch, Wanted, load_signed,
+};
 use crate::update;
 
 impl<O: Origin> Engine<O> {
@@ -118,6 +120,8 @@ impl<O: Origin> Engine<O> {
             tokio::task::spawn_blocking(move || load_signed(&path)).await.map_err(io::Error::other)?;
         Ok(match signed {
             Ok(signed) => release_objection(&self.app, &signed, package, &self.host.rules),
+            // A disk that cannot be read just now says nothing of the release.
+            Err(SignedFileError::Io(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Err(error) => Some(format!("{}; order the release anew", crate::content::chain(&error))),
         })
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use sluice_common::keys::SecretKey;
 use sluice_common::name::Platform;
-use sluice_common::order::{Generation, Phase, Report, Stage};
+use sluice_common::order::{Desired, Generation, Order, Phase, Report, Stage};
 use sluice_common::release::Release;
 
 use super::*;

@@ -6,10 +6,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::fs::Mode;
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tokio::process::Command;
 
 use super::user::User;
+
+/// What commands keep from others of the files that they make: what is usual, not what the agent does with its own.
+pub(crate) const UMASK: Mode = Mode::from_raw_mode(0o022);
 
 /// What is done before a command begins.
 pub(super) struct Setup {
@@ -33,6 +37,7 @@ impl Setup {
             let _ = rustix::io::write(cgroup, b"0");
         }
         rustix::process::setsid()?;
+        rustix::process::umask(UMASK);
         if let Some(User { uid, gid, groups, .. }) = &self.user {
             // The process has one thread, so that what is set for the thread is set for the process.
             set_thread_groups(groups)?;

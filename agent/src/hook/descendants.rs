@@ -1,5 +1,6 @@
 //! Finds and ends the processes that carry a hook's mark in their environment, wherever they have moved to.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -10,6 +11,8 @@ use super::MARK;
 const ROUNDS_MAX: u32 = 100;
 /// Time for the kernel to clear away what was ended, or to load a program: what the first wait is, and the longest.
 const ROUND: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
+/// Most processes and threads that a host may make in a second: ten cores that do nothing else, each 10 µs a piece.
+const FORKS_PER_SECOND_MAX: u32 = 1_000_000;
 
 /// Ends every process whose mark begins with `prefix`; blocks until none is left.
 pub(crate) fn end_marked(prefix: &str) {
@@ -17,10 +20,10 @@ pub(crate) fn end_marked(prefix: &str) {
 }
 
 /// Ends every process that is marked with `id`, once `others` has ended what it knows of; returns how many there were. Where
-/// nothing is left, this is one look at every process.
-pub(super) fn end_with(id: &str, others: impl FnOnce()) -> usize {
+/// nothing is left, this is one look at the processes that may descend from `first`, which was started `age` ago.
+pub(super) fn end_with(id: &str, first: Option<Pid>, age: Duration, others: impl FnOnce()) -> usize {
     // Seen first, so that they are counted.
-    let scan = Scan::of(id);
+    let scan = first.and_then(|first| Scan::after(id, first, age)).unwrap_or_else(|| Scan::of(id));
     others();
     let count = scan.marked.len();
     if scan.is_clean() { 0 } else { count.max(end_seen(id, Scan::of(id))) }
@@ -56,6 +59,15 @@ fn end_seen(prefix: &str, mut scan: Scan) -> usize {
     found
 }
 
+/// Returns the mark of a process; nothing where it has none, or nobody may ask.
+pub(crate) fn mark_of(process: u32) -> Option<String> {
+    let environment = fs_err::read(format!("/proc/{process}/environ")).ok()?;
+    let mark = environment.split(|byte| *byte == 0).find_map(|variable| {
+        variable.strip_prefix(MARK.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+    })?;
+    Some(String::from_utf8_lossy(mark).into_owned())
+}
+
 /// Counts the processes whose mark begins with `prefix`.
 #[cfg(test)]
 pub(super) fn count_marked(prefix: &str) -> usize {
@@ -84,10 +96,26 @@ impl Scan {
     }
 
     fn of(prefix: &str) -> Self {
+        Self::among(prefix, |_| true)
+    }
+
+    /// Looks at what can have been started since `first` was, `age` ago: numbers are given out in turn, so it has a higher one.
+    /// Nothing where they may have begun anew since.
+    fn after(prefix: &str, first: Pid, age: Duration) -> Option<Self> {
+        if number_in(Path::new("/proc/sys/kernel/pid_max"))? <= forks_within(age) {
+            return None;
+        }
+        let scan = Self::among(prefix, |pid| pid.as_raw_nonzero() > first.as_raw_nonzero());
+        // The last word of the line is the number that was given out last.
+        let last = number_in(Path::new("/proc/loadavg"))?;
+        (last >= u64::try_from(first.as_raw_nonzero().get()).ok()?).then_some(scan)
+    }
+
+    fn among(prefix: &str, may_be: impl Fn(Pid) -> bool) -> Self {
         let mut scan = Self::default();
         let Ok(processes) = fs_err::read_dir("/proc") else { return scan };
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        for pid in pids.filter_map(Pid::from_raw) {
+        for pid in pids.filter_map(Pid::from_raw).filter(|pid| may_be(*pid)) {
             match look(pid, prefix) {
                 Look::Marked => scan.marked.push(pid),
                 Look::Undecided => scan.undecided.push(pid),
@@ -96,6 +124,17 @@ impl Scan {
         }
         scan
     }
+}
+
+/// Returns how many numbers may have been given out in a time.
+fn forks_within(age: Duration) -> u64 {
+    let forks = age.as_millis().saturating_mul(u128::from(FORKS_PER_SECOND_MAX)) / 1_000;
+    u64::try_from(forks).unwrap_or(u64::MAX)
+}
+
+/// Reads the number that a file ends with.
+fn number_in(file: &Path) -> Option<u64> {
+    fs_err::read_to_string(file).ok()?.split_whitespace().last()?.parse().ok()
 }
 
 fn look(pid: Pid, prefix: &str) -> Look {
@@ -129,4 +168,31 @@ fn may_load(directory: &str) -> bool {
     // would else cost every hook a round of waiting, and another.
     let begins_at = fields.nth(45).unwrap_or("0");
     !matches!(state, "Z" | "X") && !matches!(parent, "0" | "2") && begins_at == "0"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeping(id: &str) -> (Child, Pid) {
+        let child = Command::new("sleep").arg("1000").env(MARK, id).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        (child, pid)
+    }
+
+    #[test]
+    fn what_was_started_since_is_found_without_a_look_at_what_was_not() {
+        let id = super::super::new_id("test");
+        let ((mut one, first), (mut two, second)) = (sleeping(&id), sleeping(&id));
+        let after = |first, age| Scan::after(&id, first, age).map(|scan| scan.marked);
+        assert_eq!(after(first, Duration::ZERO), Some(vec![second]));
+        assert_eq!(after(second, Duration::ZERO), Some(Vec::new()));
+        assert_eq!(after(first, Duration::from_secs(3_600)), None, "the numbers may have begun anew");
+        end_marked(&id);
+        assert_eq!(count_marked(&id), 0);
+        one.wait().unwrap();
+        two.wait().unwrap();
+    }
 }

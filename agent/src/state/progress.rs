@@ -126,6 +126,20 @@ impl Switch {
 }
 
 impl Progress {
+    /// Says whether a switch, or the way back from one, has begun and not ended.
+    pub(crate) fn is_under_way(&self) -> bool {
+        match self {
+            Self::Switching { .. } | Self::Validating { .. } | Self::Reverting { .. } => true,
+            Self::Fetching
+            | Self::Preparing { .. }
+            | Self::Staged
+            | Self::Candidate
+            | Self::Active
+            | Self::Reverted
+            | Self::Failed => false,
+        }
+    }
+
     /// Returns the phase as it is reported.
     pub(crate) fn phase(&self) -> Phase {
         match self {

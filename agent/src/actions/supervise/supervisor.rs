@@ -186,7 +186,11 @@ impl<'a> Supervisor<'a> {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
             command.env("USER", &user.name).env("LOGNAME", &user.name).env("HOME", &user.home);
         }
-        let child = command.spawn()?;
+        // This process has the agent's, for the log that it keeps.
+        let own = rustix::process::umask(hook::UMASK);
+        let child = command.spawn();
+        rustix::process::umask(own);
+        let child = child?;
         let identity = Identity::of(child.id());
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("it has no number"))?;

@@ -92,6 +92,9 @@ async fn strike(story: &Story, points: i64) -> bool {
     let history = fs_err::read_to_string(world.dir().history()).unwrap_or_default();
     let moves = history.lines().filter(|line| line.contains(&format!("generation={} ", world.next))).count();
     assert!((1..=2).contains(&moves) || end.0 != Phase::Active, "{name}: {history}");
+    // At rest the state file says everything by itself.
+    discard(&world.dir().state().with_extension("steps")).unwrap();
+    assert_eq!(AppState::load(&world.dir().state()).unwrap().as_ref(), engine.state(), "{name}");
     discard(world.dir().base()).unwrap();
     crashed
 }

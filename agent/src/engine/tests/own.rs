@@ -6,7 +6,7 @@ use crate::update::{Own, PROGRAM};
 const WAITING: &str = "[gate]\nconfirm_within = \"1h\"";
 
 /// Starts the agent of a release, or the one that the host was set up with.
-async fn start(world: &mut World, release: Option<Digest>, is_fallback: bool) -> TestEngine {
+async fn start(world: &mut World, release: Option<Digest>, in_place_of: Option<Digest>) -> TestEngine {
     let root = fs_err::canonicalize(world.root.path()).unwrap().join("srv");
     let dir = AppDir::new(&root, &World::app());
     let packaged = PathBuf::from("/usr/bin/sluice-agent");
@@ -14,7 +14,7 @@ async fn start(world: &mut World, release: Option<Digest>, is_fallback: bool) ->
         app: World::app(),
         program: release.map_or(packaged, |release| dir.release(&release).join(PROGRAM)),
         is_guarded: true,
-        is_fallback,
+        in_place_of: in_place_of.map(|release| release.short()),
         give_way: CancellationToken::new(),
     };
     world.engine(CrashPoints::default()).await.unwrap()
@@ -40,14 +40,14 @@ async fn until_it_waits(engine: &mut TestEngine) {
 
 /// Brings the host from `before` to a first release of the agent.
 async fn first(world: &mut World) -> Digest {
-    let mut engine = start(world, None, false).await;
+    let mut engine = start(world, None, None).await;
     let one = world.pack("1", WAITING, &[]);
     let order = world.order("1", one, Stage::Active);
     engine.take(order.clone()).await.unwrap();
     until_it_gives_way(world, &mut engine).await;
     assert_eq!(world.report().phase, Phase::Switching);
     drop(engine);
-    let mut engine = start(world, Some(one), false).await;
+    let mut engine = start(world, Some(one), None).await;
     until_it_waits(&mut engine).await;
     assert_eq!(world.report().phase, Phase::Validating);
     engine.take(Order { confirmed: true, ..order }).await.unwrap();
@@ -66,17 +66,22 @@ async fn an_agent_is_active_once_the_coordinator_has_heard_of_it() {
 async fn an_agent_that_does_not_start_is_left_for_its_predecessor() {
     let mut world = World::new();
     let one = first(&mut world).await;
-    let mut engine = start(&mut world, Some(one), false).await;
+    let mut engine = start(&mut world, Some(one), None).await;
     let two = world.pack("2", WAITING, &[]);
     let order = world.order("2", two, Stage::Active);
     engine.take(order).await.unwrap();
     until_it_gives_way(&world, &mut engine).await;
     assert_eq!(world.current(), "2");
     drop(engine);
-    let mut engine = start(&mut world, Some(one), true).await;
+    let mut engine = start(&mut world, Some(one), Some(two)).await;
     drive(&mut engine).await.unwrap();
     assert_eq!((world.report().phase, world.current()), (Phase::Reverted, "1".into()));
     assert!(world.report().reason.unwrap().contains("the new agent did not start"));
+    // The next one is given way to all the same.
+    let three = world.pack("3", WAITING, &[]);
+    let order = world.order("3", three, Stage::Active);
+    engine.take(order).await.unwrap();
+    until_it_gives_way(&world, &mut engine).await;
 }
 
 #[tokio::test]
@@ -84,16 +89,16 @@ async fn an_agent_that_nobody_hears_of_gives_way_to_its_predecessor() {
     for is_first in [false, true] {
         let mut world = World::new();
         let before = if is_first { None } else { Some(first(&mut world).await) };
-        let mut engine = start(&mut world, before, false).await;
+        let mut engine = start(&mut world, before, None).await;
         let two = world.pack("2", "[gate]\nconfirm_within = \"1ms\"", &[]);
         let order = world.order("2", two, Stage::Active);
         engine.take(order).await.unwrap();
         until_it_gives_way(&world, &mut engine).await;
         drop(engine);
-        let mut engine = start(&mut world, Some(two), false).await;
+        let mut engine = start(&mut world, Some(two), None).await;
         until_it_gives_way(&world, &mut engine).await;
         drop(engine);
-        let mut engine = start(&mut world, before, false).await;
+        let mut engine = start(&mut world, before, None).await;
         drive(&mut engine).await.unwrap();
         let current = if is_first { "none" } else { "1" };
         assert_eq!((world.report().phase, world.current()), (Phase::Reverted, current.into()));
@@ -104,7 +109,7 @@ async fn an_agent_that_nobody_hears_of_gives_way_to_its_predecessor() {
 #[tokio::test]
 async fn an_agent_without_a_guard_stays_what_it_is() {
     let mut world = World::new();
-    let mut engine = start(&mut world, None, false).await;
+    let mut engine = start(&mut world, None, None).await;
     world.own.is_guarded = false;
     drop(engine);
     engine = world.engine(CrashPoints::default()).await.unwrap();
