@@ -203,10 +203,14 @@ fn fsck_host(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let (rules, is_running) = (daemon::rules(config), status::is_agent_running(&config.data));
     let mut findings: Vec<(Option<AppName>, fsck::Finding)> = Vec::new();
     findings.extend(fsck::check_directories(&config.data, &config.root).map(|finding| (None, finding)));
-    for app in status::applications(&config.root)? {
+    let apps = status::applications(&config.root)?;
+    findings.extend(fsck::check_locks(&config.data, &apps).into_iter().map(|finding| (None, finding)));
+    let agent = fsck::agent(&config.data);
+    for app in apps {
         let dir = AppDir::new(&config.root, &app);
         let of_order = fsck::check_order(&app, &dir, &rules, is_running);
-        let found = fsck::check_disk(&dir)?.into_iter().chain(of_order);
+        let of_hooks = fsck::check_hooks(&dir, agent);
+        let found = fsck::check_disk(&dir)?.into_iter().chain(of_order).chain(of_hooks);
         findings.extend(found.map(|finding| (Some(app.clone()), finding)));
     }
     let mut text = String::new();

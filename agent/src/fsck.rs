@@ -9,9 +9,13 @@
 //! | I4 | the accepted generation is there and readable |
 //! | I5 | the accepted release is signed by a key that is pinned now |
 //! | I6 | nobody else may write where the agent does |
+//! | I7 | the locks are held by one process each, and are still the files that are locked |
+//! | I8 | no process and no cgroup is left of a hook that has ended |
 //! | I9 | no order is stuck half-way while no agent runs |
 //!
-//! I7 and I8 are of processes, and hold by locks and cgroups. Beyond the invariants: nothing is left lying about.
+//! Beyond the invariants: nothing is left lying about.
+
+mod processes;
 
 use std::fmt;
 use std::io;
@@ -30,6 +34,8 @@ use crate::examine::{Fault, examine};
 use crate::layout::{AppDir, LinkName};
 use crate::observe::{self, Link};
 use crate::state::{AppState, Progress, load_signed};
+
+pub(crate) use processes::{agent, check_hooks, check_locks};
 
 /// Time after which a leftover that is still there is one.
 const SETTLE: Duration = Duration::from_millis(300);

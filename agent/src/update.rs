@@ -33,8 +33,8 @@ pub(crate) struct Own {
     pub(crate) program: PathBuf,
     /// Whether a guard has started it, and can again.
     pub(crate) is_guarded: bool,
-    /// Whether the guard has started it because what `current` leads to did not start.
-    pub(crate) is_fallback: bool,
+    /// The directory's name of the release in whose place the guard has started it, because that one did not start.
+    pub(crate) in_place_of: Option<String>,
     /// Asks for an end in good order, to become the guard.
     pub(crate) give_way: CancellationToken,
 }
@@ -57,7 +57,7 @@ impl Own {
             app: app(),
             program: std::env::current_exe().unwrap_or_default(),
             is_guarded: std::env::var_os(guard::GUARD).is_some(),
-            is_fallback: std::env::var_os(guard::FALLBACK).is_some(),
+            in_place_of: std::env::var(guard::FALLBACK).ok(),
             give_way: CancellationToken::new(),
         }
     }
@@ -70,12 +70,13 @@ impl Own {
             Some(release) => is_within(release),
             None => !self.program.starts_with(dir.releases()),
         };
+        let did_not_start = target.is_some_and(|release| self.in_place_of == Some(release.package.short()));
         match (runs, self.is_guarded) {
             (true, _) => Start::Runs,
             (false, false) => Start::Fails(
                 "this agent was not started by its guard, so it cannot be replaced; have the unit run sluice-agent guard",
             ),
-            (false, true) if is_wanted && self.is_fallback => {
+            (false, true) if is_wanted && did_not_start => {
                 Start::Fails("the new agent did not start, and its predecessor runs again")
             }
             (false, true) => Start::GiveWay,
@@ -116,22 +117,31 @@ mod tests {
         let dir = dir(Path::new("/srv"));
         let release =
             |name: &str| Installed { package: Digest::of(name.as_bytes()), version: name.parse().unwrap() };
-        let (one, two) = (release("1"), release("2"));
+        let (one, two, three) = (release("1"), release("2"), release("3"));
         let program = |release: &Installed| dir.release(&release.package).join(PROGRAM);
         let packaged = PathBuf::from("/usr/bin/sluice-agent");
         let fails = |start: &Start| matches!(start, Start::Fails(_));
-        for (name, runs, is_guarded, is_fallback, target, is_wanted, expected) in [
-            ("first update", packaged.clone(), true, false, Some(&two), true, Some(Start::GiveWay)),
-            ("started", program(&two), true, false, Some(&two), true, Some(Start::Runs)),
-            ("next update", program(&one), true, false, Some(&two), true, Some(Start::GiveWay)),
-            ("no guard", packaged.clone(), false, false, Some(&two), true, None),
-            ("it did not start", program(&one), true, true, Some(&two), true, None),
-            ("way back", program(&two), true, false, Some(&one), false, Some(Start::GiveWay)),
+        for (name, runs, is_guarded, in_place_of, target, is_wanted, expected) in [
+            ("first update", packaged.clone(), true, None, Some(&two), true, Some(Start::GiveWay)),
+            ("started", program(&two), true, None, Some(&two), true, Some(Start::Runs)),
+            ("next update", program(&one), true, None, Some(&two), true, Some(Start::GiveWay)),
+            ("no guard", packaged.clone(), false, None, Some(&two), true, None),
+            ("it did not start", program(&one), true, Some(&two), Some(&two), true, None),
+            (
+                "another did not start",
+                program(&one),
+                true,
+                Some(&three),
+                Some(&two),
+                true,
+                Some(Start::GiveWay),
+            ),
+            ("way back", program(&two), true, None, Some(&one), false, Some(Start::GiveWay)),
             (
                 "way back from what did not start",
                 program(&one),
                 true,
-                true,
+                Some(&two),
                 Some(&one),
                 false,
                 Some(Start::Runs),
@@ -140,7 +150,7 @@ mod tests {
                 "way back to another than the guard chose",
                 packaged.clone(),
                 true,
-                true,
+                Some(&two),
                 Some(&one),
                 false,
                 Some(Start::GiveWay),
@@ -149,18 +159,26 @@ mod tests {
                 "way back to what the host was set up with",
                 program(&two),
                 true,
-                false,
+                None,
                 None,
                 false,
                 Some(Start::GiveWay),
             ),
-            ("back at what the host was set up with", packaged, true, true, None, false, Some(Start::Runs)),
+            (
+                "back at what the host was set up with",
+                packaged,
+                true,
+                Some(&two),
+                None,
+                false,
+                Some(Start::Runs),
+            ),
         ] {
             let own = Own {
                 app: app(),
                 program: runs,
                 is_guarded,
-                is_fallback,
+                in_place_of: in_place_of.map(|release: &Installed| release.package.short()),
                 give_way: CancellationToken::new(),
             };
             let start = own.start(&dir, target, is_wanted);

@@ -106,6 +106,10 @@ name!(
     OperatorName, "operator name", is_label, LABEL_RULE
 );
 name!(
+    /// Names an environment: the desired releases of many applications, as one file.
+    EnvironmentName, "environment name", is_label, LABEL_RULE
+);
+name!(
     /// Names a rollout: `r` and a number that grows, as in `r42`.
     RolloutId, "rollout id", is_label, LABEL_RULE
 );

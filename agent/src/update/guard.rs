@@ -21,7 +21,7 @@ use crate::observe;
 
 /// Names the guard to the agent that it becomes.
 pub(crate) const GUARD: &str = "SLUICE_GUARD";
-/// Tells the agent that it runs because another did not.
+/// Tells the agent in the place of which release it runs, because that one did not start.
 pub(crate) const FALLBACK: &str = "SLUICE_GUARD_FALLBACK";
 /// Starts of one release without a sign of life after which another is started.
 const STARTS_MAX: u32 = 3;
@@ -78,17 +78,19 @@ pub(crate) fn run(config: &Path, arguments: impl IntoIterator<Item = OsString>) 
         arguments.into_iter().map(|word| if word == "guard" { "run".into() } else { word }).collect();
     // A configuration that cannot be read is the agent's own to complain of.
     let candidates = Config::load(config).ok().map(|config| candidates(&config)).unwrap_or_default();
-    for (program, is_fallback) in candidates {
-        let error = become_program(&program, &own, is_fallback, &arguments);
+    for (program, in_place_of) in candidates {
+        let error = become_program(&program, &own, in_place_of.as_deref(), &arguments);
         tracing::error!(program = %program.display(), %error, "agent cannot be started; another is tried");
     }
-    let is_fallback = Config::load(config)
-        .is_ok_and(|config| program(&super::dir(&config.root), LinkName::Current).is_some());
-    anyhow::Error::from(become_program(&own, &own, is_fallback, &arguments)).context("cannot start the agent")
+    let current = Config::load(config)
+        .ok()
+        .and_then(|config| program(&super::dir(&config.root), LinkName::Current).map(|(release, _)| release));
+    anyhow::Error::from(become_program(&own, &own, current.as_deref(), &arguments))
+        .context("cannot start the agent")
 }
 
-/// Returns the programs to try before this one, in order.
-fn candidates(config: &Config) -> Vec<(PathBuf, bool)> {
+/// Returns the programs to try before this one, in order, each with the release in whose place it is.
+fn candidates(config: &Config) -> Vec<(PathBuf, Option<String>)> {
     let dir = super::dir(&config.root);
     let Some((release, current)) = program(&dir, LinkName::Current) else { return Vec::new() };
     let noted =
@@ -98,9 +100,9 @@ fn candidates(config: &Config) -> Vec<(PathBuf, bool)> {
     if let Err(error) = durable::write_private(&note_path(&config.data), text.as_bytes()) {
         tracing::warn!(%error, "a start of the agent cannot be noted");
     }
-    let previous = program(&dir, LinkName::Previous).map(|(_, previous)| (previous, true));
+    let previous = program(&dir, LinkName::Previous).map(|(_, previous)| (previous, Some(release.clone())));
     match choice {
-        Choice::Current => std::iter::once((current, false)).chain(previous).collect(),
+        Choice::Current => std::iter::once((current, None)).chain(previous).collect(),
         Choice::Fallback => {
             tracing::error!(
                 release,
@@ -120,11 +122,16 @@ fn program(dir: &AppDir, name: LinkName) -> Option<(String, PathBuf)> {
 }
 
 /// Becomes a program; returns why that failed.
-fn become_program(program: &Path, guard: &Path, is_fallback: bool, arguments: &[OsString]) -> io::Error {
+fn become_program(
+    program: &Path,
+    guard: &Path,
+    in_place_of: Option<&str>,
+    arguments: &[OsString],
+) -> io::Error {
     let mut command = Command::new(program);
     command.args(arguments).env(GUARD, guard).env_remove(FALLBACK);
-    if is_fallback {
-        command.env(FALLBACK, "1");
+    if let Some(release) = in_place_of {
+        command.env(FALLBACK, release);
     }
     command.exec()
 }
