@@ -2,7 +2,17 @@
 //! a coordinator that dies at any commit and operators who change their minds.
 //!
 //! Time goes in seconds. The coordinator plans only on news or when the last plan asked to be woken, as the driver
-//! does, so that a plan that forgets to ask is found too. A failing seed prints itself.
+//! does, so that a plan that forgets to ask is found too. A failing seed prints itself. Nothing of it is reachable from a
+//! command line: it is here for the tests of this crate and for the list of promises, which runs many more seeds.
+//!
+//! | module | owns |
+//! |---|---|
+//! | `scenario`, `fixture` | what a seed decides before a run begins |
+//! | `world`, `host` | the hosts, and what befalls them |
+//! | `coordinator` | what hears, plans, commits and delivers |
+//! | `journal` | the same over the real tables |
+//! | `check` | what must never happen |
+//! | [`breaks`] | each rule broken once, to see that the simulation finds it |
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,19 +21,29 @@ use sluice_common::name::HostName;
 use sluice_common::order::Generation;
 
 use self::check::Checker;
+use self::fixture::{at, predecessor, rollout_of, successor};
 use self::host::{Host, Nature, Told, Wanted};
-use self::journal::Journal;
+use self::journal::{Journal, Slip};
 use self::random::Random;
 use self::scenario::{any_nature, any_spec};
-use super::testing::{at, predecessor, rollout_of, successor};
-use super::*;
+use super::Action;
+use super::command::{Command, decide};
+use super::model::{Member, Rollout, Target};
+use super::plan::{Plan, plan};
+use super::state::State;
+use super::view::{Contact, FleetView, HostView, Observed};
 
+pub mod breaks;
 mod check;
+mod coordinator;
+pub(crate) mod fixture;
 mod host;
 mod journal;
-mod random;
+pub(crate) mod random;
+#[cfg(test)]
 mod runs;
 mod scenario;
+mod world;
 
 type Planner = fn(&Rollout, &FleetView, jiff::Timestamp) -> Plan;
 
@@ -33,6 +53,24 @@ const LIVELY_WITHIN: u64 = 8_000;
 const HEARTBEAT: u64 = 5;
 /// Seconds between two repetitions of standing orders.
 const RENEWAL: u64 = 15;
+
+/// What the coordinator keeps its decisions in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// Memory: fast, and perfect.
+    Paper,
+    /// The real tables, read back after every commit.
+    Database,
+}
+
+/// Runs one seed with the real planner. Returns what happened, or the same with the rule that was broken as its last line.
+pub fn run(seed: u64, records: Records) -> Result<String, String> {
+    let sim = Sim::new(seed, plan);
+    match records {
+        Records::Paper => sim.run(),
+        Records::Database => sim.journalled(None).run(),
+    }
+}
 
 /// One run.
 struct Sim {
@@ -95,9 +133,9 @@ impl Sim {
         }
     }
 
-    /// Makes everything durable go through a database.
-    fn journalled(mut self) -> Self {
-        self.journal = Some(Journal::new(&self.rollout));
+    /// Makes everything durable go through a database, which may have a slip.
+    fn journalled(mut self, slip: Option<Slip>) -> Self {
+        self.journal = Some(Journal::new(&self.rollout, slip));
         self
     }
 
@@ -132,11 +170,11 @@ impl Sim {
                 ));
             }
             if !self.is_calm() {
-                self.disturb();
+                self.disturb()?;
             }
             self.move_hosts();
             if self.second >= self.down_until {
-                self.listen();
+                self.listen()?;
                 self.operate()?;
                 self.decide()?;
             }
@@ -153,244 +191,6 @@ impl Sim {
             }
             self.second += 1;
         }
-    }
-
-    /// Hosts vanish, come back, waver; the coordinator dies.
-    fn disturb(&mut self) {
-        for i in 0..self.hosts.len() {
-            if self.random.once_in(40) {
-                let host = &mut self.hosts[i].1;
-                host.is_online = !host.is_online;
-            }
-            if self.random.once_in(60) {
-                let healthy = self.random.once_in(2);
-                self.hosts[i].1.feel(healthy);
-            }
-        }
-        if self.random.once_in(80) {
-            self.crash();
-        }
-    }
-
-    fn crash(&mut self) {
-        self.down_until = self.second + self.random.within(1, 30);
-        self.note("crash");
-        self.contacts.clear();
-        self.checker.crashed();
-        self.is_stale = true;
-        // Orders on their way may still arrive, or not.
-        if self.random.once_in(2) {
-            self.orders.clear();
-        }
-    }
-
-    fn move_hosts(&mut self) {
-        let (second, is_calm) = (self.second, self.is_calm());
-        let mut due = Vec::new();
-        self.orders.retain(|order| {
-            let is_due = order.0 <= second;
-            if is_due {
-                due.push(order.clone());
-            }
-            !is_due
-        });
-        for (_, i, wanted) in due {
-            if self.hosts[i].1.is_online {
-                self.hosts[i].1.take(&wanted, second, &mut self.random);
-            }
-        }
-        for i in 0..self.hosts.len() {
-            let host = &mut self.hosts[i].1;
-            if is_calm {
-                host.is_online = true;
-                if host.nature != Nature::Sickens || host.current != Some(successor()) {
-                    host.feel(true);
-                }
-            }
-            let before = host.report().map(|told| told.sequence);
-            host.step(second, is_calm, &mut self.random);
-            let Some(told) = host.report() else { continue };
-            if Some(told.sequence) != before || second.is_multiple_of(HEARTBEAT) {
-                let copies = if is_calm { 1 } else { self.random.within(0, 2) };
-                for _ in 0..copies {
-                    let late = if is_calm { 0 } else { self.random.within(0, 12) };
-                    self.told.push((second + late, i, told.clone()));
-                }
-            }
-        }
-    }
-
-    /// The coordinator hears heartbeats and reports, in whatever order they arrive.
-    fn listen(&mut self) {
-        let (second, now, is_calm) = (self.second, self.now(), self.is_calm());
-        for i in 0..self.hosts.len() {
-            let (name, host) = &self.hosts[i];
-            let is_lost = !is_calm && self.random.once_in(4);
-            if (second + i as u64).is_multiple_of(HEARTBEAT) && host.is_online && !is_lost {
-                let before = self.contacts.get(name).copied();
-                let contact = Contact::heard(before, now);
-                self.is_stale |= before.is_none_or(|before| before.since != contact.since);
-                self.contacts.insert(name.clone(), contact);
-            }
-        }
-        let mut due = Vec::new();
-        self.told.retain(|told| {
-            let is_due = told.0 <= second;
-            if is_due {
-                due.push(told.clone());
-            }
-            !is_due
-        });
-        for (_, i, told) in due {
-            if self.hosts[i].1.is_online {
-                self.record(i, &told);
-                let fleet = self.fleet();
-                self.checker.heard(&self.rollout, &fleet, now);
-            }
-        }
-        let fleet = self.fleet();
-        self.checker.heard(&self.rollout, &fleet, now);
-    }
-
-    fn record(&mut self, host: usize, told: &Told) {
-        let name = &self.hosts[host].0;
-        if let Some(journal) = &self.journal {
-            journal.record(&self.rollout, name, told, self.now());
-        }
-        let before = self.reports.get(name);
-        if before.is_some_and(|(sequence, o)| (o.generation, *sequence) >= (told.generation, told.sequence)) {
-            return;
-        }
-        let mut observed = Observed {
-            generation: told.generation,
-            phase: told.phase,
-            current: told.current.clone(),
-            healthy: told.healthy,
-            reason: None,
-            fetched_bytes: 0,
-            fetch_total_bytes: 0,
-            since: self.now(),
-        };
-        if let Some((_, before)) = before.filter(|(_, before)| before.is_like(&observed)) {
-            observed.since = before.since;
-        }
-        self.reports.insert(name.clone(), (told.sequence, observed));
-        self.is_stale = true;
-    }
-
-    fn fleet(&self) -> FleetView {
-        let view = |(name, _): &(HostName, Host)| {
-            let view = HostView {
-                contact: self.contacts.get(name).copied(),
-                observed: self.reports.get(name).map(|(_, observed)| observed.clone()),
-                generation: self.generations.get(name).copied().unwrap_or_default(),
-            };
-            (name.clone(), view)
-        };
-        self.hosts.iter().map(view).collect()
-    }
-
-    /// Operators interfere while there are faults, and see to paused rollouts afterwards.
-    fn operate(&mut self) -> Result<(), String> {
-        let reason = || "by alice".to_owned();
-        let is_paused = matches!(self.rollout.state, State::Paused { .. });
-        let command = if self.is_calm() && is_paused {
-            match self.random.within(0, 3) {
-                0 => Command::RollBack { reason: reason() },
-                _ => Command::Resume,
-            }
-        } else if self.rollout.spec.approvals > 0 && self.random.once_in(50) {
-            // Alice started it, and asks in vain.
-            Command::Approve { by: self.random.pick(&["alice", "bob", "carol"]).parse().unwrap() }
-        } else if !self.is_calm() && self.random.once_in(70) {
-            match self.random.within(0, 7) {
-                0..=2 => Command::Pause { reason: reason() },
-                3 | 4 => Command::Resume,
-                5 => Command::Abort { reason: reason() },
-                6 => Command::Override { reason: reason() },
-                _ => Command::RollBack { reason: reason() },
-            }
-        } else {
-            return Ok(());
-        };
-        match decide(&self.rollout, command) {
-            Ok(Some(action)) => self.commit(&[action]),
-            Ok(None) | Err(_) => Ok(()),
-        }
-    }
-
-    /// The driver: plans and commits until nothing is left to do, then delivers.
-    fn decide(&mut self) -> Result<(), String> {
-        let now = self.now();
-        if self.is_stale || self.wake.is_some_and(|wake| wake <= now) {
-            for _ in 0..200 {
-                let plan = (self.planner)(&self.rollout, &self.fleet(), now);
-                self.wake = plan.wake;
-                self.is_stale = !plan.actions.is_empty();
-                if !self.is_stale {
-                    break;
-                }
-                if !self.is_calm() && self.random.once_in(25) {
-                    self.crash();
-                    return Ok(());
-                }
-                self.commit(&plan.actions)?;
-                if !self.is_calm() && self.random.once_in(25) {
-                    self.crash();
-                    return Ok(());
-                }
-            }
-            if self.is_stale {
-                return Err("liveness: the planner never comes to rest".to_owned());
-            }
-            self.deliver();
-        } else if self.second.is_multiple_of(RENEWAL) {
-            self.deliver();
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, actions: &[Action]) -> Result<(), String> {
-        let (before, now) = (self.rollout.clone(), self.now());
-        for action in actions {
-            self.note(format_args!("{action:?}"));
-            self.rollout.apply(action, now);
-            if let Action::Order { member, generation, .. } = action {
-                self.generations.insert(self.hosts[*member].0.clone(), *generation);
-            }
-        }
-        self.is_stale = true;
-        let fleet = self.fleet();
-        if let Some(journal) = &mut self.journal {
-            journal.commit(&self.rollout, actions, now);
-            journal.differs(&self.rollout, &fleet, now)?;
-        }
-        self.checker.committed(&before, &self.rollout, actions, &fleet, now)?;
-        self.checker.heard(&self.rollout, &fleet, now);
-        Ok(())
-    }
-
-    fn deliver(&mut self) {
-        for (i, member) in self.rollout.members.iter().enumerate() {
-            let Some(order) = member.order.as_ref().filter(|o| self.rollout.state.delivers(&o.target)) else {
-                continue;
-            };
-            let wanted = Wanted { generation: order.generation, target: order.target.clone() };
-            let copies = if self.second >= self.faults_until { 1 } else { self.random.within(0, 2) };
-            for _ in 0..copies {
-                let late = if self.second >= self.faults_until { 0 } else { self.random.within(0, 10) };
-                self.orders.push((self.second + late, i, wanted.clone()));
-            }
-        }
-    }
-
-    /// Says whether every host has taken its newest order that still goes out, and the coordinator knows.
-    fn is_quiet(&self) -> bool {
-        let is_told = |(name, host): &(HostName, Host)| {
-            let told = host.report().map(|told| (told.generation, told.sequence));
-            told == self.reports.get(name).map(|(sequence, o)| (o.generation, *sequence))
-        };
-        self.orders.is_empty() && self.second >= self.down_until && self.hosts.iter().all(is_told)
     }
 
     /// What is said of an ended rollout must be so on the hosts.
@@ -410,15 +210,5 @@ impl Sim {
             }
         }
         Ok(())
-    }
-
-    /// An operator takes back a rollout that had ended.
-    fn ask_back(&mut self) -> Result<(), String> {
-        self.asked_back = true;
-        self.faults_until = self.second + self.random.within(0, 60);
-        match decide(&self.rollout, Command::RollBack { reason: "by bob".to_owned() }) {
-            Ok(Some(action)) => self.commit(&[action]),
-            Ok(None) | Err(_) => Ok(()),
-        }
     }
 }

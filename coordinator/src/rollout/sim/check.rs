@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use sluice_common::name::HostName;
 use sluice_common::order::{Generation, Phase};
 
+use super::fixture::package;
 use super::scenario::WINDOW_SECONDS;
-use crate::rollout::testing::package;
 use crate::rollout::{Action, FleetView, HostView, Member, Rollout, State, Target};
 
 #[derive(Debug, Default)]
@@ -136,6 +136,7 @@ impl Checker {
                     }
                 }
                 Action::HostFailed { .. }
+                | Action::CheckFailed { .. }
                 | Action::BatchOpened { .. }
                 | Action::BakeStarted { .. }
                 | Action::BakeBroken { .. }
@@ -162,7 +163,9 @@ impl Checker {
 
     /// A verdict stands beside the failure that led to it; operators act alone.
     fn follow_the_line(&mut self, actions: &[Action]) {
-        let has_failure = actions.iter().any(|action| matches!(action, Action::HostFailed { .. }));
+        let has_failure = actions
+            .iter()
+            .any(|action| matches!(action, Action::HostFailed { .. } | Action::CheckFailed { .. }));
         for action in actions {
             match action {
                 Action::Pause { .. } => self.is_paused_by_failure |= has_failure,
@@ -173,6 +176,7 @@ impl Checker {
                 Action::Finish { state: State::Failed { .. } } => self.is_line_stopped = true,
                 Action::Order { .. }
                 | Action::HostFailed { .. }
+                | Action::CheckFailed { .. }
                 | Action::BatchOpened { .. }
                 | Action::BakeStarted { .. }
                 | Action::BakeBroken { .. }
@@ -196,7 +200,11 @@ impl Checker {
     }
 
     fn may_activate(&self, before: &Rollout, member: usize) -> Result<(), String> {
-        let batch = before.batches.iter().position(|batch| batch.contains(&member)).unwrap();
+        let batch = before
+            .batches
+            .iter()
+            .position(|batch| batch.contains(&member))
+            .expect("every member is in a batch");
         match (0..batch).find(|earlier| !self.passed.contains(earlier)) {
             Some(earlier) => {
                 Err(format!("I12: batch {batch} switches before the gate of batch {earlier} passed"))
@@ -208,7 +216,7 @@ impl Checker {
     fn pass(&mut self, before: &Rollout, batch: usize, now: Timestamp) -> Result<(), String> {
         for member in before.members[before.batches[batch].clone()].iter().filter(|m| m.failure.is_none()) {
             let held = self.held_since.get(&member.host).map(|since| now.duration_since(*since).as_secs());
-            let bake = i64::try_from(before.spec.bake.as_secs()).unwrap();
+            let bake = before.spec.bake.as_secs() as i64;
             if held.is_none_or(|held| held < bake) {
                 return Err(format!(
                     "I12, I16: batch {batch} passed, {} held for {held:?} of {bake} s",

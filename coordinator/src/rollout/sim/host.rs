@@ -2,9 +2,9 @@
 
 use sluice_common::order::{Generation, Installed, Phase};
 
+use super::fixture::{predecessor, successor};
 use super::random::Random;
 use crate::rollout::Target;
-use crate::rollout::testing::{predecessor, successor};
 
 /// How a host takes to the new release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,12 @@ impl Random {
         self.next().is_multiple_of(n)
     }
 
+    /// Says yes with a probability between 0 and 1.
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+        // 53 bits are what a double holds.
+        (self.next() >> 11) as f64 / ((1_u64 << 53) as f64) < probability
+    }
+
     pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[(self.next() % of.len() as u64) as usize]
     }

@@ -37,7 +37,7 @@ pub(super) fn any_spec(random: &mut Random) -> Spec {
         stage_first: random.pick(&[Share::Percent(100), Share::Percent(50), Share::Count(0)]),
         calendar: any_calendar(random),
         approvals: random.pick(&[0, 0, 0, 1, 2]),
-        emergency: None,
+        ..Spec::default()
     }
 }
 
@@ -50,9 +50,9 @@ fn any_calendar(random: &mut Random) -> Calendar {
     }
     let window = |minute: u64| {
         let (hour, minute) = (8 + minute / 60, minute % 60);
-        format!("daily {hour:02}:{minute:02}-{hour:02}:{:02} UTC", minute + 5).parse().unwrap()
+        format!("daily {hour:02}:{minute:02}-{hour:02}:{:02} UTC", minute + 5).parse().expect("a window")
     };
-    let freeze = || "2027-01-15 08:02 to 2027-01-15 08:13 UTC: high load".parse().unwrap();
+    let freeze = || "2027-01-15 08:02 to 2027-01-15 08:13 UTC: high load".parse().expect("a freeze");
     Calendar {
         // The simulation begins at 08:00; nothing takes longer than until noon.
         windows: (0..24).map(|i| window(10 * i)).collect(),
