@@ -5,7 +5,14 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["sluice/v1/types.proto", "sluice/v1/agent.proto", "sluice/v1/operator.proto"];
+    let files = [
+        "sluice/v1/types.proto",
+        "sluice/v1/agent.proto",
+        "sluice/v1/operator.proto",
+        "sluice/v1/environment.proto",
+        "sluice/v1/records.proto",
+        "sluice/v1/forecast.proto",
+    ];
     for file in files {
         println!("cargo::rerun-if-changed=proto/{file}");
     }

@@ -5,8 +5,11 @@
 
 mod app;
 mod depot;
+mod env;
 mod fleet;
+mod forecast;
 mod identity;
+mod notify;
 mod package;
 mod release;
 mod rollout;
@@ -16,16 +19,20 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use jiff::{SignedDuration, Timestamp};
 use sluice_common::units;
 use sluice_proto::transport::client::Address;
 
 pub(super) use app::AppCommand;
 pub(super) use depot::DepotCommand;
+pub(super) use env::{EnvApplyArgs, EnvCommand, Format, NameArgs};
 pub(super) use fleet::{AuditCommand, HostCommand, SiteCommand};
+pub(super) use forecast::{RolloutPlanArgs, SimulateArgs};
 pub(super) use identity::{KeyCommand, LoginArgs, OperatorCommand, TokenCommand, TokenCreateArgs};
+pub(super) use notify::NotifyCommand;
 pub(super) use package::{CostArgs, PackageCommand};
 pub(super) use release::{PackageSource, ReleaseCommand, ReleaseCreateArgs, ReleasePackage};
-pub(super) use rollout::{OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
+pub(super) use rollout::{OnFailureArg, RolloutArgs, RolloutCommand, RolloutStartArgs, WatchArgs};
 
 const ABOUT: &str =
     "Deploys releases to a fleet: throttled on the way, gated at every step, reversible at any moment";
@@ -39,6 +46,7 @@ Exit codes:
   4    the rollout failed, was paused or aborted, and was not rolled back
   5    --timeout was reached; the rollout goes on
   130  watching was ended by ctrl-C; the rollout goes on
+  rollout plan, env plan, env diff: 0 nothing to do, 1 something, 255 error
 
 First steps:
   sluice login coordinator.example --token-file token
@@ -112,15 +120,22 @@ pub(super) enum Command {
     /// Bring a release to hosts, in batches through gates
     #[command(subcommand)]
     Rollout(RolloutCommand),
+    Simulate(Box<SimulateArgs>),
     /// See what an application did and whether it takes new rollouts
     #[command(subcommand)]
     App(AppCommand),
+    /// Bring many applications to their releases by one file, in the order of their needs
+    #[command(subcommand)]
+    Env(EnvCommand),
     /// See and revoke hosts
     #[command(subcommand)]
     Host(HostCommand),
     /// See sites and limit their links
     #[command(subcommand)]
     Site(SiteCommand),
+    /// Have web addresses told of what rollouts do
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Make join tokens for hosts and operators
     #[command(subcommand)]
     Token(TokenCommand),
@@ -141,6 +156,20 @@ pub(super) enum Command {
         /// bash, zsh, fish, elvish or powershell
         shell: Shell,
     },
+}
+
+/// Reads a moment: RFC 3339, or how long ago it was.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let ago = text.trim().strip_suffix("ago").map(str::trim);
+    match ago {
+        Some(ago) => {
+            let span: SignedDuration = ago.parse().map_err(|error| format!("{ago:?} is no time: {error}"))?;
+            Timestamp::now().checked_sub(span).map_err(|error| error.to_string())
+        }
+        None => text.parse().map_err(|error| {
+            format!("{error}; write 2026-11-21T14:00:00+01:00, or for example '90 minutes ago'")
+        }),
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, units::UnitError> {

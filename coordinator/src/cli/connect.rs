@@ -14,8 +14,12 @@ use sluice_proto::v1;
 use tonic::transport::Channel;
 use v1::administration_client::AdministrationClient;
 use v1::depot_client::DepotClient;
+use v1::environments_client::EnvironmentsClient;
 use v1::fleet_client::FleetClient;
+use v1::forecasts_client::ForecastsClient;
+use v1::notifications_client::NotificationsClient;
 use v1::packages_client::PackagesClient;
+use v1::records_client::RecordsClient;
 use v1::rollouts_client::RolloutsClient;
 use v1::session_client::SessionClient;
 
@@ -81,12 +85,28 @@ impl Coordinator {
         DepotClient::new(self.channel.clone())
     }
 
+    pub(super) fn environments(&self) -> EnvironmentsClient<Channel> {
+        EnvironmentsClient::new(self.channel.clone())
+    }
+
     pub(super) fn fleet(&self) -> FleetClient<Channel> {
         FleetClient::new(self.channel.clone())
     }
 
+    pub(super) fn forecasts(&self) -> ForecastsClient<Channel> {
+        ForecastsClient::new(self.channel.clone())
+    }
+
     pub(super) fn packages(&self) -> PackagesClient<Channel> {
         PackagesClient::new(self.channel.clone())
+    }
+
+    pub(super) fn records(&self) -> RecordsClient<Channel> {
+        RecordsClient::new(self.channel.clone())
+    }
+
+    pub(super) fn notifications(&self) -> NotificationsClient<Channel> {
+        NotificationsClient::new(self.channel.clone())
     }
 
     pub(super) fn rollouts(&self) -> RolloutsClient<Channel> {

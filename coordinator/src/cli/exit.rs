@@ -7,6 +7,10 @@ use std::process::ExitCode;
 pub(super) enum Exit {
     /// It did what was asked.
     Success,
+    /// A plan or a comparison found something to do.
+    Changes,
+    /// A plan or a comparison could not be made.
+    Unanswered,
     /// Bad input, refused by the coordinator, no connection.
     Error,
     /// The command line itself is wrong.
@@ -26,7 +30,8 @@ impl Exit {
     pub(super) const fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::Error => 1,
+            Self::Error | Self::Changes => 1,
+            Self::Unanswered => 255,
             Self::Usage => 2,
             Self::RolledBack => 3,
             Self::Unfinished => 4,

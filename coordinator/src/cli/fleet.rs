@@ -12,6 +12,7 @@ use super::args::{HostCommand, OperatorCommand, SiteCommand};
 use super::error::context as advice;
 use super::exit::Exit;
 use super::output::{moment, or_dash, pairs, table};
+use super::past;
 use super::view::Installed;
 use super::view::fleet::{Application, Drift, Host, HostState, Operator, Site};
 use super::view::short;
@@ -45,6 +46,7 @@ pub(super) async fn host(context: &Context, command: HostCommand) -> anyhow::Res
             let hosts = Hosts { hosts: answer.hosts.into_iter().map(Host::from).collect() };
             context.output.show(&hosts, || host_table(&hosts.hosts, Timestamp::now()))?;
         }
+        HostCommand::History { name, at, limit } => return past::host(context, name, at, limit).await,
         HostCommand::Show { name } => {
             let request = v1::GetHostRequest { name: name.to_string() };
             let answer = context.connect().await?.fleet().get_host(request).await;

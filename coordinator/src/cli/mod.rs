@@ -10,7 +10,11 @@
 //! | `key`, `package`, `release` | local work: keys, packing, signing |
 //! | `push` | the upload of a package |
 //! | `rollout`, `watch` | rollouts and how they are followed |
+//! | `past` | what ran where and when |
+//! | `notify` | who is told of what rollouts do |
+//! | `plan_view`, `simulate` | what a rollout would do, and how it may go |
 //! | `fleet`, `token`, `audit` | hosts, sites, operators, tokens, the audit log |
+//! | `env` | environments: the fleet as one file |
 //! | `depot` | what the coordinator keeps |
 //! | `view` | the JSON shapes |
 //! | `output`, `progress`, `error`, `exit` | how it is told |
@@ -20,18 +24,23 @@ mod args;
 mod audit;
 mod connect;
 mod depot;
+mod env;
 mod error;
 mod exit;
 mod fleet;
 mod home;
 mod identity;
 mod key;
+mod notify;
 mod output;
 mod package;
+mod past;
+mod plan_view;
 mod progress;
 mod push;
 mod release;
 mod rollout;
+mod simulate;
 mod token;
 mod view;
 mod watch;
@@ -107,10 +116,13 @@ async fn dispatch(context: &Context, command: Command) -> anyhow::Result<Exit> {
         Command::Package(command) => package::run(context, command).await,
         Command::Release(command) => release::run(context, command).await,
         Command::Rollout(command) => rollout::run(context, command).await,
+        Command::Simulate(args) => simulate::run(context, *args).await,
         Command::App(command) => app::run(context, command).await,
+        Command::Env(command) => env::run(context, command).await,
         Command::Host(command) => fleet::host(context, command).await,
         Command::Site(command) => fleet::site(context, command).await,
         Command::Operator(command) => fleet::operator(context, command).await,
+        Command::Notify(command) => notify::run(context, command).await,
         Command::Token(command) => token::run(context, command).await,
         Command::Depot(command) => depot::run(context, command).await,
         Command::Audit(command) => audit::run(context, command).await,
@@ -155,6 +167,8 @@ mod tests {
             (Exit::RolledBack, 3),
             (Exit::Unfinished, 4),
             (Exit::TimedOut, 5),
+            (Exit::Changes, 1),
+            (Exit::Unanswered, 255),
             (Exit::Detached, 130),
         ];
         for (exit, code) in table {

@@ -19,6 +19,7 @@ use super::error::{advise, context as advice};
 use super::exit::Exit;
 use super::output::{moment, or_dash, table};
 use super::package;
+use super::past;
 use super::view::release::Release as ReleaseView;
 use super::view::short;
 
@@ -37,6 +38,7 @@ struct Releases {
 pub(super) async fn run(context: &Context, command: ReleaseCommand) -> anyhow::Result<Exit> {
     match command {
         ReleaseCommand::Create(args) => create(context, args).await,
+        ReleaseCommand::Where { app, version, limit } => past::release(context, app, version, limit).await,
         ReleaseCommand::List { app } => list(context, app).await,
     }
 }

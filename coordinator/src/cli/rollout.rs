@@ -12,11 +12,12 @@ use sluice_proto::convert::millis;
 use sluice_proto::v1;
 
 use super::Context;
-use super::args::{OnFailureArg, RolloutCommand, RolloutStartArgs, WatchArgs};
+use super::args::{OnFailureArg, RolloutArgs, RolloutCommand, RolloutStartArgs, WatchArgs};
 use super::connect::Coordinator;
 use super::error::context as advice;
 use super::exit::Exit;
 use super::output::{moment, or_dash, table};
+use super::plan_view;
 use super::view::rollout::{Outcome, Rollout};
 use super::watch::{self, Goal, Watch};
 
@@ -28,8 +29,14 @@ struct Rollouts {
 }
 
 pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::Result<Exit> {
-    let coordinator = context.connect().await?;
+    let coordinator = match context.connect().await {
+        Err(error) if matches!(command, RolloutCommand::Plan(_)) => {
+            return Ok(plan_view::none(context, &error));
+        }
+        connected => connected?,
+    };
     match command {
+        RolloutCommand::Plan(args) => plan_view::run(context, &coordinator, *args).await,
         RolloutCommand::Start(args) => start(context, &coordinator, *args).await,
         RolloutCommand::List { app, limit } => list(context, &coordinator, app, limit).await,
         RolloutCommand::Show { id } => show(context, &coordinator, &id).await,
@@ -61,6 +68,7 @@ pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::R
             let answer = coordinator.rollouts().roll_back(request).await.with_context(|| no_such(&id))?;
             begun(context, &coordinator, answer.into_inner().rollout, Goal::RollBack, watch).await
         }
+        RolloutCommand::Retry { id, watch } => retry(context, &coordinator, &id, watch).await,
         RolloutCommand::Approve { id } => {
             let request = v1::ApproveRolloutRequest { id: id.to_string() };
             let answer = coordinator.rollouts().approve(request).await.with_context(|| no_such(&id))?;
@@ -75,8 +83,9 @@ pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::R
 }
 
 async fn start(context: &Context, coordinator: &Coordinator, args: RolloutStartArgs) -> anyhow::Result<Exit> {
-    let spec = spec(&args);
-    let RolloutStartArgs { app, version, watch, .. } = args;
+    let RolloutStartArgs { what, watch } = args;
+    let spec = spec(&what);
+    let RolloutArgs { app, version, .. } = what;
     let request =
         v1::StartRolloutRequest { app: app.to_string(), version: version.to_string(), spec: Some(spec) };
     let failed = || {
@@ -91,9 +100,64 @@ async fn start(context: &Context, coordinator: &Coordinator, args: RolloutStartA
     begun(context, coordinator, answer.rollout, Goal::Update, watch).await
 }
 
+/// Starts a rollout like an ended one, on the hosts on which that one failed.
+async fn retry(
+    context: &Context,
+    coordinator: &Coordinator,
+    id: &RolloutId,
+    watch: WatchArgs,
+) -> anyhow::Result<Exit> {
+    let request = v1::GetRolloutRequest { id: id.to_string() };
+    let answer = coordinator.rollouts().get(request).await.with_context(|| no_such(id))?;
+    let rollout = answer.into_inner().rollout.context("the coordinator answered without a rollout")?;
+    let again = again(&rollout).ok_or_else(|| {
+        anyhow::Error::from(advice(
+            format!("no host of {id} is to be tried again: none has failed, or it has not ended"),
+            format!("sluice rollout show {id} says how its hosts stand; one that is paused goes on with sluice rollout resume {id}"),
+        ))
+    })?;
+    let failed = || {
+        advice(
+            format!("cannot try {id} again"),
+            format!("sluice app show {} says whether it takes new rollouts", rollout.app),
+        )
+    };
+    let answer = coordinator.rollouts().start(again).await.with_context(failed)?.into_inner();
+    begun(context, coordinator, answer.rollout, Goal::Update, watch).await
+}
+
+/// Says what a second try asks for; nothing where there is nobody to try it on.
+fn again(rollout: &v1::Rollout) -> Option<v1::StartRolloutRequest> {
+    let hosts = rollout.batches.iter().flat_map(|batch| &batch.hosts);
+    let failed: Vec<&str> = hosts
+        .filter(|host| match host.outcome() {
+            v1::HostOutcome::Failed | v1::HostOutcome::RolledBack => true,
+            v1::HostOutcome::Unspecified
+            | v1::HostOutcome::Waiting
+            | v1::HostOutcome::Ordered
+            | v1::HostOutcome::Updated
+            | v1::HostOutcome::RollingBack => false,
+        })
+        .map(|host| host.name.as_str())
+        .collect();
+    if failed.is_empty() || rollout.ended_unix_ms == 0 {
+        return None;
+    }
+    let spec = v1::RolloutSpec {
+        selector: format!("host in ({})", failed.join(",")),
+        emergency: String::new(),
+        ..rollout.spec.clone().unwrap_or_default()
+    };
+    Some(v1::StartRolloutRequest {
+        app: rollout.app.clone(),
+        version: rollout.version.clone(),
+        spec: Some(spec),
+    })
+}
+
 /// Says everything that was decided here, so that the defaults people read in `--help` are those that hold.
-fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
-    let RolloutStartArgs {
+pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
+    let RolloutArgs {
         app: _,
         version: _,
         selector,
@@ -113,9 +177,9 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
         windows,
         freezes,
         approvals,
+        checks,
         emergency: _,
         reason,
-        watch: _,
     } = args;
     let has_canary = !matches!(canary, Share::Count(0) | Share::Percent(0));
     let kind = match (all_at_once, !waves.is_empty(), exponential, has_canary) {
@@ -159,6 +223,7 @@ fn spec(args: &RolloutStartArgs) -> v1::RolloutSpec {
         windows: windows.iter().map(ToString::to_string).collect(),
         freezes: freezes.iter().map(ToString::to_string).collect(),
         approvals: *approvals,
+        checks: checks.iter().map(ToString::to_string).collect(),
         emergency: reason.clone().unwrap_or_default(),
     }
 }
@@ -259,9 +324,39 @@ mod tests {
     fn spec_of(arguments: &[&str]) -> v1::RolloutSpec {
         let line = [&["sluice", "rollout", "start", "shop", "1.2"], arguments].concat();
         match Cli::try_parse_from(line).unwrap().command {
-            Command::Rollout(RolloutCommand::Start(args)) => spec(&args),
+            Command::Rollout(RolloutCommand::Start(args)) => spec(&args.what),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_second_try_is_for_the_hosts_that_failed() {
+        let host = |name: &str, outcome: v1::HostOutcome| v1::RolloutHost {
+            name: name.into(),
+            outcome: outcome.into(),
+            ..Default::default()
+        };
+        let hosts = vec![
+            host("h1", v1::HostOutcome::Updated),
+            host("h2", v1::HostOutcome::Failed),
+            host("h3", v1::HostOutcome::RolledBack),
+            host("h4", v1::HostOutcome::Waiting),
+        ];
+        let rollout = v1::Rollout {
+            app: "shop".into(),
+            version: "1".into(),
+            ended_unix_ms: 1,
+            spec: Some(v1::RolloutSpec { bake_ms: 7, emergency: "leak".into(), ..Default::default() }),
+            batches: vec![v1::RolloutBatch { hosts, ..Default::default() }],
+            ..Default::default()
+        };
+        let spec = again(&rollout).unwrap().spec.unwrap();
+        assert_eq!(
+            (spec.selector.as_str(), spec.bake_ms, spec.emergency.as_str()),
+            ("host in (h2,h3)", 7, "")
+        );
+        assert_eq!(again(&v1::Rollout { ended_unix_ms: 0, ..rollout.clone() }), None);
+        assert_eq!(again(&v1::Rollout { batches: Vec::new(), ..rollout }), None);
     }
 
     #[test]

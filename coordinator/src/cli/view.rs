@@ -4,7 +4,9 @@
 //! `sha256:...`. What is not known is `null`. Tables and live views are made of the same values.
 
 pub(super) mod depot;
+pub(super) mod environment;
 pub(super) mod fleet;
+pub(super) mod forecast;
 pub(super) mod plan;
 pub(super) mod release;
 pub(super) mod rollout;
@@ -24,7 +26,7 @@ pub(super) struct Installed {
 
 impl Installed {
     /// Takes the message; one without a package says that nothing is installed.
-    fn from_wire(message: Option<v1::Installed>) -> Option<Self> {
+    pub(super) fn from_wire(message: Option<v1::Installed>) -> Option<Self> {
         let v1::Installed { package, version } = message?;
         (!package.is_empty()).then(|| Self { package: digest(&package), version })
     }
@@ -63,11 +65,11 @@ fn at_seconds(seconds: i64) -> Option<Timestamp> {
 }
 
 /// Takes milliseconds since 1970; zero says never.
-fn at_millis(millis: i64) -> Option<Timestamp> {
+pub(super) fn at_millis(millis: i64) -> Option<Timestamp> {
     (millis != 0).then(|| Timestamp::from_millisecond(millis).ok()).flatten()
 }
 
 /// Takes an empty text as none.
-fn text(text: String) -> Option<String> {
+pub(super) fn text(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

@@ -8,6 +8,9 @@ use sluice_proto::v1;
 /// Longest text of a fact: kernel and distribution names are below 100.
 const TEXT_BYTES_MAX: usize = 256;
 
+/// Free space is stored anew once it has moved by one of so many parts of the disk: 1 %.
+const FREE_SPACE_PARTS: u64 = 100;
+
 /// What a host is, read once at the start of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -29,6 +32,15 @@ pub struct Facts {
     pub disk_free_bytes: u64,
     /// The name it has by itself; for people only.
     pub hostname: String,
+}
+
+impl Facts {
+    /// Says whether the two differ in nothing but a little free space, which changes all the time.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let moved = self.disk_free_bytes.abs_diff(other.disk_free_bytes);
+        let same = Self { disk_free_bytes: self.disk_free_bytes, ..other.clone() } == *self;
+        same && moved <= self.disk_bytes / FREE_SPACE_PARTS
+    }
 }
 
 impl TryFrom<v1::HostFacts> for Facts {
@@ -88,5 +100,29 @@ impl From<&Facts> for v1::HostFacts {
             disk_free_bytes,
             hostname,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_little_free_space_is_no_news_and_all_else_is() {
+        let facts = Facts {
+            agent_version: "1".into(),
+            platform: Platform::any(),
+            os_version: "Debian 13".into(),
+            kernel: "6.12".into(),
+            cpus: 2,
+            memory_bytes: 1 << 30,
+            disk_bytes: 1_000,
+            disk_free_bytes: 500,
+            hostname: "h1".into(),
+        };
+        assert!(facts.is_like(&Facts { disk_free_bytes: 490, ..facts.clone() }));
+        assert!(!facts.is_like(&Facts { disk_free_bytes: 489, ..facts.clone() }));
+        assert!(!facts.is_like(&Facts { cpus: 3, ..facts.clone() }));
+        assert!(!facts.is_like(&Facts { kernel: "6.13".into(), disk_free_bytes: 490, ..facts.clone() }));
     }
 }

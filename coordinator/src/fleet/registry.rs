@@ -155,7 +155,13 @@ impl Fleet {
         Ok(())
     }
 
-    /// Changes a site's limit: durably first, then for transfers that run.
+    /// Returns the limit of all content together.
+    pub fn total_limit(&self) -> Option<ByteRate> {
+        self.inner.total.rate()
+    }
+
+    /// Changes a site's limit, durably and for transfers that run. Of operators who do so at once the one that commits last has the
+    /// last word in both: the limit moves while nobody else can write, and back where the commit fails.
     pub async fn set_site_limit(
         &self,
         actor: impl Into<Actor>,
@@ -163,15 +169,21 @@ impl Fleet {
         limit: Option<ByteRate>,
     ) -> Result<Result<SiteView, UnknownSite>, store::Error> {
         let text = |limit: Option<ByteRate>| limit.map_or_else(|| "none".to_owned(), |rate| rate.to_string());
-        let before = self.inner.sites().get(site).and_then(Limiter::rate);
         let mut tx = self.inner.store.begin(actor).await?;
+        let before = self.inner.sites().get(site).and_then(Limiter::rate);
         if !tables::update_limit(&mut tx, site, limit).await? {
             return Ok(Err(UnknownSite(site.clone())));
         }
         let detail = json!({"from": text(before), "to": text(limit)});
         audit::append(&mut tx, Entry { action: "site.set_limit", subject: site.as_str(), detail }).await?;
-        tx.commit().await?;
-        self.inner.sites_mut().entry(site.clone()).or_insert_with(|| Limiter::new(None)).set_rate(limit);
+        let set = |limit| {
+            self.inner.sites_mut().entry(site.clone()).or_insert_with(|| Limiter::new(None)).set_rate(limit);
+        };
+        set(limit);
+        if let Err(error) = tx.commit().await {
+            set(before);
+            return Err(error);
+        }
         tracing::info!(site = %site, limit = text(limit), "site limit changed");
         let view = self.sites().into_iter().find(|view| view.name == *site);
         Ok(view.ok_or_else(|| UnknownSite(site.clone())))
@@ -249,13 +261,16 @@ impl Fleet {
 
     /// Stores what a host says it is, when that is news.
     pub(super) async fn set_facts(&self, name: &HostName, facts: Facts) -> Result<(), store::Error> {
-        let is_news = self.host(name).is_some_and(|host| host.facts.as_ref() != Some(&facts));
-        if !is_news {
+        let Some(known) = self.host(name).map(|host| host.facts) else { return Ok(()) };
+        if known.as_ref() == Some(&facts) {
             return Ok(());
         }
-        let mut tx = self.inner.store.begin(Actor::coordinator()).await?;
-        tables::update_facts(&mut tx, name, &facts).await?;
-        tx.commit_observation().await?;
+        // A fleet that comes back at once must not cost a sync of the disk for every host.
+        if !known.is_some_and(|known| known.is_like(&facts)) {
+            let mut tx = self.inner.store.begin(Actor::coordinator()).await?;
+            tables::update_facts(&mut tx, name, &facts).await?;
+            tx.commit_observation().await?;
+        }
         if let Some(record) = self.inner.hosts_mut().get_mut(name) {
             record.stored.facts = Some(facts);
         }

@@ -175,6 +175,24 @@ async fn a_site_limit_changes_for_running_transfers_durably_and_audited() {
 }
 
 #[tokio::test]
+async fn operators_who_change_a_limit_at_once_leave_one_limit_behind() {
+    let harness = Harness::start().await;
+    harness.new_host("web-1").await;
+    let site: SiteName = "berlin".parse().unwrap();
+    for round in 1..=20_u64 {
+        let set = |bytes: u64| {
+            let rate = ByteRate::from_bytes_per_second(bytes);
+            harness.fleet.set_site_limit(crate::store::Actor::console(), &site, rate)
+        };
+        let (one, two, three) = tokio::join!(set(round * 3), set(round * 3 + 1), set(round * 3 + 2));
+        assert!([one, two, three].into_iter().all(|set| set.unwrap().is_ok()));
+        let stored = Fleet::open(harness.store.clone(), None).await.unwrap().sites()[0].limit;
+        assert_eq!(harness.fleet.sites()[0].limit, stored, "round {round}");
+    }
+    harness.stop().await;
+}
+
+#[tokio::test]
 async fn content_is_counted_for_its_host_and_site() {
     let harness = Harness::start().await;
     harness.new_host("web-1").await;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use sluice_common::name::OperatorName;
 use sluice_common::order::Generation;
 
+use super::check::{CheckName, Tally};
 use super::model::{Cursor, Failure, Gate, Issued, Rollout, Target};
 use super::state::State;
 
@@ -28,6 +29,15 @@ pub enum Action {
         member: usize,
         /// Why.
         failure: Failure,
+    },
+    /// A check of the current batch counts as failed from now on.
+    CheckFailed {
+        /// The batch.
+        batch: usize,
+        /// The check.
+        name: CheckName,
+        /// Why.
+        reason: String,
     },
     /// The current batch may be ordered to switch.
     BatchOpened {
@@ -94,6 +104,9 @@ impl Rollout {
                     member.failure = Some(failure.clone());
                 }
             }
+            Action::CheckFailed { batch, name, reason } => {
+                self.tallies.entry((*batch, name.clone())).or_default().failure = Some(reason.clone());
+            }
             Action::BatchOpened { batch } | Action::BakeBroken { batch } => {
                 self.cursor = Cursor { batch: *batch, gate: Gate::Open };
             }
@@ -105,6 +118,7 @@ impl Rollout {
             Action::Pause { reason } => self.enter(State::Paused { reason: reason.clone() }, at),
             Action::Resume => {
                 self.forgiven = self.failed();
+                self.tallies.values_mut().for_each(Tally::forgive);
                 self.enter(State::Running, at);
             }
             Action::Approve { by } => {

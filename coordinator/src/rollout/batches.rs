@@ -124,58 +124,6 @@ mod tests {
         }
     }
 
-    fn fleet() -> Vec<Candidate> {
-        vec![
-            candidate("web-4", "rome", "linux-arm"),
-            candidate("web-2", "berlin", "linux-x86_64"),
-            candidate("web-3", "rome", "linux-x86_64"),
-            candidate("web-1", "berlin", "linux-x86_64"),
-            candidate("web-0", "rome", "linux-x86_64"),
-        ]
-    }
-
-    fn names(strategy: &Strategy, candidates: Vec<Candidate>) -> String {
-        let names =
-            |batch: &Vec<Candidate>| batch.iter().map(|c| c.host.as_str()).collect::<Vec<_>>().join(" ");
-        lower(strategy, candidates).iter().map(names).collect::<Vec<_>>().join(" | ")
-    }
-
-    #[test]
-    fn each_strategy_lowers_to_batches() {
-        let share = |text: &str| text.parse::<Share>().unwrap();
-        let canary = |canary, batch| Strategy::Canary { canary: share(canary), batch: share(batch) };
-        let waves =
-            |text: &str| Strategy::Waves { waves: text.split(',').map(|t| t.parse().unwrap()).collect() };
-        for (strategy, batches) in [
-            (Strategy::AllAtOnce, "web-1 web-2 web-0 web-3 web-4"),
-            (Strategy::Rolling { batch: share("2") }, "web-1 web-2 | web-0 web-3 | web-4"),
-            (Strategy::Rolling { batch: share("50%") }, "web-1 web-2 web-0 | web-3 web-4"),
-            (Strategy::Rolling { batch: share("99") }, "web-1 web-2 web-0 web-3 web-4"),
-            (Strategy::Rolling { batch: share("1%") }, "web-1 | web-2 | web-0 | web-3 | web-4"),
-            // One host asked for, but there are two platforms.
-            (canary("1", "2"), "web-1 web-4 | web-2 web-0 | web-3"),
-            (canary("60%", "100%"), "web-1 web-2 web-4 | web-0 web-3"),
-            (canary("100%", "1"), "web-1 web-2 web-0 web-3 web-4"),
-            (waves("1,60%,100%"), "web-1 web-4 | web-2 | web-0 web-3"),
-            // What the platforms have taken already is not taken twice, and the rest follows the last wave.
-            (waves("1,2,3"), "web-1 web-4 | web-2 | web-0 web-3"),
-            (waves("100%"), "web-1 web-2 web-0 web-3 web-4"),
-            (Strategy::Exponential { first: share("1") }, "web-1 web-4 | web-2 | web-0 web-3"),
-            (Strategy::Exponential { first: share("2") }, "web-1 web-4 | web-2 web-0 web-3"),
-        ] {
-            assert_eq!(names(&strategy, fleet()), batches, "{strategy:?}");
-        }
-        assert_eq!(lower(&canary("1", "1"), Vec::new()), Vec::<Vec<Candidate>>::new());
-    }
-
-    #[test]
-    fn hosts_that_run_the_release_already_are_no_canaries() {
-        let mut fleet = fleet();
-        fleet[3].settled = true;
-        let strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(100) };
-        assert_eq!(names(&strategy, fleet), "web-2 web-4 | web-0 web-3 web-1");
-    }
-
     fn any_share() -> impl Generator<Value = Share> {
         prop_oneof![(1..50_u32).prop_map(Share::Count), (1..=100_u8).prop_map(Share::Percent)]
     }

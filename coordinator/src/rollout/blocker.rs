@@ -8,6 +8,8 @@ use sluice_common::name::{HostName, OperatorName};
 use sluice_common::order::Phase;
 use sluice_common::units::{format_duration, format_size};
 
+use super::check::CheckName;
+
 /// Most hosts that one plan names in its blockers: what an operator reads on one screen.
 pub const HOSTS_NAMED_MAX: usize = 32;
 
@@ -105,6 +107,15 @@ pub enum Blocker {
         /// How long in all.
         bake: Duration,
     },
+    /// A check has not passed, and has not failed either.
+    Check {
+        /// The check.
+        name: CheckName,
+        /// What it said last; nothing when it was not asked yet, or has not answered.
+        words: Option<String>,
+        /// How long that may go on before it counts as failed.
+        left: Duration,
+    },
     /// Further hosts wait, for causes like those named.
     MoreHosts {
         /// How many.
@@ -182,6 +193,10 @@ impl fmt::Display for Blocker {
             }
             Self::Baking { batch, left, bake } => {
                 write!(f, "baking batch {}: {} of {} left", batch + 1, whole(*left), format_duration(*bake))
+            }
+            Self::Check { name, words, left } => {
+                let words = words.as_deref().unwrap_or("no answer yet");
+                write!(f, "check {name} is inconclusive: {words} (fails in {})", whole(*left))
             }
             Self::MoreHosts { count } => write!(f, "and {count} more hosts"),
         }
@@ -320,6 +335,14 @@ mod tests {
             (
                 Blocker::Baking { batch: 1, left: seconds(12), bake: seconds(30) },
                 "baking batch 2: 12s of 30s left",
+            ),
+            (
+                Blocker::Check {
+                    name: "errors".parse().unwrap(),
+                    words: Some("no data".into()),
+                    left: seconds(240),
+                },
+                "check errors is inconclusive: no data (fails in 4m)",
             ),
             (Blocker::MoreHosts { count: 7 }, "and 7 more hosts"),
         ] {

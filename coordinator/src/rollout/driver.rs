@@ -1,5 +1,6 @@
 //! The driver of one rollout: reads, plans, commits, tells sessions; waits for news or for the time the plan named.
 //!
+//! Checks that the plan wants asked run beside it, as tasks that end with it; their answers are news like any other.
 //! It chooses nothing. It may die at any moment: whoever comes after it reads what was committed and plans again. It
 //! need not be alone either: a commit that was planned on an older revision is refused, and planned anew.
 
@@ -12,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::action::Action;
+use super::check::{CheckName, Said};
 use super::model::Rollout;
 use super::plan::plan;
+use super::prober::Probing;
 use super::shared::{Inbox, Shared};
 use super::store::{self as tables, CommitError, Fleet, Stored};
 use super::view::{FleetView, HostView};
@@ -61,6 +64,7 @@ impl Driver {
 
     async fn drive(&self, token: &CancellationToken) -> Result<(), store::Error> {
         let Some((mut stored, mut fleet)) = self.read().await? else { return Ok(()) };
+        let mut probing = Probing::default();
         loop {
             let (hosts, reload) = self.inbox.take();
             if reload {
@@ -79,13 +83,32 @@ impl Driver {
                 self.commit(&mut stored, &mut fleet, &plan.actions).await?;
                 continue;
             }
+            probing.ask(&plan.probes, &stored.rollout, &self.shared.prober, &self.shared.clock);
             let wake = plan.wake.map(|at| self.shared.clock.instant(at));
             tokio::select! {
                 () = token.cancelled() => return Ok(()),
                 () = self.inbox.woken() => {}
                 () = until(wake) => {}
+                (batch, name, said) = probing.next() => self.sampled(&mut stored, batch, name, said).await?,
             }
         }
+    }
+
+    /// Keeps what a check said: nobody decided it, what follows from it is the next plan's.
+    async fn sampled(
+        &self,
+        stored: &mut Stored,
+        batch: usize,
+        name: CheckName,
+        said: Said,
+    ) -> Result<(), store::Error> {
+        tracing::debug!(batch = batch + 1, check = %name, outcome = %said.outcome, words = said.words, "check answered");
+        let mut tx = self.shared.store.begin(Actor::coordinator()).await?;
+        let tally = tables::sampled(&mut tx, &self.id, batch, &name, said).await?;
+        tx.commit_reports().await?;
+        stored.rollout.tallies.insert((batch, name), tally);
+        self.inbox.changed();
+        Ok(())
     }
 
     async fn read(&self) -> Result<Option<(Stored, FleetView)>, store::Error> {
@@ -173,6 +196,9 @@ fn log(rollout: &Rollout, action: &Action) {
         Action::HostFailed { member, failure } => {
             let host = rollout.members.get(*member).map(|member| member.host.as_str());
             tracing::warn!(host.id = host, %failure, "host failed");
+        }
+        Action::CheckFailed { batch, name, reason } => {
+            tracing::warn!(batch = batch + 1, check = %name, reason, "check failed");
         }
         Action::BatchOpened { batch } => tracing::info!(batch = batch + 1, "batch opened"),
         Action::BatchPassed { batch } => tracing::info!(batch = batch + 1, "batch passed"),

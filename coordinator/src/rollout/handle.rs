@@ -246,6 +246,7 @@ impl Handle {
         audit::append(&mut tx, Entry { action: "app.reopen", subject: app.as_str(), detail }).await?;
         tx.commit().await?;
         tracing::info!(app = %app, cause, "application reopened");
+        self.shared.news.send_modify(|count| *count += 1);
         Ok(stops)
     }
 

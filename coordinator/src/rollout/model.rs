@@ -13,6 +13,7 @@ use sluice_common::name::{AppName, HostName, OperatorName, RolloutId, SiteName, 
 use sluice_common::order::{Generation, Installed};
 
 use super::batches::Candidate;
+use super::check::{CheckName, Tally};
 use super::spec::Spec;
 use super::state::State;
 
@@ -37,6 +38,8 @@ pub struct Rollout {
     pub cursor: Cursor,
     /// How many failures an operator has accepted by resuming.
     pub forgiven: usize,
+    /// What its checks have said, by batch.
+    pub tallies: BTreeMap<(usize, CheckName), Tally>,
     /// Who has agreed to its first switch, and when.
     pub approvals: BTreeMap<OperatorName, Timestamp>,
     /// Why its calendar does not hold it, and who said so; nothing: it does.
@@ -194,6 +197,7 @@ impl Rollout {
             state: State::Running,
             cursor,
             forgiven: 0,
+            tallies: BTreeMap::new(),
             approvals: BTreeMap::new(),
             overridden: None,
             started_by,
@@ -207,13 +211,15 @@ impl Rollout {
         self.members.iter().filter(|member| member.failure.is_some()).count()
     }
 
-    /// Says whether more hosts have failed than are tolerated, or every host of the first batch, and no operator has
+    /// Says whether more hosts have failed than are tolerated, or every host of the first batch, or a check, and no operator has
     /// accepted it by resuming.
     pub fn is_condemned(&self) -> bool {
         let unforgiven = self.failed().saturating_sub(self.forgiven);
         let first = self.batches.first().cloned().unwrap_or_default();
         let is_first_lost = self.members[first].iter().all(|member| member.failure.is_some());
-        unforgiven > self.spec.max_failures.of_rounded_down(self.members.len())
+        let is_check_failed = self.tallies.values().any(|tally| tally.failure.is_some());
+        is_check_failed
+            || unforgiven > self.spec.max_failures.of_rounded_down(self.members.len())
             || unforgiven > 0 && is_first_lost
     }
 }

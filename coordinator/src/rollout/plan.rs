@@ -9,6 +9,7 @@
 //! - I12: no host of a batch is ordered to switch before the gate of the batch before it has durably passed.
 //! - No host is ordered to switch before as many have approved as the spec asks for, nor where the calendar closes before the
 //!   host's deadline; no batch begins where it closes before the batch has to be through. Going back asks neither.
+//! - No batch passes before each of its checks has, and none counts as passed because nobody knows.
 //! - I15: nothing is ordered once the rollout has ended or is paused.
 //! - I16: a host that cannot be heard is neither good nor bad: it passes no gate, and is no failure.
 
@@ -16,12 +17,14 @@ use jiff::Timestamp;
 
 use super::action::Action;
 use super::blocker::{Blocker, Blockers};
+use super::check::CheckName;
 use super::model::Rollout;
 use super::state::State;
 use super::view::FleetView;
 
 mod backward;
 mod budget;
+mod checking;
 mod forward;
 mod look;
 mod opening;
@@ -44,6 +47,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// What it waits for.
     pub blockers: Vec<Blocker>,
+    /// The checks that are to be asked now.
+    pub probes: Vec<CheckName>,
     /// When time alone may change the plan; nothing when only news can.
     pub wake: Option<Timestamp>,
 }
@@ -68,6 +73,7 @@ struct Draft {
     actions: Vec<Action>,
     orders: usize,
     blockers: Blockers,
+    probes: Vec<CheckName>,
     wake: Option<Timestamp>,
 }
 
@@ -88,6 +94,6 @@ impl Draft {
     }
 
     fn finish(self) -> Plan {
-        Plan { actions: self.actions, blockers: self.blockers.finish(), wake: self.wake }
+        Plan { actions: self.actions, blockers: self.blockers.finish(), probes: self.probes, wake: self.wake }
     }
 }

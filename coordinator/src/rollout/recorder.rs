@@ -78,7 +78,11 @@ impl Recorder {
             let is_first = last.copied() != Some(self.shared.comings(host));
             recorded.push(record(&mut tx, host, report, is_first, now).await?);
         }
-        tx.commit_observation().await?;
+        if recorded.iter().all(|recorded| *recorded == Recorded::Old) {
+            tx.roll_back().await?;
+        } else {
+            tx.commit_reports().await?;
+        }
         Ok(recorded)
     }
 

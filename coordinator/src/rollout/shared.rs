@@ -17,6 +17,7 @@ use sluice_common::name::{AppName, HostName, RolloutId};
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::hosts::Hosts;
+use super::prober::Prober;
 use super::recorder::Record;
 use super::view::FleetView;
 use crate::clock::Clock;
@@ -26,11 +27,14 @@ use crate::store::Store;
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) hosts: Arc<dyn Hosts>,
+    pub(super) prober: Arc<dyn Prober>,
     pub(super) clock: Clock,
     pub(super) wanted: mpsc::Sender<RolloutId>,
     pub(super) reports: mpsc::Sender<Record>,
     /// Counts the rollouts that were started here.
     pub(super) starts: watch::Sender<u64>,
+    /// Counts what environments turn on: hosts that came, went or said something, rollouts that ended.
+    pub(super) news: watch::Sender<u64>,
     inboxes: Mutex<HashMap<RolloutId, Arc<Inbox>>>,
     /// Grows with every coming and going of a host: the first report after it is believed whatever its number.
     comings: Mutex<HashMap<HostName, u64>>,
@@ -65,11 +69,24 @@ impl Shared {
     pub(super) fn new(
         store: Store,
         hosts: Arc<dyn Hosts>,
+        prober: Arc<dyn Prober>,
         wanted: mpsc::Sender<RolloutId>,
         reports: mpsc::Sender<Record>,
     ) -> Self {
-        let (inboxes, comings, starts) = (Mutex::default(), Mutex::default(), watch::Sender::default());
-        Self { store, hosts, clock: Clock::of_process(), wanted, reports, starts, inboxes, comings }
+        let (inboxes, comings) = (Mutex::default(), Mutex::default());
+        let (starts, news) = (watch::Sender::default(), watch::Sender::default());
+        Self {
+            store,
+            hosts,
+            prober,
+            clock: Clock::of_process(),
+            wanted,
+            reports,
+            starts,
+            news,
+            inboxes,
+            comings,
+        }
     }
 
     /// Takes note that a host came, went or changed.
@@ -116,6 +133,7 @@ impl Shared {
         if let Some(inbox) = lock(&self.inboxes).remove(id) {
             inbox.changed();
         }
+        self.news.send_modify(|count| *count += 1);
     }
 
     /// Tells every driver that wants to hear of this host, and of this application where one is named. What decides
@@ -124,6 +142,9 @@ impl Shared {
         let inboxes: Vec<Arc<Inbox>> = lock(&self.inboxes).values().cloned().collect();
         for inbox in inboxes {
             inbox.tell(host, app, decides);
+        }
+        if decides {
+            self.news.send_modify(|count| *count += 1);
         }
     }
 }

@@ -12,6 +12,8 @@ use sluice_common::selector::Selector;
 use sluice_common::units::{Share, duration_text, format_duration};
 
 use super::calendar::{Calendar, Closed, Verdict};
+use super::check::Check;
+use super::origin::Origin;
 
 /// Longest bake and longest host deadline: a gate that holds for more than a week is a calendar, not a gate.
 pub const GATE_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -48,9 +50,15 @@ pub struct Spec {
     /// How many approvers have to agree before the first host switches.
     #[serde(default, skip_serializing_if = "is_none")]
     pub approvals: u32,
+    /// What else has to hold while a batch bakes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// Why it may start though a failed rollout has closed the application; nothing: it may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emergency: Option<String>,
+    /// The run of an environment that has started it; nothing: an operator has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -147,7 +155,9 @@ impl Default for Spec {
             per_domain: None,
             calendar: Calendar::default(),
             approvals: 0,
+            checks: Vec::new(),
             emergency: None,
+            origin: None,
         }
     }
 }
@@ -176,6 +186,13 @@ impl Spec {
         few("windows", self.calendar.windows.len(), caps::CALENDAR_LINES_MAX)?;
         few("freezes", self.calendar.freezes.len(), caps::CALENDAR_LINES_MAX)?;
         few("approvals", self.approvals as usize, caps::APPROVALS_MAX)?;
+        few("checks", self.checks.len(), caps::CHECKS_MAX)?;
+        for (position, check) in self.checks.iter().enumerate() {
+            if self.checks[..position].iter().any(|before| before.name == check.name) {
+                let reason = format!("name {} twice; give each check a name of its own", check.name);
+                return Err(SpecError { field: "checks", reason });
+            }
+        }
         if let Some(reason) = &self.emergency
             && (reason.trim().is_empty() || reason.len() > caps::REASON_BYTES_MAX)
         {

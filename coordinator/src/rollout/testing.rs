@@ -3,53 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sluice_common::digest::Digest;
 use sluice_common::name::HostName;
-use sluice_common::order::{Generation, Installed, Phase};
+use sluice_common::order::{Generation, Phase};
 
+pub(crate) use super::sim::fixture::{at, predecessor, rollout_of, successor};
 use super::*;
-
-/// Returns the package of the release that test rollouts bring.
-pub(crate) fn package() -> Digest {
-    Digest::of(b"new")
-}
-
-/// Returns what hosts run before a test rollout.
-pub(crate) fn predecessor() -> Installed {
-    Installed { package: Digest::of(b"old"), version: "1".parse().unwrap() }
-}
-
-/// Returns what hosts run after it.
-pub(crate) fn successor() -> Installed {
-    Installed { package: package(), version: "2".parse().unwrap() }
-}
-
-/// Returns a moment, in seconds after an arbitrary one.
-pub(crate) fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
-}
-
-/// Returns a rollout over the hosts `h1`, `h2` and so on.
-pub(crate) fn rollout_of(hosts: usize, spec: Spec) -> Rollout {
-    let candidate = |i: usize| Candidate {
-        host: format!("h{i:02}").replace("h0", "h").parse().unwrap(),
-        site: "berlin".parse().unwrap(),
-        domain: Some(format!("r{}", i % 3)),
-        platform: "linux-x86_64".parse().unwrap(),
-        package: package(),
-        settled: false,
-    };
-    let batches = lower(&spec.strategy, (1..=hosts).map(candidate).collect());
-    Rollout::new(
-        "r1".parse().unwrap(),
-        "shop".parse().unwrap(),
-        "2".parse().unwrap(),
-        spec,
-        batches,
-        "alice".parse().unwrap(),
-        at(0),
-    )
-}
 
 /// Returns a rollout with the default spec.
 pub(crate) fn rollout(hosts: usize) -> Rollout {
@@ -199,6 +157,7 @@ impl World {
             }
             Action::Order { member, target: Target::Remove, .. } => format!("remove {}", host(member)),
             Action::HostFailed { member, .. } => format!("fail {}", host(member)),
+            Action::CheckFailed { name, .. } => format!("fail check {name}"),
             Action::BatchOpened { batch } => format!("open {batch}"),
             Action::BakeStarted { batch, .. } => format!("bake {batch}"),
             Action::BakeBroken { batch } => format!("unbake {batch}"),

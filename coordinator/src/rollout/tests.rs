@@ -13,6 +13,8 @@ use crate::clock::Clock;
 use crate::fleet::RolloutSink;
 use crate::store::Actor;
 
+mod checks;
+mod records;
 mod service;
 mod tables;
 mod world;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::driver::Driver;
 use super::handle::Handle;
 use super::hosts::Hosts;
+use super::prober::Prober;
 use super::recorder::{Record, Recorder};
 use super::shared::Shared;
 use super::store::unfinished;
@@ -32,10 +33,10 @@ pub struct Service {
 
 impl Service {
     /// Makes the component and the handle by which everybody else speaks to it.
-    pub fn new(store: Store, hosts: Arc<dyn Hosts>) -> (Self, Handle) {
+    pub fn new(store: Store, hosts: Arc<dyn Hosts>, prober: Arc<dyn Prober>) -> (Self, Handle) {
         let (wanted, wanted_out) = mpsc::channel(ROLLOUTS_WAITING);
         let (reports, reports_out) = mpsc::channel::<Record>(REPORTS_WAITING);
-        let shared = Arc::new(Shared::new(store, hosts, wanted, reports));
+        let shared = Arc::new(Shared::new(store, hosts, prober, wanted, reports));
         (Self { shared: Arc::clone(&shared), wanted: wanted_out, reports: reports_out }, Handle::new(shared))
     }
 

@@ -5,6 +5,7 @@ use sluice_common::name::OperatorName;
 use sluice_common::order::Installed;
 use sluice_proto::v1;
 
+use super::check::{CheckName, Tally};
 use super::line::{LineStop, Reopened};
 use super::model::{Gate, Member, Target};
 use super::plan::Outcome;
@@ -14,7 +15,7 @@ use super::store::Line;
 
 mod spec;
 
-pub(super) use spec::spec;
+pub(super) use spec::{message as spec_message, spec};
 
 /// Most hosts whose reports all travel; beyond it only of those that are neither done nor yet to begin.
 const REPORTED_WHOLE: usize = 2_000;
@@ -51,6 +52,22 @@ pub(super) fn rollout(snapshot: &Snapshot, notes: String, with_reports: bool) ->
         revision: *revision,
         approvals: rollout.approvals.iter().map(|(by, at)| approval(by, *at)).collect(),
         overridden: rollout.overridden.clone().unwrap_or_default(),
+        checks: rollout.tallies.iter().map(|((batch, name), tally)| check(*batch, name, tally)).collect(),
+    }
+}
+
+fn check(batch: usize, name: &CheckName, tally: &Tally) -> v1::RolloutCheck {
+    let Tally { samples, passed, first: _, newest, failure } = tally;
+    let said = newest.as_ref();
+    v1::RolloutCheck {
+        name: name.to_string(),
+        batch: u32::try_from(batch).unwrap_or(u32::MAX),
+        samples: *samples,
+        passed: *passed,
+        outcome: said.map(|said| said.outcome.to_string()).unwrap_or_default(),
+        words: said.map(|said| said.words.clone()).unwrap_or_default(),
+        at_unix_ms: said.map_or(0, |said| said.at.as_millisecond()),
+        failure: failure.clone().unwrap_or_default(),
     }
 }
 

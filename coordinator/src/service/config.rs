@@ -32,7 +32,10 @@ pub struct ServeFlags {
     /// Threads that improve plans in the background [default: half of the cores]
     #[arg(long, value_name = "N")]
     plan_workers: Option<NonZeroUsize>,
-    /// Configuration file (TOML): data, listen, limit, effort, plan_workers
+    /// Directory of the programs that checks of rollouts may run on this machine [default: none may run]
+    #[arg(long, value_name = "DIR")]
+    check_commands: Option<PathBuf>,
+    /// Configuration file (TOML): data, listen, limit, effort, plan_workers, check_commands
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -46,6 +49,7 @@ struct File {
     limit: Option<ByteRate>,
     effort: Option<Policy>,
     plan_workers: Option<NonZeroUsize>,
+    check_commands: Option<PathBuf>,
 }
 
 /// What the service runs with.
@@ -59,6 +63,8 @@ pub struct Config {
     pub limit: Option<ByteRate>,
     /// CPU that transfer plans may take, and when.
     pub plans: Options,
+    /// The directory of programs that checks may run.
+    pub check_commands: Option<PathBuf>,
 }
 
 impl Config {
@@ -78,6 +84,7 @@ impl Config {
             listen: flags.listen.or(file.listen).unwrap_or(everywhere_local),
             limit: flags.limit.or(file.limit),
             plans: Options { workers, ..standard },
+            check_commands: flags.check_commands.or(file.check_commands),
         })
     }
 }

@@ -8,12 +8,14 @@
 //! | [`config`] | flags and `coordinator.toml` |
 //! | [`data`] | the data directory: modes, lock, `DATA/address` |
 //! | `forecast` | what the fleet has and will want, for the planning of transfers |
+//! | `surroundings` | what forecasts of rollouts ask of the fleet and of the depot |
 //! | [`serve`] | start, wiring, stop |
 
 pub mod config;
 pub mod data;
 mod forecast;
 pub mod serve;
+mod surroundings;
 mod token;
 
 use std::ffi::OsString;

@@ -4,7 +4,7 @@
 //! more connections, sessions end, calls get a few seconds, tasks are joined, the database is closed.
 //!
 //! Tasks, all on one tracker and ended by one token: the listener (and its own), refusals, times last seen, the
-//! coordinator's certificate, the rollouts' service, the planning of transfers ahead, one session per connected host.
+//! coordinator's certificate, the rollouts' service, the environments, the sender of notifications, the planning of transfers ahead, one session per connected host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,8 +19,12 @@ use sluice_proto::v1::administration_server::AdministrationServer;
 use sluice_proto::v1::content_server::ContentServer;
 use sluice_proto::v1::depot_server::DepotServer;
 use sluice_proto::v1::enrollment_server::EnrollmentServer;
+use sluice_proto::v1::environments_server::EnvironmentsServer;
 use sluice_proto::v1::fleet_server::FleetServer;
+use sluice_proto::v1::forecasts_server::ForecastsServer;
+use sluice_proto::v1::notifications_server::NotificationsServer;
 use sluice_proto::v1::packages_server::PackagesServer;
+use sluice_proto::v1::records_server::RecordsServer;
 use sluice_proto::v1::rollouts_server::RolloutsServer;
 use sluice_proto::v1::session_server::SessionServer;
 use tokio::sync::watch;
@@ -31,20 +35,27 @@ use tokio_util::task::TaskTracker;
 use super::config::Config;
 use super::data::DataDir;
 use super::forecast::Survey;
+use super::surroundings::Around;
 use crate::access::{Gate, Refusals, Roster, refusals};
 use crate::authority::administration::AdministrationService;
 use crate::authority::enrolment::EnrollmentService;
 use crate::authority::{Authority, own};
+use crate::checks::Checks;
 use crate::depot::Depot;
 use crate::depot::collect::service::DepotService;
 use crate::depot::content::{ContentService, OrderBook};
 use crate::depot::plans::{Improver, Plans};
 use crate::depot::service::PackagesService;
+use crate::environment::{self, EnvironmentsService};
 use crate::fleet::service::FleetService;
 use crate::fleet::session::SessionService;
 use crate::fleet::{Fleet, RolloutSink};
 use crate::listener::{Connections, Listener, Routes, Serve};
+use crate::notify::{NotificationsService, Sender};
+use crate::outbound::Outbound;
 use crate::rollout;
+use crate::rollout::RecordsService;
+use crate::rollout::forecast::ForecastsService;
 use crate::rollout::service::RolloutsService;
 use crate::store::{self, Schema, Store};
 
@@ -76,6 +87,8 @@ struct Parts {
     plans: Arc<Plans>,
     improver: Arc<Improver>,
     rollouts: rollout::Handle,
+    environments: environment::Handle,
+    sender: Sender,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -88,7 +101,11 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
     authority.prepare_bootstrap(data.path()).await?;
     let fleet = Fleet::open(store.clone(), config.limit).await?;
     let depot = Depot::open(store.clone(), &data.path().join("depot"), stop.clone())?;
-    let (rollout_service, rollouts) = rollout::Service::new(store.clone(), Arc::new(fleet.clone()));
+    let outbound = Outbound::default();
+    let prober = Arc::new(Checks::new(outbound.clone(), config.check_commands.clone()));
+    let sender = Sender::new(store.clone(), outbound);
+    let (rollout_service, rollouts) = rollout::Service::new(store.clone(), Arc::new(fleet.clone()), prober);
+    let (environment_service, environments) = environment::Service::new(store.clone(), rollouts.clone());
     let (refusals, inbox) = Refusals::new();
     let (current, tls) = watch::channel(own::configuration(&authority)?);
     let listener = Listener::bind(config.listen).await?;
@@ -97,7 +114,9 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
     let tasks = TaskTracker::new();
     tasks.spawn(refusals::run(inbox, store.clone(), stop.clone()));
     tasks.spawn(fleet.clone().run(stop.clone()));
+    tasks.spawn(sender.clone().run(stop.clone()));
     tasks.spawn(own::run(authority.clone(), roster.clone(), current, stop.clone()));
+    tasks.spawn(environment_service.run(stop.clone()));
     let plans = Plans::new(depot.clone(), config.plans.policy.first());
     let forecast = Survey { store: store.clone(), fleet: fleet.clone(), rollouts: rollouts.clone() };
     let improver = Improver::new(plans.clone(), Arc::new(forecast), config.plans);
@@ -114,6 +133,8 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
         improver,
         depot: depot.clone(),
         rollouts,
+        environments,
+        sender,
         tasks: tasks.clone(),
         stop: stop.clone(),
     };
@@ -140,14 +161,18 @@ fn routes(parts: Parts) -> Routes {
         plans,
         improver,
         rollouts,
+        environments,
+        sender,
         tasks,
         stop,
     } = parts;
+    let around = Around { fleet: fleet.clone(), plans: plans.clone() };
+    let forecasts = ForecastsService::new(rollouts.clone(), Arc::new(around));
     let rollout_rpcs = RolloutsService::new(rollouts.clone(), stop.clone());
     let sink: Arc<dyn RolloutSink> = Arc::new(rollouts.clone());
     let enrolment = EnrollmentService::new(authority.clone(), fleet.clone(), refusals);
     let session = SessionService::new(fleet.clone(), sink.clone(), authority.clone(), tasks, stop);
-    let administration = AdministrationService::new(authority, fleet.clone(), connections, store);
+    let administration = AdministrationService::new(authority, fleet.clone(), connections, store.clone());
     let hosts = FleetService::new(fleet.clone(), sink, roster);
     let content = ContentService::new(plans, Arc::new(Orders(rollouts)), fleet);
     let max = caps::GRPC_MESSAGE_BYTES_MAX;
@@ -159,6 +184,12 @@ fn routes(parts: Parts) -> Routes {
         .with(FleetServer::new(hosts).max_decoding_message_size(max))
         .with(DepotServer::new(DepotService::new(depot.clone())).max_decoding_message_size(max))
         .with(PackagesServer::new(PackagesService::new(depot, improver)).max_decoding_message_size(max))
+        .with(RecordsServer::new(RecordsService::new(store.clone())).max_decoding_message_size(max))
+        .with(
+            NotificationsServer::new(NotificationsService::new(store, sender)).max_decoding_message_size(max),
+        )
+        .with(EnvironmentsServer::new(EnvironmentsService::new(environments)).max_decoding_message_size(max))
+        .with(ForecastsServer::new(forecasts).max_decoding_message_size(max))
         .with(RolloutsServer::new(rollout_rpcs).max_decoding_message_size(max))
 }
 

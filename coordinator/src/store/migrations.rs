@@ -28,6 +28,8 @@ const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_collection.sql"),
     migration!(6, "0006_domains.sql"),
     migration!(7, "0007_gates.sql"),
+    migration!(8, "0008_environments.sql"),
+    migration!(9, "0009_checks.sql"),
 ];
 
 /// Says why the schema does not fit.

@@ -22,6 +22,7 @@
 //! Keep transactions short and await nothing but the database inside: every other writer waits.
 
 mod migrations;
+pub(crate) mod strike;
 mod transaction;
 
 use std::path::Path;
@@ -32,6 +33,7 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool};
 
 pub use migrations::MigrationError;
+pub use strike::Strike;
 pub use transaction::{Actor, Transaction};
 
 /// Connections for reading: more than a busy dashboard needs, few enough to stay cheap.

@@ -7,6 +7,7 @@ use sluice_common::identity::Principal;
 use sqlx::{Any, AnyConnection};
 
 use super::Error;
+use super::strike::{Commit, Kind};
 
 /// Who changes something, as the audit log names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,12 +69,24 @@ impl Transaction {
         if !self.audited {
             return Err(Error::Unaudited);
         }
-        Ok(self.inner.commit().await?)
+        self.end(Kind::Decision).await
     }
 
-    /// Commits what was observed and decided by nobody: reports, times seen, content that arrived. Needs no audit entry.
+    /// Commits what hosts reported. On return it is durable. Needs no audit entry.
+    pub async fn commit_reports(self) -> Result<(), Error> {
+        self.end(Kind::Report).await
+    }
+
+    /// Commits what was observed and decided by nobody: times seen, content that arrived. Needs no audit entry.
     pub async fn commit_observation(self) -> Result<(), Error> {
-        Ok(self.inner.commit().await?)
+        self.end(Kind::Other).await
+    }
+
+    async fn end(self, kind: Kind) -> Result<(), Error> {
+        let commit = Commit::begin(kind);
+        self.inner.commit().await?;
+        commit.end();
+        Ok(())
     }
 
     /// Gives up every change.

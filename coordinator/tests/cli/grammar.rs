@@ -3,7 +3,7 @@
 use crate::sluice;
 
 /// Every command with a help of its own.
-const COMMANDS: [&[&str]; 49] = [
+const COMMANDS: &[&[&str]] = &[
     &["login"],
     &["whoami"],
     &["key"],
@@ -19,8 +19,11 @@ const COMMANDS: [&[&str]; 49] = [
     &["release"],
     &["release", "create"],
     &["release", "list"],
+    &["release", "where"],
+    &["simulate"],
     &["rollout"],
     &["rollout", "start"],
+    &["rollout", "plan"],
     &["rollout", "list"],
     &["rollout", "show"],
     &["rollout", "watch"],
@@ -28,6 +31,7 @@ const COMMANDS: [&[&str]; 49] = [
     &["rollout", "resume"],
     &["rollout", "abort"],
     &["rollout", "rollback"],
+    &["rollout", "retry"],
     &["rollout", "approve"],
     &["rollout", "override"],
     &["app"],
@@ -37,6 +41,7 @@ const COMMANDS: [&[&str]; 49] = [
     &["host"],
     &["host", "list"],
     &["host", "show"],
+    &["host", "history"],
     &["host", "revoke"],
     &["site"],
     &["site", "list"],
@@ -49,6 +54,11 @@ const COMMANDS: [&[&str]; 49] = [
     &["depot"],
     &["depot", "show"],
     &["depot", "collect"],
+    &["notify"],
+    &["notify", "add"],
+    &["notify", "list"],
+    &["notify", "test"],
+    &["notify", "remove"],
     &["audit"],
     &["audit", "list"],
     &["audit", "verify"],
@@ -58,7 +68,7 @@ const COMMANDS: [&[&str]; 49] = [
 #[test]
 fn every_command_has_a_help_and_every_leaf_an_example() {
     for command in COMMANDS {
-        let ran = sluice(&[command, &["--help"]].concat()).expect(0);
+        let ran = sluice(&[*command, &["--help"]].concat()).expect(0);
         assert!(ran.stdout.contains("Usage: sluice"), "{command:?}: {}", ran.stdout);
         let is_leaf = !ran.stdout.contains("Commands:");
         assert_eq!(ran.stdout.contains("Example"), is_leaf, "{command:?}: {}", ran.stdout);
@@ -83,6 +93,9 @@ fn mistakes_on_the_command_line_exit_with_2_and_say_what_is_wrong() {
         (&["rollout", "start", "shop", "1", "-l", "site=="], "is not valid"),
         (&["rollout", "start", "shop", "1", "--window", "mon 20:00 UTC"], "has no beginning and end"),
         (&["rollout", "start", "shop", "1", "--freeze", "2026-12-23"], "is not valid"),
+        (&["rollout", "start", "shop", "1", "--check", "smoke"], "has no \"=\""),
+        (&["rollout", "start", "shop", "1", "--detach", "--wait"], "cannot be used with"),
+        (&["host", "history", "h1", "--at", "noon"], "minutes ago"),
         (&["rollout", "start", "shop", "1", "--emergency"], "--reason"),
         (&["rollout", "start", "shop", "1", "--reason", "x"], "--emergency"),
         (&["rollout", "override", "r1", "--reason", " "], "is empty"),

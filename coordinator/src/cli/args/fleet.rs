@@ -1,6 +1,7 @@
 //! `host`, `site`, `audit`.
 
 use clap::Subcommand;
+use jiff::Timestamp;
 use sluice_common::name::{HostName, SiteName};
 use sluice_common::selector::Selector;
 use sluice_common::units::{ByteRate, UnitError};
@@ -21,6 +22,21 @@ pub(in crate::cli) enum HostCommand {
     Show {
         /// The host
         name: HostName,
+    },
+    /// What ran on a host and when, newest first; or what ran there at one time
+    #[command(
+        after_help = "Examples:\n  sluice host history web-1\n  sluice host history web-1 --at 2026-11-21T14:00:00+01:00\n  \
+        sluice host history web-1 --at '2 hours ago'"
+    )]
+    History {
+        /// The host
+        name: HostName,
+        /// The time in question: RFC 3339, or so long ago ('90 minutes ago', '3 hours ago')
+        #[arg(long, value_name = "TIME", value_parser = super::moment)]
+        at: Option<Timestamp>,
+        /// At most so many entries
+        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
     /// End a host's access at once; what runs there keeps running
     #[command(after_help = "Example:\n  sluice host revoke web-1 --reason 'sold'")]

@@ -10,6 +10,18 @@ use sluice_common::name::{AppName, Platform, Version};
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum ReleaseCommand {
     Create(ReleaseCreateArgs),
+    /// Where a release has been, and until when
+    #[command(after_help = "Example:\n  sluice release where shop 1.2.0")]
+    Where {
+        /// The application
+        app: AppName,
+        /// The version
+        #[arg(id = "release_version", value_name = "VERSION")]
+        version: Version,
+        /// At most so many stays, newest first
+        #[arg(long, value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+    },
     /// List releases, newest first
     #[command(after_help = "Example:\n  sluice release list shop")]
     List {

@@ -7,12 +7,14 @@ use sluice_common::name::{AppName, RolloutId, Version};
 use sluice_common::selector::Selector;
 use sluice_common::units::Share;
 
+use super::forecast::RolloutPlanArgs;
 use super::{duration, said};
-use crate::rollout::{Freeze, Window};
+use crate::rollout::{Check, Freeze, Window};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum RolloutCommand {
     Start(Box<RolloutStartArgs>),
+    Plan(Box<RolloutPlanArgs>),
     /// List rollouts, newest first
     #[command(after_help = "Example:\n  sluice rollout list shop --limit 10")]
     List {
@@ -74,6 +76,14 @@ pub(in crate::cli) enum RolloutCommand {
         #[command(flatten)]
         watch: WatchArgs,
     },
+    /// Bring the release of an ended rollout once more to the hosts on which it failed, in the same way, and watch it
+    #[command(after_help = "Example:\n  sluice rollout retry r42")]
+    Retry {
+        /// The rollout
+        id: RolloutId,
+        #[command(flatten)]
+        watch: WatchArgs,
+    },
     /// Agree to the first switch of a rollout that somebody else started and that asks for it
     #[command(after_help = "Example:\n  sluice rollout approve r42")]
     Approve {
@@ -102,8 +112,18 @@ pub(in crate::cli) enum RolloutCommand {
     sluice rollout start shop 1.2.0 -l site=berlin --canary 1 --batch 25% --bake 2m\n  \
     sluice rollout start shop 1.2.0 --waves 1,5%,25%,100% --stage-first 98%\n  \
     sluice rollout start shop 1.2.0 --window 'mon-fri 20:00-23:00 Europe/Berlin' --approvals 2\n  \
+    sluice rollout start shop 1.2.0 --bake 10m --check 'errors=prometheus http://prometheus:9090 rate(errors_total[1m]) < 0.5'\n  \
     sluice rollout start shop 1.2.0 --all-at-once --on-failure pause --detach")]
 pub(in crate::cli) struct RolloutStartArgs {
+    #[command(flatten)]
+    pub(in crate::cli) what: RolloutArgs,
+    #[command(flatten)]
+    pub(in crate::cli) watch: WatchArgs,
+}
+
+/// What a rollout brings to whom, and how.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RolloutArgs {
     /// The application
     pub(in crate::cli) app: AppName,
     /// The version
@@ -164,22 +184,30 @@ pub(in crate::cli) struct RolloutStartArgs {
     /// How many approvers have to agree (sluice rollout approve) before the first host switches; you cannot be one of them
     #[arg(long, value_name = "N", default_value = "0")]
     pub(in crate::cli) approvals: u32,
+    /// What else has to hold while a batch bakes: NAME=webhook URL, NAME=prometheus URL QUERY < NUMBER or NAME=command PROGRAM;
+    /// may be given several times
+    ///
+    /// Asked every 10s, for at most 10s; inconclusive for more than 5m after the bake, it has failed: write
+    /// NAME(every=30s,timeout=20s,patience=15m)=… for other times. A program must be in the coordinator's directory of checks.
+    #[arg(long = "check", value_name = "NAME=PROBE")]
+    pub(in crate::cli) checks: Vec<Check>,
     /// Start though a failed rollout has closed the application
     #[arg(long, requires = "reason")]
     pub(in crate::cli) emergency: bool,
     /// Why it is one, for others and the audit log
     #[arg(long, requires = "emergency", value_parser = said)]
     pub(in crate::cli) reason: Option<String>,
-    #[command(flatten)]
-    pub(in crate::cli) watch: WatchArgs,
 }
 
 /// How a command that changes a rollout follows it.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct WatchArgs {
     /// Do not watch
-    #[arg(long, conflicts_with = "timeout")]
+    #[arg(long, conflicts_with_all = ["timeout", "wait"])]
     pub(in crate::cli) detach: bool,
+    /// Watch until the end, which is what happens anyway; for pipelines that say so
+    #[arg(long)]
+    pub(in crate::cli) wait: bool,
     /// Watch for at most so long, then exit with 5; the rollout goes on
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(in crate::cli) timeout: Option<Duration>,

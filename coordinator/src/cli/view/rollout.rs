@@ -29,6 +29,21 @@ pub(in crate::cli) struct Rollout {
     pub(in crate::cli) revision: u64,
     pub(in crate::cli) approvals: Vec<Approval>,
     pub(in crate::cli) overridden: Option<String>,
+    pub(in crate::cli) checks: Vec<Check>,
+}
+
+/// What a check has said of a batch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(in crate::cli) struct Check {
+    pub(in crate::cli) name: String,
+    /// The batch, counted from 1.
+    pub(in crate::cli) batch: u32,
+    pub(in crate::cli) samples: u64,
+    pub(in crate::cli) passed: u64,
+    pub(in crate::cli) outcome: Option<String>,
+    pub(in crate::cli) words: Option<String>,
+    pub(in crate::cli) at: Option<Timestamp>,
+    pub(in crate::cli) failure: Option<String>,
 }
 
 /// An approver who agreed.
@@ -213,6 +228,7 @@ impl From<v1::Rollout> for Rollout {
             revision,
             approvals,
             overridden,
+            checks,
         } = message;
         let approval =
             |v1::RolloutApproval { operator, at_unix_ms }| Approval { operator, at: at_millis(at_unix_ms) };
@@ -232,6 +248,23 @@ impl From<v1::Rollout> for Rollout {
             revision,
             approvals: approvals.into_iter().map(approval).collect(),
             overridden: text(overridden),
+            checks: checks.into_iter().map(Check::from).collect(),
+        }
+    }
+}
+
+impl From<v1::RolloutCheck> for Check {
+    fn from(message: v1::RolloutCheck) -> Self {
+        let v1::RolloutCheck { name, batch, samples, passed, outcome, words, at_unix_ms, failure } = message;
+        Self {
+            name,
+            batch: batch.saturating_add(1),
+            samples,
+            passed,
+            outcome: text(outcome),
+            words: text(words),
+            at: at_millis(at_unix_ms),
+            failure: text(failure),
         }
     }
 }

@@ -7,10 +7,12 @@ use sluice_common::order::Phase;
 use sluice_common::units::{format_duration, format_size};
 
 use crate::cli::output::{count, one_line};
-use crate::cli::view::rollout::{Batch, BatchState, Host, Outcome, Rollout, State};
+use crate::cli::view::rollout::{Batch, BatchState, Check, Host, Outcome, Rollout, State};
 
 /// Most hosts shown one by one: what fits a screen beside the rest.
 pub(super) const HOSTS_MAX: usize = 20;
+/// Most lines of release notes shown; sluice release list --json has them all.
+const NOTES_MAX: usize = 5;
 /// Most blockers shown.
 const BLOCKERS_MAX: usize = 5;
 
@@ -43,6 +45,8 @@ pub(super) enum Hosts {
 /// Renders a rollout as it stands at `now`.
 pub(super) fn render(rollout: &Rollout, now: Timestamp, hosts: Hosts) -> Vec<Line> {
     let mut lines = vec![header(rollout, now)];
+    let notes = rollout.notes.lines().filter(|note| !note.trim().is_empty()).take(NOTES_MAX);
+    lines.extend(notes.map(|note| line(Tone::Faint, format!("  {}", one_line(note)))));
     if let Some(reason) = &rollout.reason {
         lines.push(line(state_tone(rollout.state), format!("  {}", one_line(reason))));
     }
@@ -57,10 +61,27 @@ pub(super) fn render(rollout: &Rollout, now: Timestamp, hosts: Hosts) -> Vec<Lin
         lines.push(batch_line(batch, rollout.batches.len()));
         lines.extend(batch.hosts.iter().filter(|host| shown.has(host)).map(|host| host_line(host, &shown)));
     }
+    lines.extend(rollout.checks.iter().map(check_line));
     if shown.hidden > 0 {
         lines.push(line(Tone::Faint, format!("  and {} not shown", count(shown.hidden, "host"))));
     }
     lines
+}
+
+fn check_line(check: &Check) -> Line {
+    let (tone, outcome) = match (&check.failure, check.outcome.as_deref()) {
+        (Some(_), _) | (None, Some("fail")) => (Tone::Bad, "failed"),
+        (None, Some("pass")) => (Tone::Good, "passes"),
+        (None, _) => (Tone::Busy, "is inconclusive"),
+    };
+    let words = check.failure.as_deref().or(check.words.as_deref()).unwrap_or("no answer yet");
+    let Check { name, batch, samples, passed, .. } = check;
+    let text = format!(
+        "check {} of batch {batch} {outcome}, {passed} of {samples} passed: {}",
+        one_line(name),
+        one_line(words)
+    );
+    line(tone, text)
 }
 
 fn line(tone: Tone, text: String) -> Line {

@@ -51,6 +51,7 @@ fn rollout(state: State, batches: Vec<(BatchState, Vec<Host>)>) -> Rollout {
         revision: 1,
         approvals: Vec::new(),
         overridden: None,
+        checks: Vec::new(),
     }
 }
 

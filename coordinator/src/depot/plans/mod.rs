@@ -10,6 +10,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`ahead`] | what a transfer will be, before anybody is ordered to have it |
 //! | `choice` | which package of a host is the best base |
 //! | `make`, `progress` | encoding a plan, and how far it is |
 //! | `stored`, `retired` | plans at rest, and frames of replaced ones |
@@ -20,6 +21,7 @@
 //! | [`improver`] | the tasks that do |
 //! | [`overview`] | all of it, as operators see it |
 
+pub mod ahead;
 mod choice;
 pub mod demand;
 mod error;

@@ -1,9 +1,10 @@
 //! A running rollout: stage everywhere, then switch batch by batch through the gates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use jiff::Timestamp;
+use sluice_common::name::HostName;
 
 use super::super::action::Action;
 use super::super::blocker::Blocker;
@@ -12,6 +13,7 @@ use super::super::spec::OnFailure;
 use super::super::state::State;
 use super::super::view::FleetView;
 use super::budget::{Budget, Full};
+use super::checking::{Checked, checked};
 use super::look::{Look, Position, look};
 use super::opening::{may_switch, open};
 use super::{Draft, Plan};
@@ -19,6 +21,8 @@ use crate::clock::{after, elapsed};
 
 /// Hosts named in one [`Blocker::Unavailable`].
 const OUT_NAMED_MAX: usize = 3;
+/// Failure domains of which one plan says that they are full: what an operator reads on one screen.
+const DOMAINS_NAMED_MAX: usize = 32;
 
 pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan {
     let looks = look(rollout, fleet, now);
@@ -134,25 +138,36 @@ fn switch<'a>(
             budget.take(look, adds);
         }
     }
-    for domain in full {
-        draft.blockers.push(out_of_budget(rollout, looks, &budget, domain));
-    }
+    out_of_budget(rollout, looks, &budget, full, draft);
 }
 
-/// Says which budget is spent, of a domain or of the selection, and by which hosts.
+/// Says which budgets are spent, of domains or of the selection, and by which hosts. One look at the fleet, however many
+/// domains there are.
 fn out_of_budget(
     rollout: &Rollout,
     looks: &[Look<'_>],
     budget: &Budget<'_>,
-    domain: Option<&str>,
-) -> Blocker {
-    let is_of = |look: &&Look<'_>| domain.is_none() || look.member.domain.as_deref() == domain;
-    let hosts = looks.iter().filter(|look| look.is_out()).filter(is_of).take(OUT_NAMED_MAX);
-    let hosts = hosts.map(|look| look.member.host.clone()).collect();
-    let account = domain.and_then(|domain| budget.domain(domain)).unwrap_or(budget.selection());
-    let domain = domain.zip(rollout.spec.per_domain.as_ref());
-    let domain = domain.map(|(domain, per_domain)| format!("{} {domain}", per_domain.label));
-    Blocker::Unavailable { domain, out: account.out, max: account.max, hosts }
+    full: BTreeSet<Option<&str>>,
+    draft: &mut Draft,
+) {
+    let mut named: BTreeMap<Option<&str>, Vec<HostName>> =
+        full.into_iter().take(DOMAINS_NAMED_MAX).map(|domain| (domain, Vec::new())).collect();
+    if named.is_empty() {
+        return;
+    }
+    for look in looks.iter().filter(|look| look.is_out()) {
+        let own = look.member.domain.as_deref().map(Some);
+        for domain in [Some(None), own].into_iter().flatten() {
+            let hosts = named.get_mut(&domain).filter(|hosts| hosts.len() < OUT_NAMED_MAX);
+            hosts.into_iter().for_each(|hosts| hosts.push(look.member.host.clone()));
+        }
+    }
+    for (domain, hosts) in named {
+        let account = domain.and_then(|domain| budget.domain(domain)).unwrap_or(budget.selection());
+        let domain = domain.zip(rollout.spec.per_domain.as_ref());
+        let domain = domain.map(|(domain, per_domain)| format!("{} {domain}", per_domain.label));
+        draft.blockers.push(Blocker::Unavailable { domain, out: account.out, max: account.max, hosts });
+    }
 }
 
 /// Passes the batch once each host that has not failed has been holding for the whole bake.
@@ -171,17 +186,28 @@ fn watch_gate(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, now: T
     match (since, rollout.cursor.gate) {
         (None, Gate::Baking { .. }) => draft.actions.push(Action::BakeBroken { batch }),
         (None, Gate::Waiting | Gate::Open) => {}
-        (Some(since), _) if elapsed(since, now) >= bake => draft.actions.push(Action::BatchPassed { batch }),
+        // Nobody is left whom a check could be about.
+        (Some(since), _) if since == Timestamp::MIN => draft.actions.push(Action::BatchPassed { batch }),
         (Some(since), gate) => {
-            if gate != (Gate::Baking { since }) {
+            let is_over = elapsed(since, now) >= bake;
+            let is_news = gate != (Gate::Baking { since });
+            if is_news && !(is_over && rollout.spec.checks.is_empty()) {
                 draft.actions.push(Action::BakeStarted { batch, since });
             }
-            draft.wake_at(Some(after(since, bake)));
-            draft.blockers.push(Blocker::Baking {
-                batch,
-                left: bake.saturating_sub(elapsed(since, now)),
-                bake,
-            });
+            let checked = if is_news && !rollout.spec.checks.is_empty() {
+                Checked::Waiting
+            } else {
+                checked(rollout, since, now, draft)
+            };
+            match (checked, is_over) {
+                (Checked::Failed, _) | (Checked::Waiting, true) => {}
+                (Checked::Passed, true) => draft.actions.push(Action::BatchPassed { batch }),
+                (Checked::Passed | Checked::Waiting, false) => {
+                    draft.wake_at(Some(after(since, bake)));
+                    let left = bake.saturating_sub(elapsed(since, now));
+                    draft.blockers.push(Blocker::Baking { batch, left, bake });
+                }
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::super::testing::{World, at};
 use super::*;
 use crate::rollout::{Command, OnFailure, PerDomain, Spec, Strategy, Target};
 
+mod checks;
 mod gates;
 
 fn spec() -> Spec {

@@ -6,8 +6,9 @@ use sluice_common::name::OperatorName;
 use sluice_common::order::Installed;
 
 use super::load::newest_generation;
-use super::{line, text};
+use super::{checks, line, origin, text};
 use crate::audit::{self, Entry};
+use crate::notify::{event, store as listeners};
 use crate::rollout::action::Action;
 use crate::rollout::line::stops;
 use crate::rollout::model::{Gate, Member, Rollout, Target};
@@ -43,6 +44,7 @@ pub(crate) async fn insert(tx: &mut Transaction, rollout: &Rollout, number: i64)
         state,
         cursor: _,
         forgiven: _,
+        tallies: _,
         approvals: _,
         overridden: _,
         started_by,
@@ -64,13 +66,33 @@ pub(crate) async fn insert(tx: &mut Transaction, rollout: &Rollout, number: i64)
     .bind(store::to_millis(*started))
     .execute(&mut **tx)
     .await?;
+    origin::note(tx, rollout).await?;
     for (batch, range) in batches.iter().enumerate() {
         for position in range.clone() {
             insert_member(tx, rollout, &members[position], position, batch).await?;
         }
     }
     let detail = json!({ "app": app, "version": version, "spec": spec, "hosts": members.len(), "batches": batches.len() });
-    audit::append(tx, Entry { action: "rollout.start", subject: id.as_str(), detail }).await
+    audit::append(tx, Entry { action: "rollout.start", subject: id.as_str(), detail }).await?;
+    tell(tx, rollout, 0, &event::of_start(rollout), *started).await
+}
+
+/// Queues what listeners are to be told.
+async fn tell(
+    tx: &mut Transaction,
+    rollout: &Rollout,
+    revision: i64,
+    kinds: &[&'static str],
+    now: Timestamp,
+) -> Result<(), store::Error> {
+    if kinds.is_empty() || !listeners::has_listeners(tx).await? {
+        return Ok(());
+    }
+    let notes = listeners::notes(tx, &rollout.app, &rollout.version).await?;
+    for kind in kinds {
+        listeners::queue(tx, &event::of_rollout(rollout, revision, kind, &notes, now), now).await?;
+    }
+    Ok(())
 }
 
 async fn insert_member(
@@ -122,13 +144,16 @@ pub(crate) async fn commit(
                     .await?;
             }
             Action::Approve { by } => approve(tx, rollout, by, now).await?,
+            Action::CheckFailed { batch, name, reason } => {
+                checks::fail(tx, &rollout.id, *batch, name, reason).await?;
+            }
+            Action::Resume => checks::forgive(tx, &rollout.id).await?,
             Action::BatchOpened { .. }
             | Action::BakeStarted { .. }
             | Action::BakeBroken { .. }
             | Action::BatchPassed { .. }
             | Action::BeginRollback { .. }
             | Action::Pause { .. }
-            | Action::Resume
             | Action::Override { .. }
             | Action::Finish { .. } => {}
         }
@@ -136,7 +161,7 @@ pub(crate) async fn commit(
     let entry =
         Entry { action: verb(actions), subject: rollout.id.as_str(), detail: detail(rollout, actions) };
     audit::append(tx, entry).await?;
-    Ok(())
+    Ok(tell(tx, rollout, revision, &event::of_actions(actions), now).await?)
 }
 
 async fn update(tx: &mut Transaction, rollout: &Rollout, revision: i64) -> Result<(), CommitError> {
@@ -239,6 +264,7 @@ fn verb(actions: &[Action]) -> &'static str {
         Action::Pause { .. } => (6, "rollout.pause"),
         Action::Resume => (5, "rollout.resume"),
         Action::HostFailed { .. } => (4, "rollout.host_fail"),
+        Action::CheckFailed { .. } => (4, "rollout.check_fail"),
         Action::BatchPassed { .. } => (3, "rollout.batch_pass"),
         Action::BatchOpened { .. } => (2, "rollout.batch_open"),
         Action::Order { .. } => (1, "rollout.order"),
@@ -259,6 +285,9 @@ fn detail(rollout: &Rollout, actions: &[Action]) -> Value {
             }
             Action::HostFailed { member, failure } => {
                 failures.push(json!([host(member), failure.to_string()]));
+            }
+            Action::CheckFailed { batch, name, reason } => {
+                gates.push(json!(["check", batch, name, reason]));
             }
             Action::BatchOpened { batch } => gates.push(json!(["open", batch])),
             Action::BakeStarted { batch, since } => gates.push(json!(["bake", batch, since.to_string()])),

@@ -102,14 +102,18 @@ pub(super) async fn last(
     row.map_or(Ok(None), |row| installed(&row, "to_package", "to_version"))
 }
 
-fn installed(row: &AnyRow, package: &str, version: &str) -> Result<Option<Installed>, store::Error> {
+pub(super) fn installed(
+    row: &AnyRow,
+    package: &str,
+    version: &str,
+) -> Result<Option<Installed>, store::Error> {
     let (package, version): (Option<&str>, Option<&str>) = (row.try_get(package)?, row.try_get(version)?);
     let Some((package, version)) = package.zip(version) else { return Ok(None) };
     let package = store::parse("history.package", package)?;
     Ok(Some(Installed { package, version: store::parse("history.version", version)? }))
 }
 
-fn from_row(row: &AnyRow) -> Result<Line, store::Error> {
+pub(super) fn from_row(row: &AnyRow) -> Result<Line, store::Error> {
     let rollout: Option<&str> = row.try_get("rollout")?;
     Ok(Line {
         at: store::from_millis("history.at_ms", row.try_get("at_ms")?)?,

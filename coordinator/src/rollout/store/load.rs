@@ -10,7 +10,7 @@ use sluice_common::order::{Generation, Phase, Report};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use super::text;
+use super::{checks, text};
 use crate::rollout::model::{Cursor, Gate, Issued, Member, Rollout};
 use crate::rollout::spec::Spec;
 use crate::rollout::state::State;
@@ -135,6 +135,7 @@ async fn with_members(connection: &mut AnyConnection, row: &AnyRow) -> Result<St
         .fetch_all(&mut *connection)
         .await?;
     let approvals = approvals(connection, id).await?;
+    let tallies = checks::tallies(connection, id).await?;
     let mut batches: Vec<Range<usize>> = Vec::new();
     let (mut members, mut reports) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
     for (position, row) in rows.iter().enumerate() {
@@ -150,7 +151,7 @@ async fn with_members(connection: &mut AnyConnection, row: &AnyRow) -> Result<St
         let report: Option<String> = row.try_get("report")?;
         reports.push(report.map(|text| text::to_report("rollout_hosts.report", &app, &text)).transpose()?);
     }
-    let rollout = Rollout { approvals, ..rollout(row, app, members, batches)? };
+    let rollout = Rollout { approvals, tallies, ..rollout(row, app, members, batches)? };
     Ok(Stored { rollout, revision: row.try_get("revision")?, reports })
 }
 
@@ -170,7 +171,7 @@ async fn approvals(
     rows.iter().map(approval).collect()
 }
 
-/// Reads a rollout but for its approvals.
+/// Reads a rollout but for its approvals and checks.
 fn rollout(
     row: &AnyRow,
     app: AppName,
@@ -196,6 +197,7 @@ fn rollout(
         },
         forgiven: usize::try_from(forgiven)
             .map_err(|_| store::Error::damaged("rollouts.forgiven", forgiven))?,
+        tallies: BTreeMap::new(),
         approvals: BTreeMap::new(),
         overridden: row.try_get("overridden")?,
         started_by: store::parse("rollouts.started_by", row.try_get("started_by")?)?,

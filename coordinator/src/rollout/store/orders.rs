@@ -29,7 +29,7 @@ pub(crate) struct Standing {
 /// Returns the newest order of each application on a host.
 pub(crate) async fn standing(store: &Store, host: &HostName) -> Result<Vec<Standing>, store::Error> {
     let rows = sqlx::query(
-        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state, h.position FROM orders o
+        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state, r.addition, h.position FROM orders o
          JOIN rollouts r ON r.id = o.rollout
          LEFT JOIN rollout_hosts h ON h.rollout = o.rollout AND h.host = o.host WHERE o.host = $1 AND NOT EXISTS
          (SELECT 1 FROM orders n WHERE n.host = o.host AND n.app = o.app AND n.generation > o.generation)
@@ -60,7 +60,9 @@ fn from_row(row: &AnyRow) -> Result<Standing, store::Error> {
         wanted,
         state: State::from_parts(state, None)
             .ok_or_else(|| store::Error::damaged("rollouts.state", state))?,
-        is_first: row.try_get::<Option<i64>, _>("position")? == Some(0),
+        // What has to be done once was done when the release came: hosts that come later find it.
+        is_first: row.try_get::<Option<i64>, _>("position")? == Some(0)
+            && row.try_get::<Option<i64>, _>("addition")?.is_none(),
     })
 }
 

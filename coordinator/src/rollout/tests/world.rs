@@ -1,6 +1,6 @@
 //! A coordinator that can be killed, and hosts on paper, which cannot: they obey at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::clock::Clock;
 use crate::depot::releases;
 use crate::fleet::RolloutSink;
 use crate::rollout::{
-    Command, CommandError, Contact, Enrolled, Handle, Hosts, Service, Snapshot, Spec, StartError, Strategy,
+    About, Check, Command, CommandError, Contact, Enrolled, Handle, Hosts, Prober, Service, Snapshot, Spec,
+    StartError, Strategy, check,
 };
 use crate::store::{Actor, Schema, Store};
 
@@ -29,6 +30,8 @@ pub(super) const BAD: &str = "3";
 #[derive(Default)]
 pub(super) struct Paper {
     pub(super) hosts: Mutex<BTreeMap<HostName, PaperHost>>,
+    /// What checks answer, in turn; inconclusive when there is nothing left.
+    pub(super) answers: Mutex<VecDeque<check::Outcome>>,
 }
 
 #[derive(Default, Clone)]
@@ -63,10 +66,21 @@ impl Hosts for Paper {
     fn notify_orders(&self, _: &HostName) {}
 }
 
+#[async_trait::async_trait]
+impl Prober for Paper {
+    async fn probe(&self, _: &Check, _: &About) -> (check::Outcome, String) {
+        let mut answers = self.answers.lock().unwrap();
+        answers.pop_front().map_or_else(
+            || (check::Outcome::Inconclusive, "no data".to_owned()),
+            |outcome| (outcome, format!("{outcome} on paper")),
+        )
+    }
+}
+
 impl Paper {
     pub(super) fn with(count: usize) -> Arc<Self> {
         let hosts = (1..=count).map(|i| (format!("h{i}").parse().unwrap(), PaperHost::default())).collect();
-        Arc::new(Self { hosts: Mutex::new(hosts) })
+        Arc::new(Self { hosts: Mutex::new(hosts), answers: Mutex::default() })
     }
 
     /// Returns the version that each host runs.
@@ -140,7 +154,8 @@ impl World {
     }
 
     pub(super) fn over(dir: tempfile::TempDir, store: Store, paper: Arc<Paper>) -> Self {
-        let (service, handle) = Service::new(store.clone(), Arc::<Paper>::clone(&paper));
+        let (service, handle) =
+            Service::new(store.clone(), Arc::<Paper>::clone(&paper), Arc::<Paper>::clone(&paper) as _);
         let tasks = vec![
             spawn(async move { service.run(CancellationToken::new()).await.unwrap() }),
             spawn(obedience(Arc::clone(&paper), handle.clone())),

@@ -33,6 +33,7 @@ pub(in crate::rollout) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid
         freezes,
         approvals,
         emergency,
+        checks,
     } = message;
     let standard = Spec::default();
     let strategy = strategy(kind, &canary, &batch, &waves)?;
@@ -71,7 +72,9 @@ pub(in crate::rollout) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid
             freezes: lines("spec.freezes", &freezes)?,
         },
         approvals,
+        checks: lines("spec.checks", &checks)?,
         emergency: (!emergency.is_empty()).then_some(emergency),
+        origin: None,
     })
 }
 
@@ -106,7 +109,7 @@ fn share(field: &'static str, text: &str, standard: Share) -> Result<Share, Inva
     if text.is_empty() { Ok(standard) } else { parse(field, text) }
 }
 
-pub(super) fn message(spec: &Spec) -> v1::RolloutSpec {
+pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
     let Spec {
         selector,
         strategy,
@@ -119,7 +122,9 @@ pub(super) fn message(spec: &Spec) -> v1::RolloutSpec {
         per_domain,
         calendar: Calendar { windows, freezes },
         approvals,
+        checks,
         emergency,
+        origin: _,
     } = spec;
     let (kind, canary, batch) = match strategy {
         Strategy::AllAtOnce => (v1::StrategyKind::AllAtOnce, String::new(), String::new()),
@@ -161,6 +166,7 @@ pub(super) fn message(spec: &Spec) -> v1::RolloutSpec {
         windows: windows.iter().map(ToString::to_string).collect(),
         freezes: freezes.iter().map(ToString::to_string).collect(),
         approvals: *approvals,
+        checks: checks.iter().map(ToString::to_string).collect(),
         emergency: emergency.clone().unwrap_or_default(),
     }
 }
@@ -197,6 +203,7 @@ mod tests {
                     freezes: vec!["2026-12-23 18:00 to 2027-01-02 06:00 UTC: year end".parse().unwrap()],
                 },
                 approvals: 2,
+                checks: vec!["smoke(every=1s)=webhook http://127.0.0.1:1/".parse().unwrap()],
                 emergency: Some("leak".into()),
                 ..Spec::default()
             };

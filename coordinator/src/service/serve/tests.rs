@@ -18,6 +18,7 @@ async fn started(dir: &tempfile::TempDir) -> (Coordinator, CancellationToken) {
         listen: "127.0.0.1:0".parse().unwrap(),
         limit: None,
         plans: Options::new(Policy::Improve),
+        check_commands: None,
     };
     let stop = CancellationToken::new();
     let coordinator = start(&config, DataDir::open(&data).unwrap(), stop.clone()).await.unwrap();

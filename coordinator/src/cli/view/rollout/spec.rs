@@ -24,6 +24,7 @@ pub(in crate::cli) struct Spec {
     pub(in crate::cli) windows: Vec<String>,
     pub(in crate::cli) freezes: Vec<String>,
     pub(in crate::cli) approvals: u32,
+    pub(in crate::cli) checks: Vec<String>,
     pub(in crate::cli) emergency: Option<String>,
 }
 
@@ -47,6 +48,7 @@ impl From<v1::RolloutSpec> for Spec {
             freezes,
             approvals,
             emergency,
+            checks,
         } = message;
         let strategy = match v1::StrategyKind::try_from(strategy).unwrap_or_default() {
             v1::StrategyKind::Unspecified => "unknown",
@@ -78,6 +80,7 @@ impl From<v1::RolloutSpec> for Spec {
             windows,
             freezes,
             approvals,
+            checks,
             emergency: text(emergency),
         }
     }

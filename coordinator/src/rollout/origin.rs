@@ -1,0 +1,36 @@
+//! Where a rollout comes from, where no operator has started it alone: the run of an environment.
+
+use serde::{Deserialize, Serialize};
+use sluice_common::name::{EnvironmentName, SiteName};
+
+/// The run of an environment that has started a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The count of what was applied of it.
+    pub run: u64,
+    /// The site with a calendar of its own that it is for; nothing: all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<SiteName>,
+    /// Whether it is for hosts that came after the run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_addition: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_form_never_changes() {
+        let text = |origin: &Origin| serde_json::to_string(origin).unwrap();
+        let (environment, part) = ("shop".parse().unwrap(), Some("lisbon".parse().unwrap()));
+        let plain = Origin { environment, run: 3, part: None, is_addition: false };
+        assert_eq!(text(&plain), r#"{"environment":"shop","run":3}"#);
+        let whole = Origin { part, is_addition: true, ..plain };
+        let golden = r#"{"environment":"shop","run":3,"part":"lisbon","is_addition":true}"#;
+        assert_eq!(text(&whole), golden);
+        assert_eq!(serde_json::from_str::<Origin>(golden).unwrap(), whole);
+    }
+}

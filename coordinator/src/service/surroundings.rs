@@ -1,0 +1,49 @@
+//! What forecasts of rollouts ask of the fleet and of the depot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sluice_common::digest::Digest;
+use sluice_common::name::HostName;
+use sluice_common::spec::Spec;
+
+use crate::depot::plans::Plans;
+use crate::depot::plans::ahead::Ahead;
+use crate::fleet::Fleet;
+use crate::rollout::forecast::link::Limits;
+use crate::rollout::forecast::{Disk, Surroundings, Transfer};
+
+/// The fleet and the transfer plans.
+pub(super) struct Around {
+    pub(super) fleet: Fleet,
+    pub(super) plans: Arc<Plans>,
+}
+
+#[async_trait]
+impl Surroundings for Around {
+    fn limits(&self) -> Limits {
+        let sites = self.fleet.sites().into_iter().filter_map(|site| Some((site.name, site.limit?)));
+        Limits { total: self.fleet.total_limit(), sites: sites.collect() }
+    }
+
+    fn disks(&self) -> HashMap<HostName, Disk> {
+        let disk = |host: crate::fleet::HostView| {
+            let facts = host.facts?;
+            Some((host.name, Disk { bytes: facts.disk_bytes, free_bytes: facts.disk_free_bytes }))
+        };
+        self.fleet.hosts().into_iter().filter_map(disk).collect()
+    }
+
+    async fn transfer(&self, target: Digest, has: &[Digest]) -> Result<Transfer, String> {
+        let ahead = self.plans.ahead(target, has).await;
+        let Ahead { base, wire_bytes, frames, new_bytes } = ahead.map_err(|error| error.to_string())?;
+        Ok(Transfer { base, target, wire_bytes, frames, disk_bytes: new_bytes + wire_bytes })
+    }
+
+    async fn bake(&self, target: Digest) -> Duration {
+        // A file that cannot be read is told to whoever installs it; here it only says how long a gate takes.
+        Spec::parse(&self.plans.spec_text(target).await).map_or(Duration::ZERO, |spec| spec.gate.bake)
+    }
+}
