@@ -39,6 +39,8 @@ pub struct Lab {
     operator: Operator,
     coordinator: Option<Process>,
     hosts: Vec<LabHost>,
+    /// Where the coordinator listens: an address, and a port once it is known.
+    ip: String,
     port: u16,
     serve_args: Vec<String>,
 }
@@ -52,6 +54,11 @@ impl Lab {
 
     /// Starts a coordinator with these arguments of `serve` beside those that a lab needs.
     pub fn start_with(executable: &Path, dir: &Path, serve_args: &[&str]) -> Result<Self> {
+        Self::start_at(executable, dir, "127.0.0.1", serve_args)
+    }
+
+    /// Starts a coordinator that listens at an address which is not loopback's.
+    pub fn start_at(executable: &Path, dir: &Path, ip: &str, serve_args: &[&str]) -> Result<Self> {
         fs::create_dir_all(dir.join("keys"))?;
         fs::create_dir_all(dir.join("hosts"))?;
         let operator = Operator::new(executable, dir.join("operator"));
@@ -61,6 +68,7 @@ impl Lab {
             operator,
             coordinator: None,
             hosts: Vec::new(),
+            ip: ip.to_owned(),
             port: 0,
             serve_args: serve_args.iter().map(|arg| (*arg).to_owned()).collect(),
         };
@@ -73,21 +81,42 @@ impl Lab {
 
     /// Starts the coordinator, again on the port it had before.
     pub fn start_coordinator(&mut self) -> Result<()> {
-        let data = self.coordinator_dir();
-        let address_file = data.join("address");
-        remove_if_there(&address_file)?;
-        let mut command = Role::Coordinator.command(&self.executable);
-        command.arg("serve").arg("--data").arg(&data).arg("--listen").arg(format!("127.0.0.1:{}", self.port));
-        command.args(&self.serve_args);
-        let mut process = Process::start("coordinator", command, &self.dir.join("coordinator.log"))?;
+        let command = Role::Coordinator.command(&self.executable);
+        let (mut process, data) = (self.launch_coordinator(command)?, self.coordinator_dir());
         let address = wait_for("the coordinator to listen", PATIENCE, || {
             process.check_running()?;
-            Ok(fs::read_to_string(&address_file).ok())
+            Ok(fs::read_to_string(data.join("address")).ok())
         })?;
         self.port =
             address.trim().rsplit(':').next().and_then(|port| port.parse().ok()).context("no port")?;
         self.coordinator = Some(process);
         Ok(())
+    }
+
+    /// Starts a coordinator that kills itself at a commit, again on the port it had before. It may be gone on return.
+    pub fn start_coordinator_until(&mut self, strike: &str) -> Result<()> {
+        let mut command = Role::RehearseCoordinator.command(&self.executable);
+        command.env(sluice_coordinator::rehearsal::STRIKE, strike);
+        self.coordinator = Some(self.launch_coordinator(command)?);
+        Ok(())
+    }
+
+    /// Says whether the coordinator has been killed; fails where it ended in another way.
+    pub fn coordinator_was_killed(&mut self) -> Result<bool> {
+        let Some(process) = &mut self.coordinator else { return Ok(true) };
+        let was_killed = process.was_killed()?;
+        if was_killed {
+            self.coordinator = None;
+        }
+        Ok(was_killed)
+    }
+
+    fn launch_coordinator(&self, mut command: std::process::Command) -> Result<Process> {
+        let data = self.coordinator_dir();
+        remove_if_there(&data.join("address"))?;
+        command.arg("serve").arg("--data").arg(&data).arg("--listen").arg(self.address());
+        command.args(&self.serve_args);
+        Process::start("coordinator", command, &self.dir.join("coordinator.log"))
     }
 
     /// Kills the coordinator as `kill -9` does.
@@ -105,9 +134,20 @@ impl Lab {
 
     /// Enrols a host without starting its agent.
     pub fn enrol_host(&self, name: &str, site: &str, options: AgentOptions) -> Result<LabHost> {
-        let token = self.operator.run(["token", "create", "--site", site, "--name", name])?.stdout;
+        let token = self.labelled_token(name, site, &options.labels)?;
         let dir = self.dir.join("hosts").join(name);
         LabHost::enrol(&self.executable, &dir, name, &self.address(), &token, &self.key(), options)
+    }
+
+    /// Makes a join token for a host of this name.
+    pub fn join_token(&self, name: &str, site: &str) -> Result<String> {
+        self.labelled_token(name, site, &[])
+    }
+
+    fn labelled_token(&self, name: &str, site: &str, labels: &[String]) -> Result<String> {
+        let labels = labels.iter().flat_map(|label| ["--label", label.as_str()]);
+        let args = ["token", "create", "--site", site, "--name", name].into_iter().chain(labels);
+        Ok(self.operator.run(args)?.stdout)
     }
 
     /// Waits until every host has a session.
@@ -152,7 +192,7 @@ impl Lab {
 
     /// Returns where the coordinator listens.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.ip, self.port)
     }
 
     /// Returns the coordinator's process, to measure it.

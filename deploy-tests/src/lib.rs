@@ -11,12 +11,14 @@
 //! | [`trees`], [`measure`], [`peers`] | real trees, what a process takes, and other tools on the same trees |
 //! | [`hostile`] | every decoder of outside data as a function of bytes: for the fuzzers and their corpus |
 //! | [`faults`] | kills, power cuts and failing disks at chosen points of a deployment |
+//! | [`machines`] | hosts with systemd, that boot and are rebooted, with the agent installed from its package |
 //! | [`show`] | `deploy-tests/show`: each promise with its figure beside its bound |
 
 pub mod demo;
 pub mod faults;
 pub mod hostile;
 pub mod lab;
+pub mod machines;
 pub mod measure;
 pub mod peers;
 pub mod role;

@@ -26,11 +26,20 @@ pub enum Role {
     Encode,
     /// The agent's engine without a coordinator: what fault tests strike.
     Rehearse,
+    /// The coordinator that is killed at one of its commits.
+    RehearseCoordinator,
 }
 
 impl Role {
-    const ALL: [Self; 6] =
-        [Self::Coordinator, Self::Agent, Self::Operator, Self::Web, Self::Encode, Self::Rehearse];
+    const ALL: [Self; 7] = [
+        Self::Coordinator,
+        Self::Agent,
+        Self::Operator,
+        Self::Web,
+        Self::Encode,
+        Self::Rehearse,
+        Self::RehearseCoordinator,
+    ];
 
     /// Returns the role's word on the command line.
     pub fn as_str(self) -> &'static str {
@@ -41,13 +50,14 @@ impl Role {
             Self::Web => "web",
             Self::Encode => "encode",
             Self::Rehearse => "rehearse",
+            Self::RehearseCoordinator => "rehearse-coordinator",
         }
     }
 
     /// Says whether the role, started with this verb, runs until it is ended.
     fn stays(self, verb: Option<&OsString>) -> bool {
         match self {
-            Self::Coordinator => verb.is_some_and(|verb| verb == "serve"),
+            Self::Coordinator | Self::RehearseCoordinator => verb.is_some_and(|verb| verb == "serve"),
             Self::Agent => verb.is_some_and(|verb| verb == "run"),
             Self::Operator | Self::Encode | Self::Rehearse => false,
             Self::Web => true,
@@ -82,6 +92,7 @@ pub fn take() -> Option<ExitCode> {
         Role::Web => crate::web::run(args),
         Role::Encode => crate::measure::encode(args),
         Role::Rehearse => sluice_agent::rehearsal::run(args),
+        Role::RehearseCoordinator => sluice_coordinator::rehearsal::run(args),
     })
 }
 

@@ -10,6 +10,7 @@ mod pacing;
 mod proxy;
 mod real_input;
 mod refusals;
+mod rollouts;
 mod transfer;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum List {
     Transfer(Options),
     /// The agent's life: kills, power cuts, failing disks, bad hooks, what it takes.
     Agent(Options),
+    /// Rollouts and environments: what the coordinator never does, and what it says beforehand.
+    Rollouts(Options),
     /// The tables of `docs/benchmarks.md`, measured here.
     Benchmarks(Options),
 }
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         List::Main(options) => main_list(&options),
         List::Transfer(options) => transfer::run(&options),
         List::Agent(options) => agent::run(&options),
+        List::Rollouts(options) => rollouts::run(&options),
         List::Benchmarks(options) => benchmarks::run(&options),
     };
     match shown {

@@ -131,6 +131,14 @@ impl Mount {
         Ok(())
     }
 
+    /// Lets it be written to again.
+    pub fn make_writable(&self) -> Result<()> {
+        let mut command = Command::new("mount");
+        command.args(["-o", "remount,rw"]).arg(&self.path);
+        measure::run(command)?;
+        Ok(())
+    }
+
     /// Unmounts it in good order.
     pub fn unmount(mut self) -> Result<()> {
         self.release()

@@ -141,6 +141,12 @@ impl Site {
         Ok(site)
     }
 
+    /// Appends tables to the configuration of the agent.
+    pub fn configure(&self, tables: &str) -> Result<()> {
+        let text = fs::read_to_string(self.config())?;
+        Ok(fs::write(self.config(), format!("{text}{tables}"))?)
+    }
+
     /// Returns where applications stand.
     pub fn root(&self) -> PathBuf {
         self.disk.join("srv")

@@ -23,6 +23,8 @@ pub struct AgentOptions {
     pub program: Option<PathBuf>,
     /// Where the agent dials, where that is not the coordinator itself.
     pub dial: Option<String>,
+    /// Labels that the host enrols with, as in `role=web`.
+    pub labels: Vec<String>,
 }
 
 /// An enrolled host.

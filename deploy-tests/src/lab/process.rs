@@ -1,6 +1,7 @@
 //! A process of the lab: its log is a file, its life is tied to the lab's.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -46,6 +47,18 @@ impl Process {
         }
     }
 
+    /// Says whether somebody has killed the process; fails, with the end of its log, when it has ended in another way.
+    pub fn was_killed(&mut self) -> Result<bool> {
+        let Some(child) = &mut self.child else { bail!("{} is not running", self.name) };
+        let Some(status) = child.try_wait()? else { return Ok(false) };
+        if status.signal() != Some(Signal::KILL.as_raw()) {
+            bail!("{} ended with {status}; its log ends:\n{}", self.name, tail(&self.log));
+        }
+        note_ended(child.id());
+        self.child = None;
+        Ok(true)
+    }
+
     /// Kills the process as `kill -9` does and waits until it is gone.
     pub fn kill(mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {
@@ -54,6 +67,15 @@ impl Process {
             note_ended(child.id());
         }
         Ok(())
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait(mut self, patience: Duration) -> Result<ExitStatus> {
+        let Some(child) = &mut self.child else { bail!("{} is not running", self.name) };
+        let status = wait_for(&format!("{} to end", self.name), patience, || Ok(child.try_wait()?))?;
+        note_ended(child.id());
+        self.child = None;
+        Ok(status)
     }
 
     /// Asks the process to end and waits until it has.

@@ -2,4 +2,5 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod end_to_end;
+mod pipeline;
 mod tutorial;

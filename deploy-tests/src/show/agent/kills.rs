@@ -58,7 +58,8 @@ fn strike(
     }
     let mut wrong = verdict::after_fault(scene, story, &site)?;
     // Somewhere in what recovery makes durable; where it does less than that it runs to its end.
-    let again = Point::sync(1 + point.number % RECOVERY_SYNCS);
+    let call_again = if point.number.is_multiple_of(2) { "fsync" } else { "fdatasync" };
+    let again = Point { call: call_again.into(), ..Point::sync(1 + point.number / 2 % RECOVERY_SYNCS) };
     site.run_struck(scene, &call, &Strike::at(&again, Fault::Kill))?;
     wrong.append(&mut verdict::after_fault(scene, story, &site)?);
     let status = site.run(scene, &call)?;

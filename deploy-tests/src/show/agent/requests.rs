@@ -13,7 +13,7 @@ use crate::lab::{PATIENCE, wait_for};
 use crate::show::board::Board;
 use crate::show::kills::{reopen, start_app, wait_ended};
 use balancer::Kind;
-use farm::{APP, Farm, Style};
+use farm::{APP, Farm, Quality, Style};
 use load::Load;
 
 /// Requests a second.
@@ -44,17 +44,23 @@ fn deploy(
 ) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let farm = Farm::start(scratch.path(), kind, style)?;
-    roll_out(&farm, "0", true)?;
+    roll_out(&farm, "0", Quality::Good)?;
     let load = Load::start(farm.port(), RATE)?;
     let mut bad = 0;
     for number in 1..=deployments {
-        roll_out(&farm, &number.to_string(), true)?;
+        roll_out(&farm, &number.to_string(), Quality::Good)?;
         if number % BAD_ONE_IN == 0 || number == deployments {
             bad += 1;
-            roll_out(&farm, &format!("{number}-bad"), false)?;
+            roll_out(&farm, &format!("{number}-bad"), Quality::Bad)?;
         }
         load.check_version(&number.to_string())?;
     }
+    // Its gate fails after the traffic has moved to it.
+    let late = format!("{deployments}-late");
+    let id = start(&farm, &late, Quality::FailsLate)?;
+    load.check_version(&late)?;
+    end(&farm, &id, &late, Quality::FailsLate)?;
+    load.check_version(&deployments.to_string())?;
     wait_for("the requests to be sent", PATIENCE * 3, || Ok((load.answered() >= requests).then_some(())))?;
     let count = load.end();
     let figure = format!("{} of {}", count.failed, count.sent);
@@ -63,7 +69,7 @@ fn deploy(
         println!("       the first: {reason}");
     }
     println!(
-        "       {bad} bad versions went back; p50 {:.1} ms, p99 {:.1} ms, longest {:.0} ms; {} sent again on a new connection",
+        "       {bad} bad versions went back, and one that had the traffic; p50 {:.1} ms, p99 {:.1} ms, longest {:.0} ms; {} sent again on a new connection",
         count.quantile_ms(0.5),
         count.quantile_ms(0.99),
         count.quantile_ms(1.0),
@@ -73,17 +79,25 @@ fn deploy(
 }
 
 /// Rolls a version out, and sees that it ends as it should.
-fn roll_out(farm: &Farm, version: &str, is_good: bool) -> Result<()> {
-    farm.release(version, is_good)?;
-    let id = start_app(farm.lab(), APP, version, &[])?;
-    let rollout = wait_ended(farm.lab(), &id)?;
+fn roll_out(farm: &Farm, version: &str, quality: Quality) -> Result<()> {
+    let id = start(farm, version, quality)?;
+    end(farm, &id, version, quality)
+}
+
+fn start(farm: &Farm, version: &str, quality: Quality) -> Result<String> {
+    farm.release(version, quality)?;
+    start_app(farm.lab(), APP, version, &[])
+}
+
+fn end(farm: &Farm, id: &str, version: &str, quality: Quality) -> Result<()> {
+    let rollout = wait_ended(farm.lab(), id)?;
     let is_complete = rollout.state() == RolloutState::Succeeded;
     ensure!(
-        is_complete == is_good,
+        is_complete == (quality == Quality::Good),
         "version {version} ended {:?}: {}; the applications said:\n{}",
         rollout.state(),
         rollout.reason,
         farm.output()
     );
-    if is_good { Ok(()) } else { reopen(farm.lab(), APP) }
+    if is_complete { Ok(()) } else { reopen(farm.lab(), APP) }
 }

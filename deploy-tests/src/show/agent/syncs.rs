@@ -22,17 +22,20 @@ const QUICK: usize = 6;
 
 /// Syncs without which nothing is lost on ext4 and XFS, because both keep changes of names in one log, in their order: a
 /// later sync of anything makes them durable before what must follow. Kept for file systems that promise less.
-const ORDERED: [(&str, &str); 10] = [
+const ORDERED: [(&str, &str); 7] = [
     ("fsync releases, after rename releases *", "the marker's sync follows in the same directory"),
     ("fsync releases, after rename releases * verified", "the state's sync follows, before it is told"),
     ("fsync releases, after unlink releases * verified", "the tree's removal follows in the log"),
-    ("fsync shop, after rename current", "the state's sync follows in the same directory"),
-    ("fsync shop, after unlink previous", "the sync of current follows in the same directory"),
     ("fsync shop, after rename order * release", "the state's sync follows in the same directory"),
-    ("fsync shop, after rename previous", "the sync of current follows in the same directory"),
-    ("fsync shop, after unlink current", "the state's sync follows in the same directory"),
-    ("fsync shop, after rename candidate", "the state's sync follows in the same directory"),
-    ("fsync shop, after unlink candidate", "the state's sync follows in the same directory"),
+    ("fsync shop, after write history log", "the history's sync has committed the links' renames with it"),
+    (
+        "fsync shop, after rename candidate",
+        "the state names the candidate, and the link is made anew after a boot",
+    ),
+    (
+        "fsync shop, after unlink candidate",
+        "a link that comes back leads to what runs, and the next switch removes it",
+    ),
 ];
 
 /// Where a sync stands: in which prepared story, and which of its points it is.

@@ -27,7 +27,10 @@ pub(super) fn idle(board: &mut Board, stage: &Stage) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut lab = Lab::start(&demo_executable()?, &scratch.path().join("lab"))?;
     // The shipped program: this one holds the pages of a coordinator too.
-    let program = std::env::current_exe()?.with_file_name("sluice-agent");
+    let built = std::env::current_exe()?;
+    let built =
+        built.parent().and_then(Path::parent).context("this program stands below no target directory")?;
+    let program = built.join("dist/sluice-agent");
     ensure!(program.exists(), "{} is not built; start deploy-tests/show, which builds it", program.display());
     lab.add_host("h1", "berlin", AgentOptions { program: Some(program), ..AgentOptions::default() })?;
     lab.wait_connected()?;

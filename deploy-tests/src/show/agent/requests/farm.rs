@@ -43,6 +43,20 @@ impl Style {
     }
 }
 
+/// What becomes of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quality {
+    /// It stays.
+    Good,
+    /// It says that it is not well when it is asked.
+    Bad,
+    /// It is well until it has the traffic.
+    FailsLate,
+}
+
+/// Requests that a version which fails late bears: more than the probe of a candidate sends.
+const BORNE: u32 = 300;
+
 /// The whole of it.
 pub(super) struct Farm {
     kind: Kind,
@@ -112,18 +126,21 @@ impl Farm {
         self.port
     }
 
-    /// Makes a version; one that is not good says so when it is asked.
-    pub(super) fn release(&self, version: &str, is_good: bool) -> Result<()> {
+    /// Makes a version.
+    pub(super) fn release(&self, version: &str, quality: Quality) -> Result<()> {
         let tree = self.dir.join("tree");
         let page = format!("shop {version}\n{}end {version}\n", "a line of the page\n".repeat(40));
-        let health = if is_good { format!("ok {version}\n") } else { "degraded\n".into() };
+        let health = if quality == Quality::Bad { "degraded\n".into() } else { format!("ok {version}\n") };
+        let fails =
+            if quality == Quality::FailsLate { format!(" --fails-after {BORNE}") } else { String::new() };
         // The web server ends with its standard input.
-        let serve =
-            "#!/bin/sh\nsleep infinity | \"$WEB\" role web --root \"$RELEASE_DIR\" --port \"$PORT\"\n";
+        let serve = format!(
+            "#!/bin/sh\nsleep infinity | \"$WEB\" role web --root \"$RELEASE_DIR\" --port \"$PORT\"{fails}\n"
+        );
         write_tree(
             &tree,
             &[
-                ("sluice.toml", self.spec().into_bytes(), false),
+                ("sluice.toml", self.spec(quality).into_bytes(), false),
                 ("bin/serve", serve.into(), true),
                 ("index.txt", page.into_bytes(), false),
                 ("health", health.into_bytes(), false),
@@ -149,7 +166,7 @@ impl Farm {
         text
     }
 
-    fn spec(&self) -> String {
+    fn spec(&self, quality: Quality) -> String {
         const BASE: &str = r#"
 [service]
 exec = ["bin/serve"]
@@ -157,7 +174,12 @@ stop_timeout = "10s"
 
 [gate]
 deadline = "3s"
-bake = "300ms"
+bake = "BAKE"
+
+[[health]]
+type = "http"
+url = "http://127.0.0.1:${PORT}/self-check"
+interval = "50ms"
 
 [[health]]
 type = "http"
@@ -182,7 +204,9 @@ successes = 2
                 format!("[parallel]\nslots = {{ {} }}\n{LOAD}", slots.join(", "))
             }
         };
-        format!("{BASE}{traffic}{parallel}")
+        // Longer than it takes to send what is borne.
+        let bake = if quality == Quality::FailsLate { "10s" } else { "300ms" };
+        format!("{}{traffic}{parallel}", BASE.replace("BAKE", bake))
     }
 
     /// Ends everything, the applications too.

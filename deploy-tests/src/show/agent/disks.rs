@@ -1,0 +1,213 @@
+//! Disks that are really full, down to the last block, and really mounted read-only in the middle of a deployment.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rustix::fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs};
+use rustix::io::Errno;
+
+use super::stage::{Findings, Stage};
+use crate::faults::disk::{Kind, Mount, copy_image};
+use crate::faults::story::{Ask, End, Version, named};
+use crate::faults::{Point, Scene, Site, Story, verdict};
+use crate::lab::write_tree;
+use crate::show::board::Board;
+use crate::show::main_job::demo_executable;
+
+/// What takes the rest of the disk.
+const FILLER: &str = "filler";
+/// A block of the disk.
+const BLOCK_BYTES: u64 = 4 << 10;
+/// Between two amounts of space that are left: a few blocks.
+const STEP_BYTES: u64 = 12 << 10;
+/// The stories that are played on a full disk: one needs space for a release, one for state, one has only to let go.
+const PLAYED: [&str; 3] = ["stage", "switch", "removal"];
+
+pub(super) fn run(board: &mut Board, stage: &Stage) -> Result<()> {
+    if let Some(why) = Kind::Ext4.obstacle() {
+        board.skip("full and read-only disks", &why);
+        return Ok(());
+    }
+    nearly_full(board, stage)?;
+    in_the_middle(board, stage)
+}
+
+/// Orders come while there is no space, or hardly any: refused or given up, and carried out once there is some.
+fn nearly_full(board: &mut Board, stage: &Stage) -> Result<()> {
+    let amounts: u64 = if stage.options.quick { 4 } else { 24 };
+    let mut findings = Findings::default();
+    for story in PLAYED.into_iter().filter_map(named) {
+        let image = prepared(&stage.scene, stage, story)?;
+        for number in 0..amounts {
+            let left = number * STEP_BYTES * 24 / amounts;
+            let name = format!("{}-{number}", story.name);
+            let wrong = on_a_copy(stage, &image, &name, |mount| short_of_space(stage, story, mount, left))?;
+            findings.add(story.name, &struck(&format!("{left} bytes free")), wrong);
+        }
+    }
+    findings.show(board, "a full disk, and ever more space left on it", PLAYED.len() * amounts as usize);
+    Ok(())
+}
+
+/// What a hook does to the disk that it stands on, and whether that was done.
+type Trouble = (&'static str, fn(&Path) -> Result<bool>);
+
+const FULL: Trouble = ("dd if=/dev/zero of=$DISK/filler bs=4k; true", is_full);
+const READ_ONLY: Trouble = ("mount -o remount,ro $DISK", is_read_only);
+
+/// Deployments in which a hook makes trouble.
+const TROUBLED: [(Story, &str, Trouble); 8] = [
+    (story("full-stage", &[("active", Some("full-stage")), FAILED, REVERTED]), "stage", FULL),
+    (story("full-switch", &[("active", Some("full-switch")), REVERTED]), "switch", FULL),
+    (story("full-start", &[("active", Some("full-start")), REVERTED]), "start", FULL),
+    (story("full-validate", &[("active", Some("full-validate")), REVERTED]), "validate", FULL),
+    (story("ro-stage", &[("active", Some("ro-stage")), FAILED, REVERTED]), "stage", READ_ONLY),
+    (story("ro-switch", &[("active", Some("ro-switch")), REVERTED]), "switch", READ_ONLY),
+    (story("ro-start", &[("active", Some("ro-start")), REVERTED]), "start", READ_ONLY),
+    (story("ro-validate", &[("active", Some("ro-validate")), REVERTED]), "validate", READ_ONLY),
+];
+const FAILED: End = ("failed", Some("1"));
+const REVERTED: End = ("reverted", Some("1"));
+
+const fn story(version: Version, ends: &'static [End]) -> Story {
+    Story { name: version, before: &[Ask::Active("1")], last: Ask::Active(version), ends }
+}
+
+/// The disk is filled, or mounted read-only, by a hook of the deployment itself: in that very moment.
+fn in_the_middle(board: &mut Board, stage: &Stage) -> Result<()> {
+    let mut scene = Scene::empty(&demo_executable()?, &stage.place("troubled"))?;
+    write_tree(&scene.tree("1"), &[("VERSION", b"1".to_vec(), false)])?;
+    for (story, hook, (line, _)) in &TROUBLED {
+        let once = format!(
+            "[ -e $LOG.done ] || {{ touch $LOG.done; DISK=$(df --output=target . | tail -n 1); {line}; }}"
+        );
+        let spec = format!("[hooks.{hook}]\ncommand = [\"/bin/sh\", \"-c\", \"{once}\"]\n");
+        let files = [("sluice.toml", spec.into_bytes(), false), ("VERSION", story.name.into(), false)];
+        write_tree(&scene.tree(story.name), &files)?;
+    }
+    let versions: Vec<Version> = TROUBLED.iter().map(|(story, ..)| story.name).chain(["1"]).collect();
+    scene.pack(&versions)?;
+    let mut findings = Findings::default();
+    let image = prepared(&scene, stage, &TROUBLED[0].0)?;
+    for (story, hook, (_, was_done)) in &TROUBLED {
+        let wrong =
+            on_a_copy(stage, &image, story.name, |mount| troubled(&scene, stage, story, mount, *was_done))?;
+        findings.add(story.name, &struck(hook), wrong);
+    }
+    findings.show(board, "filled, or mounted read-only, in a hook", TROUBLED.len());
+    Ok(())
+}
+
+/// Gives the last order of a story while so many bytes are left, and again when there is space; returns what was wrong.
+fn short_of_space(stage: &Stage, story: &Story, mount: &Mount, left: u64) -> Result<Vec<String>> {
+    let site = site(&stage.scene, stage, mount)?;
+    fill(mount.path(), left)?;
+    let status = site.run(&stage.scene, &[story.last_call(&stage.scene)])?;
+    let mut wrong = verdict::after_fault(&stage.scene, story, &site)?;
+    let failed = site.sightings()?.last().is_some_and(|last| last.phase == "failed");
+    if status.success() && failed {
+        wrong.append(&mut verdict::space_is_free(&stage.scene, story, &site)?);
+    }
+    fs_err::remove_file(mount.path().join(FILLER))?;
+    wrong.append(&mut recover(&stage.scene, story, &site)?);
+    Ok(wrong)
+}
+
+/// Gives the last order of a story whose hook makes trouble, and again when that is over; returns what was wrong.
+fn troubled(
+    scene: &Scene,
+    stage: &Stage,
+    story: &Story,
+    mount: &Mount,
+    was_done: fn(&Path) -> Result<bool>,
+) -> Result<Vec<String>> {
+    let site = site(scene, stage, mount)?;
+    // Whether it gives up or comes to an end: what it leaves is judged.
+    site.run(scene, &[story.last_call(scene)])?;
+    let mut wrong = verdict::after_fault(scene, story, &site)?;
+    if !was_done(mount.path())? {
+        wrong.push(format!("the hook has not struck: {}", site.log()));
+    }
+    mount.make_writable()?;
+    let filler = mount.path().join(FILLER);
+    if filler.exists() {
+        fs_err::remove_file(filler)?;
+    }
+    wrong.append(&mut recover(scene, story, &site)?);
+    Ok(wrong)
+}
+
+/// Has the agent go on with a disk that is in order again, and says what is wrong in the end.
+fn recover(scene: &Scene, story: &Story, site: &Site) -> Result<Vec<String>> {
+    let status = site.run(scene, &[story.last_call(scene)])?;
+    let mut wrong = verdict::at_the_end(scene, story, site, true)?;
+    if !status.success() {
+        wrong.push(format!("the restarted agent ended with {status}"));
+    }
+    Ok(wrong)
+}
+
+/// Makes an image with a story before its last order.
+fn prepared(scene: &Scene, stage: &Stage, story: &Story) -> Result<PathBuf> {
+    let image = stage.place(&format!("disk-{}.img", story.name));
+    Kind::Ext4.make(&image)?;
+    let mount = Mount::new(Kind::Ext4, &image, &stage.place("disk"))?;
+    site(scene, stage, &mount)?.prepare(scene, story)?;
+    mount.unmount()?;
+    Ok(image)
+}
+
+/// Calls `work` with a copy of an image, mounted.
+fn on_a_copy<T>(
+    stage: &Stage,
+    image: &Path,
+    name: &str,
+    work: impl FnOnce(&Mount) -> Result<T>,
+) -> Result<T> {
+    // Each of its own name: where somebody's namespace still holds the last mount, its name would lead to what is cached of it.
+    let copy = stage.place(&format!("disk-{name}-copy.img"));
+    copy_image(image, &copy)?;
+    let mount = Mount::new(Kind::Ext4, &copy, &stage.place("disk"))?;
+    let done = work(&mount)?;
+    mount.unmount()?;
+    fs_err::remove_file(copy)?;
+    Ok(done)
+}
+
+/// Opens a site that keeps nothing free: what is under way is to meet the end of the disk.
+fn site(scene: &Scene, stage: &Stage, mount: &Mount) -> Result<Site> {
+    let site = Site::open(scene, mount.path(), &stage.place("disk-evidence"))?;
+    site.configure("[retention]\ndisk_floor = \"0%\"\n")?;
+    Ok(site)
+}
+
+/// Takes the disk at `path`, what is kept for root included, but for so many bytes.
+fn fill(path: &Path, left: u64) -> Result<()> {
+    let file = fs_err::File::create(path.join(FILLER))?;
+    let (mut taken, mut piece) = (0, 1 << 20);
+    while piece >= BLOCK_BYTES {
+        match fallocate(&file, FallocateFlags::empty(), taken, piece) {
+            Ok(()) => taken += piece,
+            Err(Errno::NOSPC) => piece /= 2,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(file.set_len(taken.saturating_sub(left))?)
+}
+
+fn is_read_only(path: &Path) -> Result<bool> {
+    Ok(statvfs(path)?.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Says whether a file finds no block any more.
+fn is_full(path: &Path) -> Result<bool> {
+    let probe = path.join("probe");
+    let file = fs_err::File::create(&probe)?;
+    let is_full = fallocate(&file, FallocateFlags::empty(), 0, BLOCK_BYTES) == Err(Errno::NOSPC);
+    fs_err::remove_file(probe)?;
+    Ok(is_full)
+}
+
+fn struck(shown: &str) -> Point {
+    Point { call: "disk".into(), number: 0, file: None, shown: shown.to_owned() }
+}
