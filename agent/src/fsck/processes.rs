@@ -37,8 +37,19 @@ pub(crate) fn check_locks(data: &Path, apps: &[AppName]) -> Vec<Finding> {
     let locks: Vec<PathBuf> = std::iter::once(layout::agent_lock(&data))
         .chain(apps.iter().map(|app| layout::app_lock(&data, app)))
         .collect();
-    let mut held = holders(&locks);
-    locks.iter().filter_map(|path| objection(path, &held.remove(path)?)).collect()
+    let look = || {
+        let mut held = holders(&locks);
+        let found = locks.iter().filter_map(|path| objection(path, &held.remove(path)?));
+        found.collect::<Vec<Finding>>()
+    };
+    let found = look();
+    if found.is_empty() {
+        return found;
+    }
+    // What the agent has just started holds its locks until its own program is loaded.
+    std::thread::sleep(super::SETTLE);
+    let still = look();
+    found.into_iter().filter(|finding| still.contains(finding)).collect()
 }
 
 /// Judges who holds the lock at `path`. Pure.

@@ -179,6 +179,10 @@ mod tests {
     fn sleeping(id: &str) -> (Child, Pid) {
         let child = Command::new("sleep").arg("1000").env(MARK, id).spawn().unwrap();
         let pid = Pid::from_child(&child);
+        // Until its program is loaded it has no environment to be known by.
+        while mark_of(child.id()).as_deref() != Some(id) {
+            std::thread::yield_now();
+        }
         (child, pid)
     }
 
