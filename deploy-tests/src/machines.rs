@@ -4,7 +4,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`alone`] | a network and mounts of their own, which end with what uses them |
+//! | [`mod@alone`] | a network and mounts of their own, which end with what uses them |
 //! | [`base`] | the system that all machines have in common, made once |
 //! | [`machine`] | one machine: its boots, and commands inside |
 //! | [`site`] | a coordinator and machines with the agent installed |

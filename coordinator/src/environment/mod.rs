@@ -5,7 +5,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`file`], [`options`] | the file as it is written |
+//! | [`mod@file`], [`options`] | the file as it is written |
 //! | [`spec`] | the file, checked |
 //! | [`graph`], [`order`] | who needs whom, and what follows from it |
 //! | [`state`], [`view`] | where a run stands, and the fleet as it sees it |

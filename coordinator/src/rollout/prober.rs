@@ -1,5 +1,5 @@
 //! Who asks checks: the effect behind them. The driver says which and when; what the answers come to is decided in
-//! [`super::check::mod@verdict`].
+//! [`mod@super::check::verdict`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
