@@ -172,6 +172,7 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
         all_at_once,
         waves,
         exponential,
+        one_host_first,
         domain,
         domain_max_unavailable,
         windows,
@@ -182,17 +183,20 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
         reason,
     } = args;
     let has_canary = !matches!(canary, Share::Count(0) | Share::Percent(0));
-    let kind = match (all_at_once, !waves.is_empty(), exponential, has_canary) {
+    let kind = match (all_at_once, !waves.is_empty(), exponential, one_host_first, has_canary) {
         (true, ..) => v1::StrategyKind::AllAtOnce,
         (_, true, ..) => v1::StrategyKind::Waves,
-        (_, _, true, _) => v1::StrategyKind::Exponential,
-        (_, _, _, true) => v1::StrategyKind::Canary,
-        (_, _, _, false) => v1::StrategyKind::Rolling,
+        (_, _, true, ..) => v1::StrategyKind::Exponential,
+        (_, _, _, true, _) => v1::StrategyKind::OneHostFirst,
+        (_, _, _, _, true) => v1::StrategyKind::Canary,
+        (_, _, _, _, false) => v1::StrategyKind::Rolling,
     };
     let growing = Share::Percent(25);
     let (canary, batch, at_once) = match kind {
         v1::StrategyKind::Canary => (canary.to_string(), batch.to_string(), *batch),
-        v1::StrategyKind::Rolling => (String::new(), batch.to_string(), *batch),
+        v1::StrategyKind::Rolling | v1::StrategyKind::OneHostFirst => {
+            (String::new(), batch.to_string(), *batch)
+        }
         v1::StrategyKind::Exponential => (canary.to_string(), String::new(), growing),
         v1::StrategyKind::Waves => (String::new(), String::new(), growing),
         v1::StrategyKind::AllAtOnce | v1::StrategyKind::Unspecified => {
@@ -390,6 +394,9 @@ mod tests {
         let growing = spec_of(&["--exponential", "--canary", "2"]);
         assert_eq!(growing.strategy(), v1::StrategyKind::Exponential);
         assert_eq!((growing.canary.as_str(), growing.batch.as_str()), ("2", ""));
+        let one_first = spec_of(&["--one-host-first", "--batch", "3"]);
+        assert_eq!(one_first.strategy(), v1::StrategyKind::OneHostFirst);
+        assert_eq!((one_first.canary.as_str(), one_first.batch.as_str()), ("", "3"));
         let at_once = spec_of(&["--all-at-once", "--bake", "0s", "--max-unavailable", "50%"]);
         assert_eq!(at_once.strategy(), v1::StrategyKind::AllAtOnce);
         assert_eq!((at_once.max_unavailable.as_str(), at_once.bake_ms), ("50%", 0));

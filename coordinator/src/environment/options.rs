@@ -76,6 +76,8 @@ pub enum StrategyName {
     Waves,
     /// A canary, then batches that double.
     Exponential,
+    /// One host, which migrates what all of them share, then batches of one size.
+    OneHostFirst,
 }
 
 /// Says which option does not go with the strategy.
@@ -165,7 +167,7 @@ impl Options {
         });
         let (canary, batch, waves) = match name {
             StrategyName::AllAtOnce => (false, false, false),
-            StrategyName::Rolling => (false, true, false),
+            StrategyName::Rolling | StrategyName::OneHostFirst => (false, true, false),
             StrategyName::Canary => (true, true, false),
             StrategyName::Waves => (false, false, true),
             StrategyName::Exponential => (true, false, false),
@@ -189,6 +191,7 @@ impl Options {
             StrategyName::Canary => Strategy::Canary { canary, batch },
             StrategyName::Waves => Strategy::Waves { waves: self.waves.clone().unwrap_or_default() },
             StrategyName::Exponential => Strategy::Exponential { first: canary },
+            StrategyName::OneHostFirst => Strategy::OneHostFirst { batch },
         })
     }
 }
@@ -201,6 +204,7 @@ impl StrategyName {
             Self::Canary => "canary",
             Self::Waves => "waves",
             Self::Exponential => "exponential",
+            Self::OneHostFirst => "one-host-first",
         }
     }
 }

@@ -26,7 +26,9 @@ use crate::store::{self, Actor, Store};
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 /// Shortest time between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// How many times as long as a look took the pause after it is: looking takes a tenth of a core at most.
+/// Longest: a look may have waited for a disk that others kept busy.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// How many times as long as a look took the pause after it is, so that looking takes a tenth of a core at most.
 const PAUSE_FACTOR: u32 = 10;
 /// Steps of one environment in one look: more than a run of the most applications has.
 const STEPS_MAX: usize = 1_000;
@@ -54,7 +56,7 @@ impl Service {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "environments cannot be looked at, will try again");
             }
-            let pause = PAUSE_MIN.max(begun.elapsed() * PAUSE_FACTOR);
+            let pause = (begun.elapsed() * PAUSE_FACTOR).clamp(PAUSE_MIN, PAUSE_MAX);
             let at = Instant::now() + LOOK_INTERVAL;
             tokio::select! {
                 () = token.cancelled() => return,

@@ -76,6 +76,7 @@ fn strategy(spec: &Spec) -> String {
         Strategy::Canary { canary, batch } => format!("canary {canary}, then {batch} at a time"),
         Strategy::Waves { waves } => format!("waves {}", names(waves).join(", ")),
         Strategy::Exponential { first } => format!("{first} first, then doubling"),
+        Strategy::OneHostFirst { batch } => format!("one host, then {batch} at a time"),
     }
 }
 

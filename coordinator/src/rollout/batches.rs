@@ -27,7 +27,8 @@ pub struct Candidate {
 
 /// Lowers a strategy to batches: every candidate once, no batch empty, the same for any order of `candidates`.
 ///
-/// Hosts go by site, then by name; a canary holds at least one host of every platform.
+/// Hosts go by site, then by name; a canary holds at least one host of every platform. Where one host goes first it is one,
+/// whatever the platforms: what it does for all of them is done once.
 pub fn lower(strategy: &Strategy, mut candidates: Vec<Candidate>) -> Vec<Vec<Candidate>> {
     candidates.sort_by(|a, b| (a.settled, &a.site, &a.host).cmp(&(b.settled, &b.site, &b.host)));
     let total = candidates.len();
@@ -37,6 +38,12 @@ pub fn lower(strategy: &Strategy, mut candidates: Vec<Candidate>) -> Vec<Vec<Can
         Strategy::Canary { canary, batch } => {
             let (first, rest) = split_canary(candidates, size(*canary, total));
             let mut batches = chunked(first, total);
+            batches.extend(chunked(rest, size(*batch, total)));
+            batches
+        }
+        Strategy::OneHostFirst { batch } => {
+            let rest = candidates.split_off(total.min(1));
+            let mut batches = chunked(candidates, total);
             batches.extend(chunked(rest, size(*batch, total)));
             batches
         }
@@ -135,6 +142,7 @@ mod tests {
             (any_share(), any_share()).prop_map(|(canary, batch)| Strategy::Canary { canary, batch }),
             proptest::collection::vec(any_share(), 1..5).prop_map(|waves| Strategy::Waves { waves }),
             any_share().prop_map(|first| Strategy::Exponential { first }),
+            any_share().prop_map(|batch| Strategy::OneHostFirst { batch }),
         ]
     }
 
@@ -166,6 +174,10 @@ mod tests {
                     let platforms = |cs: &[Candidate]| cs.iter().map(|c| c.platform.clone()).collect::<BTreeSet<_>>();
                     prop_assert_eq!(platforms(&batches[0]), platforms(&candidates));
                     prop_assert!(batches[0].len() <= limit(canary).max(platforms(&candidates).len()));
+                    prop_assert!(batches[1..].iter().all(|b| b.len() <= limit(batch)));
+                }
+                Strategy::OneHostFirst { batch } => {
+                    prop_assert_eq!(batches[0].len(), 1);
                     prop_assert!(batches[1..].iter().all(|b| b.len() <= limit(batch)));
                 }
                 Strategy::Waves { .. } => {

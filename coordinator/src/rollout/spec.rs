@@ -105,6 +105,11 @@ pub enum Strategy {
         /// The size of the first; it grows where platforms outnumber it.
         first: Share,
     },
+    /// One host, which migrates what all of them share, then batches of one size: none of the others begins before it holds.
+    OneHostFirst {
+        /// The size of the others, of the whole selection; a percentage is rounded up.
+        batch: Share,
+    },
 }
 
 /// What happens once more hosts failed than are tolerated.
@@ -133,7 +138,9 @@ impl Strategy {
     pub fn default_max_unavailable(&self) -> Share {
         match self {
             Self::AllAtOnce => Share::Percent(100),
-            Self::Rolling { batch } | Self::Canary { batch, canary: _ } => *batch,
+            Self::Rolling { batch } | Self::Canary { batch, canary: _ } | Self::OneHostFirst { batch } => {
+                *batch
+            }
             Self::Waves { .. } | Self::Exponential { .. } => Share::Percent(25),
         }
     }
@@ -167,7 +174,7 @@ impl Spec {
     pub fn check(&self) -> Result<(), SpecError> {
         match &self.strategy {
             Strategy::AllAtOnce => {}
-            Strategy::Rolling { batch } => not_none("batch", *batch)?,
+            Strategy::Rolling { batch } | Strategy::OneHostFirst { batch } => not_none("batch", *batch)?,
             Strategy::Canary { canary, batch } => {
                 not_none("canary", *canary)?;
                 not_none("batch", *batch)?;
@@ -311,7 +318,7 @@ mod tests {
             assert_eq!(error.is_some(), expected.is_some(), "{text}: {error:?}");
             assert!(error.unwrap_or_default().contains(expected.unwrap_or_default()), "{text}");
         }
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 12] = [
             ("per_domain.max_unavailable", |s| {
                 s.per_domain = Some(PerDomain { label: "rack".into(), max_unavailable: Share::Count(0) });
             }),
@@ -326,6 +333,7 @@ mod tests {
                 s.strategy = Strategy::Canary { canary: Share::Percent(0), batch: Share::Count(1) }
             }),
             ("first", |s| s.strategy = Strategy::Exponential { first: Share::Count(0) }),
+            ("batch", |s| s.strategy = Strategy::OneHostFirst { batch: Share::Count(0) }),
             ("max_unavailable", |s| s.max_unavailable = Share::Count(0)),
             ("max_unavailable", |s| s.max_unavailable = Share::Percent(0)),
             ("host_deadline", |s| s.host_deadline = Duration::from_secs(1)),
@@ -350,6 +358,7 @@ mod tests {
             Strategy::Canary { canary: Share::Count(2), batch: Share::Count(5) },
             Strategy::Waves { waves: vec![Share::Count(1), Share::Percent(25)] },
             Strategy::Exponential { first: Share::Percent(1) },
+            Strategy::OneHostFirst { batch: Share::Percent(50) },
         ] {
             let spec =
                 Spec { strategy, selector: "role in (web,api),!old".parse().unwrap(), ..Spec::default() };

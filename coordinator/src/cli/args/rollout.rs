@@ -172,6 +172,9 @@ pub(in crate::cli) struct RolloutArgs {
     /// Switch in batches that grow: after the canary, each is twice as large as the one before
     #[arg(long, conflicts_with_all = ["batch", "all_at_once", "waves"])]
     pub(in crate::cli) exponential: bool,
+    /// Switch one host first, which migrates what all of them share, and none of the others before it holds
+    #[arg(long, conflicts_with_all = ["canary", "all_at_once", "waves", "exponential"])]
+    pub(in crate::cli) one_host_first: bool,
     /// When hosts may switch: days, hours and an IANA time zone; may be given several times [default: at any time]
     ///
     /// Days are written mon-fri, sat,sun or daily; a window that ends before it begins goes over midnight. Staging goes on outside. A

@@ -180,7 +180,7 @@ impl World {
 
     /// Waits until something holds of the environment.
     pub(super) async fn until(&self, holds: impl Fn(&Status) -> bool) -> Status {
-        for _ in 0..3_000 {
+        for _ in 0..12_000 {
             let status = self.status().await;
             if holds(&status) {
                 return status;

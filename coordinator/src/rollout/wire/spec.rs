@@ -95,6 +95,7 @@ fn strategy(
             let waves = waves.iter().map(|wave| parse("spec.waves", wave)).collect::<Result<_, _>>()?;
             Ok(Strategy::Waves { waves })
         }
+        v1::StrategyKind::OneHostFirst => Ok(Strategy::OneHostFirst { batch }),
         v1::StrategyKind::Exponential => {
             Ok(Strategy::Exponential { first: share("spec.canary", canary, Share::Count(1))? })
         }
@@ -134,13 +135,17 @@ pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
         }
         Strategy::Waves { .. } => (v1::StrategyKind::Waves, String::new(), String::new()),
         Strategy::Exponential { first } => (v1::StrategyKind::Exponential, first.to_string(), String::new()),
+        Strategy::OneHostFirst { batch } => {
+            (v1::StrategyKind::OneHostFirst, String::new(), batch.to_string())
+        }
     };
     let waves = match strategy {
         Strategy::Waves { waves } => waves.iter().map(Share::to_string).collect(),
         Strategy::AllAtOnce
         | Strategy::Rolling { .. }
         | Strategy::Canary { .. }
-        | Strategy::Exponential { .. } => Vec::new(),
+        | Strategy::Exponential { .. }
+        | Strategy::OneHostFirst { .. } => Vec::new(),
     };
     let on_failure = match on_failure {
         OnFailure::Rollback => v1::OnFailure::RollBack,

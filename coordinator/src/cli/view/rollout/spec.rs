@@ -57,6 +57,7 @@ impl From<v1::RolloutSpec> for Spec {
             v1::StrategyKind::Canary => "canary",
             v1::StrategyKind::Waves => "waves",
             v1::StrategyKind::Exponential => "exponential",
+            v1::StrategyKind::OneHostFirst => "one_host_first",
         };
         let on_failure = match v1::OnFailure::try_from(on_failure).unwrap_or_default() {
             v1::OnFailure::Unspecified => "unknown",
