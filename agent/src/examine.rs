@@ -19,8 +19,6 @@ use crate::drift::pace::{Pace, Paced};
 use crate::seen::{Seen, Stamp};
 use crate::{linked, workers};
 
-const UNPOISONED: &str = "no worker panics while it holds the lock";
-
 /// What is wrong with one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
@@ -81,13 +79,13 @@ pub(crate) fn examine_shape(
     let findings = compare(root, manifest, stop, |beneath, number, entry| {
         Ok(match look(beneath, entry)? {
             Ok(found) => {
-                stamps.lock().expect(UNPOISONED)[number] = Some(found.stamp);
+                stamps.lock().expect(workers::UNPOISONED)[number] = Some(found.stamp);
                 None
             }
             Err(fault) => Some(fault),
         })
     })?;
-    Ok((findings, stamps.into_inner().expect(UNPOISONED)))
+    Ok((findings, stamps.into_inner().expect(workers::UNPOISONED)))
 }
 
 /// Compares as [`examine`] does, but does not read again what `seen` covers.
@@ -178,11 +176,11 @@ fn compare(
     workers::each(manifest.entries(), stop, |number, entry| {
         if let Some(fault) = fault(&beneath, number, entry)? {
             let finding = Finding { path: entry.path.as_path().to_owned(), fault };
-            findings.lock().expect(UNPOISONED).push(finding);
+            findings.lock().expect(workers::UNPOISONED).push(finding);
         }
         Ok(())
     })?;
-    let mut findings = findings.into_inner().expect(UNPOISONED);
+    let mut findings = findings.into_inner().expect(workers::UNPOISONED);
     strangers(root, &beneath, manifest, &mut findings)?;
     Ok(findings)
 }

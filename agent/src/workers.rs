@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Threads: enough to keep a disk busy while one of them hashes, few enough to leave a core to the applications.
 const WORKERS: usize = 2;
 
+/// Why a lock that workers share can be taken.
+pub(crate) const UNPOISONED: &str = "no worker panics while it holds the lock";
+
 /// Calls `work` with every item and its number, in about their order. Ends early with the first error, or with the kind `Interrupted`
 /// once `stop` is set.
 pub(crate) fn each<T: Sync>(

@@ -79,12 +79,12 @@ pub(crate) fn reuse(
         for found in &wanted.copies {
             let source = &sources[found.source];
             if let Some(stamp) = take(placer.sharer(), source, found, wanted)? {
-                taken.lock().expect(UNPOISONED).push((wanted.content, wanted.place, stamp));
+                taken.lock().expect(workers::UNPOISONED).push((wanted.content, wanted.place, stamp));
                 break;
             }
             tracing::warn!(release = %source.package.short(), path = found.path.as_str(),
                 "installed file is damaged; its content is had from elsewhere");
-            damaged.lock().expect(UNPOISONED).insert(source.package);
+            damaged.lock().expect(workers::UNPOISONED).insert(source.package);
         }
         Ok(())
     })?;
@@ -92,15 +92,13 @@ pub(crate) fn reuse(
     if let Some(hashed) = hashed {
         placer.note_hashed_since(hashed.hashed_since());
     }
-    for (content, place, stamp) in taken.into_inner().expect(UNPOISONED) {
+    for (content, place, stamp) in taken.into_inner().expect(workers::UNPOISONED) {
         placer.note(place, stamp);
         placer.settle(&content, place)?;
     }
     placer.note_linked();
-    Ok(damaged.into_inner().expect(UNPOISONED))
+    Ok(damaged.into_inner().expect(workers::UNPOISONED))
 }
-
-const UNPOISONED: &str = "no worker panics while it holds the lock";
 
 /// Lists the copies of `lacking` in the installed releases, and in the remains of the wanted one where it is being
 /// repaired.
