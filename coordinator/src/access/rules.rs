@@ -66,6 +66,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/sluice.v1.Rollouts/GetApp", VIEWER),
     ("/sluice.v1.Rollouts/ReopenApp", DEPLOYER),
     ("/sluice.v1.Environments/Plan", VIEWER),
+    ("/sluice.v1.Environments/Forecast", DEPLOYER),
     ("/sluice.v1.Environments/Apply", DEPLOYER),
     ("/sluice.v1.Environments/Stop", DEPLOYER),
     ("/sluice.v1.Environments/List", VIEWER),

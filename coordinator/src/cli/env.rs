@@ -5,11 +5,13 @@
 //! | `render` | plan, status, differences and layout as tables, for people |
 //! | `document` | the same as Markdown |
 //! | `diagram` | the same as Mermaid |
+//! | `forecast` | what all of them say of bytes, disks and times |
 //! | `follow` | waiting for a run |
 
 mod diagram;
 mod document;
 mod follow;
+mod forecast;
 mod render;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -26,6 +28,7 @@ use super::connect::Coordinator;
 use super::error::{self, advise, context as advice};
 use super::exit::Exit;
 use super::output::{Closed, Output};
+use super::view::environment::forecast::Forecast;
 use super::view::environment::{Diff, Difference, Environment, Layout, LayoutApp, Plan};
 use crate::environment::{Environment as File, ParseError};
 
@@ -74,7 +77,19 @@ fn wrong(path: &Path, error: &ParseError) -> anyhow::Error {
 async fn planned(coordinator: &Coordinator, file: &str) -> anyhow::Result<Plan> {
     let request = v1::PlanEnvironmentRequest { file: file.to_owned() };
     let answer = coordinator.environments().plan(request).await.context("cannot plan the environment")?;
-    Ok(answer.into_inner().plan.context("the coordinator answered without a plan")?.into())
+    let plan: Plan = answer.into_inner().plan.context("the coordinator answered without a plan")?.into();
+    let forecast = if plan.changes { forecast(coordinator, file).await? } else { None };
+    Ok(Plan { forecast, ..plan })
+}
+
+/// Asks what links, disks and clocks say; nothing where the operator may only look: transfer plans are made for it.
+async fn forecast(coordinator: &Coordinator, file: &str) -> anyhow::Result<Option<Forecast>> {
+    let request = v1::ForecastEnvironmentRequest { file: file.to_owned() };
+    match coordinator.environments().forecast(request).await {
+        Ok(answer) => Ok(answer.into_inner().forecast.map(Forecast::from)),
+        Err(status) if status.code() == tonic::Code::PermissionDenied => Ok(None),
+        Err(status) => Err(status).context("cannot foresee what the environment would come to"),
+    }
 }
 
 async fn plan(context: &Context, file: &Path, format: Format) -> anyhow::Result<Exit> {

@@ -21,6 +21,7 @@ use super::exit::Exit;
 use super::output::{Closed, count, moment, or_dash, table};
 use super::rollout::spec;
 use super::view::forecast::{Batch, Forecast, Site, Span};
+use super::view::rollout::Floor;
 use super::view::short;
 
 /// Host names in one cell.
@@ -72,12 +73,12 @@ fn clock(begins: Option<Timestamp>, after: Option<Span>) -> String {
     moment(begins.zip(after).and_then(|(begins, after)| begins.checked_add(after.0).ok()))
 }
 
-fn for_so_long(time: Option<Duration>) -> String {
+pub(super) fn for_so_long(time: Option<Duration>) -> String {
     time.map_or_else(|| "-".to_owned(), lasts)
 }
 
 /// Formats a time to the second: a forecast knows no better.
-fn lasts(time: Duration) -> String {
+pub(super) fn lasts(time: Duration) -> String {
     format_duration(Duration::from_secs(time.as_secs_f64().round() as u64))
 }
 
@@ -117,13 +118,25 @@ fn headline(forecast: &Forecast) -> String {
 /// Says what the gates ask for.
 fn gates(forecast: &Forecast) -> Vec<String> {
     let Forecast {
-        bake_seconds, approvals, max_unavailable, max_failures, has_calendar, fits_window, ..
+        bake_seconds,
+        first_site_bake_seconds,
+        floors,
+        approvals,
+        max_unavailable,
+        max_failures,
+        has_calendar,
+        fits_window,
+        ..
     } = forecast;
     let bake = format_duration(bake_seconds.0);
     let mut gates = vec![
         format!("each batch holds for {bake}, with at most {max_unavailable} of the hosts out"),
         format!("more than {max_failures} failed hosts end it"),
     ];
+    if let Some(longer) = first_site_bake_seconds {
+        gates.insert(1, format!("batches of the first site hold for {}", format_duration(longer.0)));
+    }
+    gates.extend(floors.iter().map(Floor::says));
     if *approvals > 0 {
         gates.push(format!(
             "{} before the first switch; times count from then",

@@ -106,6 +106,9 @@ pub enum ApplyError {
     /// The run before goes back.
     #[error("environment {0} is rolling back; apply again when sluice env show {0} says that it has")]
     RollingBack(EnvironmentName),
+    /// The forecast ended in a mistake of its own.
+    #[error("the forecast failed; see the coordinator's log")]
+    Unforeseen,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] store::Error),

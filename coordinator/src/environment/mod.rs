@@ -11,14 +11,17 @@
 //! | [`state`], [`view`] | where a run stands, and the fleet as it sees it |
 //! | [`mod@next`], [`blocker`] | what happens next, and what it waits for |
 //! | [`mod@outline`], [`mod@diff`], [`mod@layout`], [`mod@export`] | what applying would do, what differs, what runs where, what stands as a file |
+//! | [`forecast`] | what links, disks and clocks say of it |
 //! | `store`, `survey` | environments in the database, and a look at the fleet for one |
 //! | `runner` | the task that takes every environment further |
+//! | [`tables`] | case tables of needs |
 //! | [`handle`], [`service`], `wire` | how operators speak to all of it |
 
 pub mod blocker;
 pub mod diff;
 pub mod export;
 pub mod file;
+pub mod forecast;
 pub mod graph;
 pub mod handle;
 pub mod layout;
@@ -32,6 +35,7 @@ pub mod spec;
 pub mod state;
 mod store;
 mod survey;
+pub mod tables;
 pub mod view;
 mod wire;
 

@@ -138,6 +138,16 @@ fn unusable(environment: &Environment, app: &AppName, view: &AppView) -> Option<
     }
 }
 
+/// Returns the hosts that a rollout of a part has to name: none where it can have all of them. Hosts without a package would
+/// keep all others from beginning.
+pub(super) fn named(environment: &Environment, view: &AppView, part: Option<&SiteName>) -> Vec<HostName> {
+    let of_part = || view.hosts.iter().filter(|host| environment.part(&host.site) == part);
+    match of_part().all(super::view::HostView::is_usable) {
+        true => Vec::new(),
+        false => of_part().filter(|host| host.is_usable()).map(|host| host.name.clone()).collect(),
+    }
+}
+
 struct Applying<'a> {
     environment: &'a Environment,
     view: &'a View,
@@ -242,12 +252,7 @@ impl<'a> Applying<'a> {
 
     fn start(&mut self, app: &AppName, part: Option<SiteName>) {
         let Some(view) = self.view.get(app) else { return };
-        let of_part = || view.hosts.iter().filter(|host| self.environment.part(&host.site) == part.as_ref());
-        // Hosts of unknown platform would keep all others from beginning.
-        let hosts = match of_part().all(super::view::HostView::is_usable) {
-            true => Vec::new(),
-            false => of_part().filter(|host| host.is_usable()).map(|host| host.name.clone()).collect(),
-        };
+        let hosts = named(self.environment, view, part.as_ref());
         self.step.actions.push(Action::Start { app: app.clone(), part, hosts, is_addition: false });
     }
 

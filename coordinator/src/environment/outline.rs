@@ -7,7 +7,7 @@ use sluice_common::name::{AppName, HostName, Platform, SiteName, Version};
 
 use super::blocker::{Blocker, Wait};
 use super::file::Application;
-use super::next::{Standing, standing_of};
+use super::next::{Standing, named, standing_of};
 use super::spec::Environment;
 use super::view::{AppView, HostView, View};
 use crate::rollout::{Candidate, Spec, lower};
@@ -128,7 +128,7 @@ fn parts(environment: &Environment, app: &AppName, seen: &AppView) -> Vec<Part> 
     }
     by_part.retain(|_, hosts| hosts.iter().any(|host| !host.is_settled));
     let part = |(site, hosts): (Option<&SiteName>, Vec<&HostView>)| {
-        let spec = environment.spec(app, site, &[])?;
+        let spec = environment.spec(app, site, &named(environment, seen, site))?;
         let candidates = hosts.into_iter().filter_map(|host| candidate(host, &spec)).collect();
         let batches = lower(&spec.strategy, candidates);
         let names = |batch: Vec<Candidate>| batch.into_iter().map(|candidate| candidate.host).collect();

@@ -1,5 +1,7 @@
 //! `Environments.*`: plan, apply and stop; what stands, what differs, what runs where.
 
+use std::sync::Arc;
+
 use sluice_common::caps;
 use sluice_common::name::EnvironmentName;
 use sluice_proto::convert::{Invalid, parse};
@@ -9,17 +11,25 @@ use tonic::{Request, Response, Status};
 use super::handle::{ApplyError, AskError, Handle};
 use super::wire;
 use crate::access::Caller;
+use crate::rollout::forecast::Surroundings;
 
 /// The `Environments` service.
 #[derive(Clone)]
 pub struct EnvironmentsService {
     handle: Handle,
+    surroundings: Arc<dyn Surroundings>,
+}
+
+impl std::fmt::Debug for EnvironmentsService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnvironmentsService").finish_non_exhaustive()
+    }
 }
 
 impl EnvironmentsService {
     /// Makes the service.
-    pub fn new(handle: Handle) -> Self {
-        Self { handle }
+    pub fn new(handle: Handle, surroundings: Arc<dyn Surroundings>) -> Self {
+        Self { handle, surroundings }
     }
 
     async fn environment(&self, name: &EnvironmentName) -> Result<v1::Environment, Status> {
@@ -36,6 +46,16 @@ impl v1::environments_server::Environments for EnvironmentsService {
         let (environment, view, outline) = self.handle.plan(&request.get_ref().file).await?;
         let plan = wire::plan(&environment, &view, &outline);
         Ok(Response::new(v1::PlanEnvironmentResponse { plan: Some(plan) }))
+    }
+
+    async fn forecast(
+        &self,
+        request: Request<v1::ForecastEnvironmentRequest>,
+    ) -> Result<Response<v1::ForecastEnvironmentResponse>, Status> {
+        let by = Caller::of(&request)?.operator()?;
+        let foresight = self.handle.foresee(by, &request.get_ref().file, &*self.surroundings).await?;
+        let forecast = Some(super::forecast::wire::foresight(&foresight));
+        Ok(Response::new(v1::ForecastEnvironmentResponse { forecast }))
     }
 
     async fn apply(
@@ -128,6 +148,7 @@ impl From<ApplyError> for Status {
             | ApplyError::Closed(_)
             | ApplyError::Overlap { .. }
             | ApplyError::RollingBack(_) => Self::failed_precondition(error.to_string()),
+            ApplyError::Unforeseen => Self::internal(error.to_string()),
             ApplyError::Store(error) => error.into(),
         }
     }

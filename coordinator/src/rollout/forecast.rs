@@ -29,8 +29,9 @@ pub mod link;
 mod service;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
+pub(crate) use gather::ForecastError;
 pub use service::ForecastsService;
 
 use link::{Limits, Load};
@@ -64,7 +65,7 @@ pub struct Disk {
 
 impl Disk {
     /// Returns what may still be put on it: a share of it stays free.
-    fn available(self) -> u64 {
+    pub fn available(self) -> u64 {
         let floor = self.bytes / 100 * u64::from(caps::DISK_FLOOR_PERCENT);
         self.free_bytes.saturating_sub(floor)
     }
@@ -113,6 +114,18 @@ pub struct Prospect {
     pub begins: Timestamp,
 }
 
+impl Prospect {
+    /// Puts its beginning off. Whoever is heard now is taken for heard then.
+    pub fn put_off(&mut self, begins: Timestamp) {
+        let now = std::mem::replace(&mut self.begins, begins);
+        self.rollout.started = begins;
+        let heard = self.fleet.values_mut().filter_map(|view| view.contact.as_mut());
+        for contact in heard.filter(|contact| contact.is_fresh(now)) {
+            contact.last = begins;
+        }
+    }
+}
+
 /// What a site's link carries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SiteForecast {
@@ -151,7 +164,26 @@ pub struct Forecast {
 
 /// Says what a rollout would do.
 pub fn forecast(prospect: &Prospect) -> Forecast {
-    let (scene, sites) = staged(prospect);
+    foreseen(prospect, &link::arrivals(&loads(prospect), &prospect.limits))
+}
+
+/// Says what rollouts would do that begin beside each other, and so share the links.
+pub fn beside(prospects: &[&Prospect]) -> Vec<Forecast> {
+    let Some(first) = prospects.first() else { return Vec::new() };
+    let together: Vec<Load<'_>> = prospects.iter().flat_map(|prospect| loads(prospect)).collect();
+    let arrivals = link::arrivals(&together, &first.limits);
+    let mut rest = arrivals.as_slice();
+    let own = |prospect: &&Prospect| {
+        let (own, others) = rest.split_at(prospect.parts.len());
+        rest = others;
+        foreseen(prospect, own)
+    };
+    prospects.iter().map(own).collect()
+}
+
+/// Says what a rollout would do whose members have the release on disk by these times.
+fn foreseen(prospect: &Prospect, arrivals: &[Duration]) -> Forecast {
+    let (scene, sites) = scene(prospect, arrivals);
     let Course { batches, waits, staged, took, end, .. } = simulate::run(&scene, &Odds::NONE, 0);
     let succeeded = end == simulate::End::State(super::state::State::Succeeded);
     let mut transfers = BTreeMap::new();
@@ -172,16 +204,21 @@ pub fn forecast(prospect: &Prospect) -> Forecast {
 
 /// Sets the scene: how long each host takes to stage, as the links go, and to switch.
 pub fn staged(prospect: &Prospect) -> (Scene, BTreeMap<SiteName, SiteForecast>) {
-    let Prospect { rollout, fleet, parts, limits, begins, .. } = prospect;
-    let loads: Vec<Load<'_>> = rollout
-        .members
-        .iter()
-        .zip(parts)
+    scene(prospect, &link::arrivals(&loads(prospect), &prospect.limits))
+}
+
+/// Returns what each member is to be sent.
+fn loads(prospect: &Prospect) -> Vec<Load<'_>> {
+    let members = prospect.rollout.members.iter().zip(&prospect.parts);
+    members
         .map(|(member, part)| Load { site: &member.site, bytes: part.transfer.map_or(0, link::socket_bytes) })
-        .collect();
-    let arrivals = link::arrivals(&loads, limits);
+        .collect()
+}
+
+fn scene(prospect: &Prospect, arrivals: &[Duration]) -> (Scene, BTreeMap<SiteName, SiteForecast>) {
+    let Prospect { rollout, fleet, parts, limits, begins, .. } = prospect;
     let mut sites: BTreeMap<SiteName, SiteForecast> = BTreeMap::new();
-    for ((load, part), arrival) in loads.iter().zip(parts).zip(&arrivals) {
+    for ((load, part), arrival) in loads(prospect).iter().zip(parts).zip(arrivals) {
         let site = sites.entry(load.site.clone()).or_default();
         site.hosts += 1;
         site.changing += usize::from(part.transfer.is_some());
@@ -190,7 +227,7 @@ pub fn staged(prospect: &Prospect) -> (Scene, BTreeMap<SiteName, SiteForecast>) 
         site.staged = site.staged.max(*arrival);
     }
     let pace = |(part, stage): (&Part, &Duration)| Pace { stage: *stage, switch: SWITCH_ASSUMED + part.bake };
-    let paces = parts.iter().zip(&arrivals).map(pace).collect();
+    let paces = parts.iter().zip(arrivals).map(pace).collect();
     let mut rollout = rollout.clone();
     // Nobody can say when people will agree: times count as if they had.
     rollout.spec.approvals = 0;

@@ -55,7 +55,7 @@ use crate::notify::{NotificationsService, Sender};
 use crate::outbound::Outbound;
 use crate::rollout;
 use crate::rollout::RecordsService;
-use crate::rollout::forecast::ForecastsService;
+use crate::rollout::forecast::{ForecastsService, Surroundings};
 use crate::rollout::service::RolloutsService;
 use crate::store::{self, Schema, Store};
 
@@ -167,7 +167,8 @@ fn routes(parts: Parts) -> Routes {
         stop,
     } = parts;
     let around = Around { fleet: fleet.clone(), plans: plans.clone() };
-    let forecasts = ForecastsService::new(rollouts.clone(), Arc::new(around));
+    let around: Arc<dyn Surroundings> = Arc::new(around);
+    let forecasts = ForecastsService::new(rollouts.clone(), Arc::clone(&around));
     let rollout_rpcs = RolloutsService::new(rollouts.clone(), stop.clone());
     let sink: Arc<dyn RolloutSink> = Arc::new(rollouts.clone());
     let enrolment = EnrollmentService::new(authority.clone(), fleet.clone(), refusals);
@@ -188,7 +189,10 @@ fn routes(parts: Parts) -> Routes {
         .with(
             NotificationsServer::new(NotificationsService::new(store, sender)).max_decoding_message_size(max),
         )
-        .with(EnvironmentsServer::new(EnvironmentsService::new(environments)).max_decoding_message_size(max))
+        .with(
+            EnvironmentsServer::new(EnvironmentsService::new(environments, around))
+                .max_decoding_message_size(max),
+        )
         .with(ForecastsServer::new(forecasts).max_decoding_message_size(max))
         .with(RolloutsServer::new(rollout_rpcs).max_decoding_message_size(max))
 }

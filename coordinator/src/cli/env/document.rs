@@ -4,13 +4,16 @@ use std::fmt::Write as _;
 
 use super::super::output::one_line;
 use super::super::view::environment::{Diff, Layout, Plan};
-use super::render;
+use super::{forecast, render};
 
 /// Formats a plan.
 pub(super) fn plan(plan: &Plan) -> String {
     let mut text = format!("# Plan of {}\n\n", plan.environment);
     let verdict = if plan.changes { "Changes." } else { "Nothing changes." };
     let _ = writeln!(text, "{verdict} On failure: {}.\n", plan.on_failure);
+    if let Some(seen) = &plan.forecast {
+        let _ = writeln!(text, "{}.\n", cell(&capital(&forecast::headline(seen))));
+    }
     let mut rows = Vec::new();
     for app in &plan.apps {
         let parts: Vec<String> = app.rollouts.iter().map(render::rollout).collect();
@@ -26,6 +29,15 @@ pub(super) fn plan(plan: &Plan) -> String {
         ]);
     }
     text += &table(&["Step", "Application", "Release", "From", "Hosts", "Rollout"], &rows);
+    if let Some(seen) = &plan.forecast {
+        text += "\n## Rollouts\n\n";
+        text += &table(
+            &["Rollout", "Sent", "Disk", "Begins", "Staged", "Stands", "Window"],
+            &forecast::rollout_rows(seen),
+        );
+        text += "\n## Links\n\n";
+        text += &table(&["Site", "Change", "Sent", "Limit", "Staged", "Disk"], &forecast::site_rows(seen));
+    }
     for (title, lines) in render::notes(plan) {
         section(&mut text, title, &lines);
     }
@@ -70,12 +82,16 @@ fn section(text: &mut String, title: &str, lines: &[String]) {
     if lines.is_empty() {
         return;
     }
-    let mut title = title.to_owned();
-    title[..1].make_ascii_uppercase();
-    let _ = write!(text, "\n## {title}\n\n");
+    let _ = write!(text, "\n## {}\n\n", capital(title));
     for line in lines {
         let _ = writeln!(text, "- {}", cell(line));
     }
+}
+
+fn capital(text: &str) -> String {
+    let mut text = text.to_owned();
+    text[..1].make_ascii_uppercase();
+    text
 }
 
 fn table(header: &[&str], rows: &[Vec<String>]) -> String {

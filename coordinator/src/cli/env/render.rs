@@ -10,6 +10,7 @@ use super::super::view::environment::{
     App, Diff, Difference, Environment, Layout, LayoutApp, LayoutHost, Need, Plan, PlannedApp, PlannedPart,
     State,
 };
+use super::forecast;
 
 /// Formats a plan: one line an application, then what stands out.
 pub(super) fn plan(plan: &Plan) -> String {
@@ -24,8 +25,13 @@ pub(super) fn plan(plan: &Plan) -> String {
             plan.on_failure
         ),
     };
+    if let Some(seen) = &plan.forecast {
+        text.truncate(text.trim_end().len());
+        let _ = write!(text, "\n{}\n\n", forecast::headline(seen));
+    }
     let rows = plan.apps.iter().flat_map(plan_rows).collect();
     text += &table(&["STEP", "APP", "RELEASE", "FROM", "HOSTS", "ROLLOUT"], &[], rows);
+    text += &plan.forecast.as_ref().map(forecast::tables).unwrap_or_default();
     for (title, lines) in notes(plan) {
         section(&mut text, title, lines);
     }
@@ -35,7 +41,8 @@ pub(super) fn plan(plan: &Plan) -> String {
 /// Returns what is said below the table of a plan, by title.
 pub(super) fn notes(plan: &Plan) -> Vec<(&'static str, Vec<String>)> {
     let per_app = |of: fn(&PlannedApp) -> Vec<String>| plan.apps.iter().flat_map(of).collect::<Vec<_>>();
-    vec![
+    let seen = plan.forecast.as_ref().map(forecast::notes).unwrap_or_default();
+    let said = vec![
         ("needs", per_app(|app| app.needs.iter().map(|n| format!("{} {}", app.app, need(n))).collect())),
         (
             "as one",
@@ -48,7 +55,8 @@ pub(super) fn notes(plan: &Plan) -> Vec<(&'static str, Vec<String>)> {
         ("waits", per_app(|app| app.blockers.clone())),
         ("no more in the file, and left as it is", plan.left.clone()),
         ("cannot be applied", plan.problems.clone()),
-    ]
+    ];
+    said.into_iter().chain(seen).collect()
 }
 
 fn section(text: &mut String, title: &str, lines: Vec<String>) {

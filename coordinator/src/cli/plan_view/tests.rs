@@ -27,6 +27,8 @@ fn some() -> Forecast {
         has_calendar: true,
         fits_window: true,
         bake_seconds: after(30_000),
+        first_site_bake_seconds: Some(after(600_000)),
+        floors: vec![Floor { by: None, min_healthy: "60%".to_owned(), label: None }],
         approvals: 2,
         max_unavailable: "25%".to_owned(),
         max_failures: "0".to_owned(),
@@ -68,7 +70,9 @@ fn a_forecast_as_text() {
     insta::assert_snapshot!(text(&some()), @r"
     shop 1.2: 3 of 4 hosts change, done after 12h1m
       each batch holds for 30s, with at most 25% of the hosts out
+      batches of the first site hold for 10m
       more than 0 failed hosts end it
+      at least 60% of the hosts stay in service
       2 approvals before the first switch; times count from then
       what switches fits into one window
 
@@ -95,7 +99,9 @@ fn a_forecast_as_markdown() {
     # shop 1.2: 3 of 4 hosts change, done after 12h1m
 
     - each batch holds for 30s, with at most 25% of the hosts out
+    - batches of the first site hold for 10m
     - more than 0 failed hosts end it
+    - at least 60% of the hosts stay in service
     - 2 approvals before the first switch; times count from then
     - what switches fits into one window
 

@@ -8,6 +8,10 @@ use sluice_proto::v1;
 
 use super::{Installed, at_millis, text};
 
+pub(in crate::cli) mod forecast;
+
+use forecast::Forecast;
+
 /// What applying a file would do.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Plan {
@@ -17,6 +21,8 @@ pub(in crate::cli) struct Plan {
     pub(in crate::cli) apps: Vec<PlannedApp>,
     pub(in crate::cli) problems: Vec<String>,
     pub(in crate::cli) left: Vec<String>,
+    /// What links, disks and clocks say of it; nothing where it was not asked or there is nothing to do.
+    pub(in crate::cli) forecast: Option<Forecast>,
 }
 
 /// What would become of one application.
@@ -171,7 +177,7 @@ impl From<v1::EnvironmentPlan> for Plan {
     fn from(message: v1::EnvironmentPlan) -> Self {
         let v1::EnvironmentPlan { environment, apps, problems, changes, on_failure, left } = message;
         let apps = apps.into_iter().map(PlannedApp::from).collect();
-        Self { environment, changes, on_failure, apps, problems, left }
+        Self { environment, changes, on_failure, apps, problems, left, forecast: None }
     }
 }
 

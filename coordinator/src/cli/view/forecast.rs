@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sluice_proto::v1;
 
+use super::rollout::Floor;
 use super::{at_millis, digest};
 
 /// A time of a forecast; seconds in JSON.
@@ -14,7 +15,7 @@ use super::{at_millis, digest};
 pub(in crate::cli) struct Span(pub(in crate::cli) Duration);
 
 impl Span {
-    fn of(millis: u64) -> Self {
+    pub(super) fn of(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 }
@@ -38,6 +39,8 @@ pub(in crate::cli) struct Forecast {
     pub(in crate::cli) has_calendar: bool,
     pub(in crate::cli) fits_window: bool,
     pub(in crate::cli) bake_seconds: Span,
+    pub(in crate::cli) first_site_bake_seconds: Option<Span>,
+    pub(in crate::cli) floors: Vec<Floor>,
     pub(in crate::cli) approvals: u32,
     pub(in crate::cli) max_unavailable: String,
     pub(in crate::cli) max_failures: String,
@@ -129,6 +132,8 @@ impl From<v1::RolloutForecast> for Forecast {
             has_calendar,
             fits_window,
             bake_seconds: Span::of(spec.bake_ms),
+            first_site_bake_seconds: (spec.first_site_bake_ms > 0).then(|| Span::of(spec.first_site_bake_ms)),
+            floors: spec.floors.into_iter().map(Floor::from).collect(),
             approvals: spec.approvals,
             max_unavailable: spec.max_unavailable,
             max_failures: spec.max_failures,

@@ -8,7 +8,8 @@ use sluice_common::name::{AppName, HostName, OperatorName, Platform, Version};
 use sluice_common::order::Report;
 
 use super::super::batches::{Candidate, lower};
-use super::super::handle::{Busy, Handle, StartError};
+use super::super::floor::check_room;
+use super::super::handle::{Busy, Handle, StartError, running};
 use super::super::hosts::select;
 use super::super::model::Rollout;
 use super::super::spec::Spec;
@@ -41,7 +42,7 @@ impl From<store::Error> for ForecastError {
 
 impl Handle {
     /// Looks at a rollout as it would be started now; changes nothing but the transfer plans that are missing.
-    pub(super) async fn prospect(
+    pub(crate) async fn prospect(
         &self,
         by: &OperatorName,
         app: AppName,
@@ -62,10 +63,14 @@ impl Handle {
         let lowered: Vec<Candidate> = batches.iter().flatten().cloned().collect();
         let id = tables::id_of(0)?;
         let rollout = Rollout::new(id, app.clone(), version, spec, batches, by.clone(), now);
-        let obstacles = self.obstacles(&rollout).await?;
+        let mut obstacles = self.obstacles(&rollout).await?;
+        let runs = running(&known);
+        let room = check_room(&rollout, |host| runs.contains(host));
+        obstacles.extend(room.err().map(|error| error.to_string()));
         let fleet = self.view(&rollout, known, now);
         let parts = self.parts(&app, &lowered, surroundings).await?;
-        let (limits, disks) = (surroundings.limits(), surroundings.disks());
+        let (limits, mut disks) = (surroundings.limits(), surroundings.disks());
+        disks.retain(|host, _| fleet.contains_key(host));
         Ok(Prospect { rollout, fleet, parts, limits, disks, obstacles, begins: now })
     }
 

@@ -80,7 +80,7 @@ fn batches(
     batch.collect()
 }
 
-fn site((name, forecast): (&SiteName, &SiteForecast)) -> v1::ForecastSite {
+pub(crate) fn site((name, forecast): (&SiteName, &SiteForecast)) -> v1::ForecastSite {
     let SiteForecast { hosts, changing, limit, bytes, staged } = forecast;
     v1::ForecastSite {
         site: name.to_string(),
@@ -103,7 +103,7 @@ fn transfer((transfer, hosts): (&Transfer, &usize)) -> v1::ForecastTransfer {
     }
 }
 
-fn wait(wait: &Wait) -> v1::ForecastWait {
+pub(crate) fn wait(wait: &Wait) -> v1::ForecastWait {
     let Wait { kind: _, what, from, until } = wait;
     v1::ForecastWait { what: what.clone(), from_ms: millis(*from), until_ms: optional_millis(*until) }
 }
