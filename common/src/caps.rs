@@ -232,6 +232,8 @@ pub const ENVIRONMENT_APPS_MAX: usize = 256;
 pub const CALENDAR_LINES_MAX: usize = 32;
 /// Most approvals that a rollout may ask for: beyond it nobody feels asked.
 pub const APPROVALS_MAX: usize = 16;
+/// Most floors of a rollout: one for each application that needs it, and a plan counts every host for each of them.
+pub const FLOORS_MAX: usize = 32;
 /// Most checks of a rollout: each asks somebody every few seconds while a batch bakes.
 pub const CHECKS_MAX: usize = 32;
 /// Longest text of a check: a query of Prometheus that people still read.

@@ -164,6 +164,8 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
         canary,
         batch,
         bake,
+        first_site_bake,
+        min_healthy,
         max_unavailable,
         max_failures,
         on_failure,
@@ -229,7 +231,13 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
         approvals: *approvals,
         checks: checks.iter().map(ToString::to_string).collect(),
         emergency: reason.clone().unwrap_or_default(),
+        first_site_bake_ms: first_site_bake.map_or(0, millis),
+        floors: min_healthy.iter().map(floor).collect(),
     }
+}
+
+fn floor(min_healthy: &Share) -> v1::RolloutFloor {
+    v1::RolloutFloor { min_healthy: min_healthy.to_string(), ..v1::RolloutFloor::default() }
 }
 
 fn no_such(id: &RolloutId) -> super::error::Advice {

@@ -62,6 +62,7 @@ pub(crate) fn of_actions(actions: &[Action]) -> Vec<&'static str> {
             State::Running | State::Paused { .. } | State::RollingBack { .. } => None,
         },
         Action::Order { .. }
+        | Action::Migrates { .. }
         | Action::HostFailed { .. }
         | Action::CheckFailed { .. }
         | Action::BatchOpened { .. }

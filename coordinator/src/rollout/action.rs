@@ -23,6 +23,11 @@ pub enum Action {
         /// What it asks.
         target: Target,
     },
+    /// A host, ordered to switch in the same plan, is the one that migrates what all of them share.
+    Migrates {
+        /// The host's place among the members.
+        member: usize,
+    },
     /// A host counts as failed from now on.
     HostFailed {
         /// The host's place among the members.
@@ -97,6 +102,11 @@ impl Rollout {
             Action::Order { member, generation, target } => {
                 if let Some(member) = self.members.get_mut(*member) {
                     member.order = Some(Issued { generation: *generation, target: target.clone(), at });
+                }
+            }
+            Action::Migrates { member } => {
+                if let Some(member) = self.members.get_mut(*member) {
+                    member.migrates = true;
                 }
             }
             Action::HostFailed { member, failure } => {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Zoned;
-use sluice_common::name::{HostName, OperatorName};
+use sluice_common::name::{AppName, HostName, OperatorName};
 use sluice_common::order::Phase;
 use sluice_common::units::{format_duration, format_size};
 
@@ -98,6 +98,21 @@ pub enum Blocker {
         /// Some of those that are out.
         hosts: Vec<HostName>,
     },
+    /// As few hosts are in service as somebody needs; others have to wait until more are.
+    Floor {
+        /// Who needs them; nothing: an operator said so.
+        by: Option<AppName>,
+        /// The application whose hosts they are.
+        app: AppName,
+        /// The domain that it is about, with the name of its label; nothing: the whole selection.
+        domain: Option<String>,
+        /// How many have to be in service.
+        needs: usize,
+        /// Of how many that run the application.
+        total: usize,
+        /// How many are.
+        serving: usize,
+    },
     /// The gate holds, and has to keep holding.
     Baking {
         /// The batch, counted from 0.
@@ -190,6 +205,14 @@ impl fmt::Display for Blocker {
                     (_, 0) => f.write_str(")"),
                     (_, more) => write!(f, " and {more} more)"),
                 }
+            }
+            Self::Floor { by, app, domain, needs, total, serving } => {
+                let by = by.as_ref().map_or("min_healthy", AppName::as_str);
+                write!(f, "{by} needs {needs} of {total} hosts of {app}")?;
+                if let Some(domain) = domain {
+                    write!(f, " ({domain})")?;
+                }
+                write!(f, " in service: {serving} {}", if *serving == 1 { "is" } else { "are" })
             }
             Self::Baking { batch, left, bake } => {
                 write!(f, "baking batch {}: {} of {} left", batch + 1, whole(*left), format_duration(*bake))
@@ -331,6 +354,28 @@ mod tests {
                     hosts: vec![host("a")],
                 },
                 "rack r2: 1 of 1 hosts out (a)",
+            ),
+            (
+                Blocker::Floor {
+                    by: Some("shop-web".parse().unwrap()),
+                    app: "db".parse().unwrap(),
+                    domain: None,
+                    needs: 2,
+                    total: 3,
+                    serving: 2,
+                },
+                "shop-web needs 2 of 3 hosts of db in service: 2 are",
+            ),
+            (
+                Blocker::Floor {
+                    by: None,
+                    app: "db".parse().unwrap(),
+                    domain: Some("site berlin".into()),
+                    needs: 1,
+                    total: 2,
+                    serving: 1,
+                },
+                "min_healthy needs 1 of 2 hosts of db (site berlin) in service: 1 is",
             ),
             (
                 Blocker::Baking { batch: 1, left: seconds(12), bake: seconds(30) },

@@ -206,6 +206,10 @@ fn log(rollout: &Rollout, action: &Action) {
         Action::Pause { reason } => tracing::warn!(reason, "paused"),
         Action::Approve { by } => tracing::info!(%by, "approved"),
         Action::Override { reason } => tracing::warn!(reason, "calendar overridden"),
+        Action::Migrates { member } => {
+            let host = rollout.members.get(*member).map(|member| member.host.as_str());
+            tracing::info!(host.id = host, "migrates shared data, if the release has any");
+        }
         Action::Order { .. }
         | Action::BakeStarted { .. }
         | Action::BakeBroken { .. }

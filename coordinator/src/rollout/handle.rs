@@ -1,6 +1,6 @@
 //! The handle: how sessions, content and operators speak to the rollout component.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::batches::lower;
 use super::command::{Command, Refusal, decide};
+use super::floor::check_room;
 use super::hosts::{SelectError, select};
 use super::line::LineStop;
 use super::model::{Member, Rollout};
@@ -17,6 +18,7 @@ use super::shared::Shared;
 use super::snapshot::Snapshot;
 use super::spec::{Spec, SpecError};
 use super::store::{self as tables, CommitError, Line};
+use super::view::Observed;
 use crate::audit::{self, Entry};
 use crate::depot::releases;
 use crate::store::{self, Actor, Store};
@@ -128,10 +130,11 @@ impl Handle {
         };
         let known = tables::fleet_running(self.store(), &app, now).await?;
         let candidates = select(&self.shared.hosts.enrolled(), &known, &spec, &signed.release)?;
-        let batches = lower(&spec.strategy, candidates);
+        let (runs, batches) = (running(&known), lower(&spec.strategy, candidates));
         let mut tx = self.store().begin(actor).await?;
         let number = tables::next_number(&mut tx).await?;
         let rollout = Rollout::new(tables::id_of(number)?, app, version, spec, batches, by.clone(), now);
+        check_room(&rollout, |host| runs.contains(host))?;
         if let Some(busy) = clash(&mut tx, &rollout).await? {
             return Err(busy.into());
         }
@@ -260,6 +263,12 @@ impl Handle {
         // A component that has stopped drives nothing; the next one takes up what is unfinished.
         let _ = self.shared.wanted.send(id.clone()).await;
     }
+}
+
+/// Returns the hosts that are known to run something.
+pub(super) fn running(known: &tables::Fleet) -> HashSet<HostName> {
+    let runs = |(observed, _): &(Option<Observed>, _)| observed.as_ref().is_some_and(|o| o.current.is_some());
+    known.iter().filter(|(_, known)| runs(known)).map(|(host, _)| host.clone()).collect()
 }
 
 /// Finds another unfinished rollout of the application that holds a host of this one.

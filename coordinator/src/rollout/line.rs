@@ -42,6 +42,7 @@ pub fn stops(rollout: &Rollout, actions: &[Action]) -> bool {
         Action::BeginRollback { .. } => rollout.is_condemned(),
         Action::Finish { state } => matches!(state, State::Failed { .. }),
         Action::Order { .. }
+        | Action::Migrates { .. }
         | Action::HostFailed { .. }
         | Action::CheckFailed { .. }
         | Action::BatchOpened { .. }

@@ -8,6 +8,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`spec`] | what an operator asks |
+//! | [`floor`] | how many hosts have to stay in service |
 //! | [`batches`] | strategies, lowered to batches of hosts |
 //! | [`mod@calendar`] | windows and freezes |
 //! | [`check`] | gates that ask somebody else, and what their samples come to |
@@ -41,6 +42,7 @@ pub mod calendar;
 pub mod check;
 pub mod command;
 mod driver;
+pub mod floor;
 pub mod forecast;
 pub mod handle;
 pub mod hosts;
@@ -77,6 +79,7 @@ pub use blocker::Blocker;
 pub use calendar::{Calendar, Freeze, Window};
 pub use check::{Check, CheckName, Probe};
 pub use command::{Command, Refusal, decide};
+pub use floor::Floor;
 pub use handle::{Busy, CommandError, Handle, StartError};
 pub use hosts::{Enrolled, Hosts, SelectError};
 pub use line::{LineStop, Reopened};

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,8 @@ pub struct Member {
     pub package: Digest,
     /// The newest order that this rollout gave it.
     pub order: Option<Issued>,
+    /// Whether it is the one that migrates what all of them share; once set, it stays.
+    pub migrates: bool,
     /// Why it counts as failed; once set, it stays.
     pub failure: Option<Failure>,
 }
@@ -182,7 +185,7 @@ impl Rollout {
             let first = members.len();
             members.extend(batch.into_iter().map(|candidate| {
                 let Candidate { host, site, domain, platform: _, package, settled: _ } = candidate;
-                Member { host, site, domain, package, order: None, failure: None }
+                Member { host, site, domain, package, order: None, migrates: false, failure: None }
             }));
             batches.push(first..members.len());
         }
@@ -204,6 +207,19 @@ impl Rollout {
             started,
             ended: None,
         }
+    }
+
+    /// Returns how long a batch must keep holding: longer where it has hosts of the site that gets the release first, if the spec says so.
+    pub fn bake(&self, batch: usize) -> Duration {
+        let Some(longer) = self.spec.first_site_bake else { return self.spec.bake };
+        let first = self.members.first().map(|member| &member.site);
+        let mut hosts = self.batches.get(batch).into_iter().flat_map(|batch| &self.members[batch.clone()]);
+        if hosts.any(|member| Some(&member.site) == first) { longer } else { self.spec.bake }
+    }
+
+    /// Returns how long a batch takes at most, from the orders to its hosts until its gate has passed, where nothing is awry.
+    pub fn batch_time(&self, batch: usize) -> Duration {
+        self.spec.host_deadline + self.bake(batch)
     }
 
     /// Returns how many hosts have failed so far.

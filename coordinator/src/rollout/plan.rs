@@ -6,10 +6,13 @@
 //! - I10: an order's generation is above every other of its host and application.
 //! - I11: no order to switch is given while hosts that are ordered and unconfirmed, unhealthy or unreachable, this one
 //!   included, exceed `max_unavailable`, or those of its failure domain exceed that domain's budget.
+//! - Nor is it while fewer hosts would stay in service than a floor asks for.
 //! - I12: no host of a batch is ordered to switch before the gate of the batch before it has durably passed.
 //! - No host is ordered to switch before as many have approved as the spec asks for, nor where the calendar closes before the
 //!   host's deadline; no batch begins where it closes before the batch has to be through. Going back asks neither.
 //! - No batch passes before each of its checks has, and none counts as passed because nobody knows.
+//! - One host of a rollout is told to migrate what all of them share: the first that is ordered to switch. Another one is only where that
+//!   one has failed and is known to have gone back.
 //! - I15: nothing is ordered once the rollout has ended or is paused.
 //! - I16: a host that cannot be heard is neither good nor bad: it passes no gate, and is no failure.
 
@@ -25,10 +28,12 @@ use super::view::FleetView;
 mod backward;
 mod budget;
 mod checking;
+mod floors;
 mod forward;
 mod look;
 mod opening;
 mod outcome;
+mod spent;
 #[cfg(test)]
 mod tests;
 

@@ -63,7 +63,7 @@ fn awaits_confirmation(report: &Report) -> bool {
 }
 
 async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Option<Order>, store::Error> {
-    let Standing { app, generation, rollout, target, wanted, state: _, is_first } = standing;
+    let Standing { app, generation, rollout, target, wanted, state: _, migrates } = standing;
     let stage = match target {
         Target::Stage => Stage::Staged,
         Target::Activate { .. } | Target::Restore { .. } | Target::Remove => Stage::Active,
@@ -78,16 +78,7 @@ async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Opt
             Desired::Release { stage, release, package: wanted.package }
         }
     };
-    Ok(Some(Order {
-        app,
-        generation,
-        rollout,
-        desired,
-        ttl: caps::ORDER_TTL,
-        confirmed: false,
-        // What hosts share is migrated once.
-        migrates: is_first,
-    }))
+    Ok(Some(Order { app, generation, rollout, desired, ttl: caps::ORDER_TTL, confirmed: false, migrates }))
 }
 
 /// Finds the signed release of an installed package: that of its version, else any that brings the package.

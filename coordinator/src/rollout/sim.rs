@@ -28,6 +28,7 @@ use self::random::Random;
 use self::scenario::{any_nature, any_spec};
 use super::Action;
 use super::command::{Command, decide};
+use super::floor::check_room;
 use super::model::{Member, Rollout, Target};
 use super::plan::{Plan, plan};
 use super::state::State;
@@ -101,8 +102,11 @@ impl Sim {
     fn new(seed: u64, planner: Planner) -> Self {
         let mut random = Random::new(seed);
         let spec = any_spec(&mut random);
-        let rollout = rollout_of(random.within(1, 8) as usize, spec);
+        let mut rollout = rollout_of(random.within(1, 8) as usize, spec);
         let had_before = !random.once_in(5);
+        if check_room(&rollout, |_| had_before).is_err() {
+            rollout.spec.floors.clear();
+        }
         // Most fleets are good: bad ones end early and teach little.
         let is_good = random.once_in(2);
         let host = |member: &Member| {

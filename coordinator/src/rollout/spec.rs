@@ -13,6 +13,7 @@ use sluice_common::units::{Share, duration_text, format_duration};
 
 use super::calendar::{Calendar, Closed, Verdict};
 use super::check::Check;
+use super::floor::Floor;
 use super::origin::Origin;
 
 /// Longest bake and longest host deadline: a gate that holds for more than a week is a calendar, not a gate.
@@ -56,6 +57,12 @@ pub struct Spec {
     /// Why it may start though a failed rollout has closed the application; nothing: it may not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emergency: Option<String>,
+    /// How long the batches with hosts of the site that gets the release first must keep holding; nothing: as long as others.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "duration_text::option")]
+    pub first_site_bake: Option<Duration>,
+    /// How many hosts have to stay in service, and who needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floors: Vec<Floor>,
     /// The run of an environment that has started it; nothing: an operator has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -164,6 +171,8 @@ impl Default for Spec {
             approvals: 0,
             checks: Vec::new(),
             emergency: None,
+            first_site_bake: None,
+            floors: Vec::new(),
             origin: None,
         }
     }
@@ -207,6 +216,18 @@ impl Spec {
             return Err(SpecError { field: "emergency", reason });
         }
         at_most("bake", self.bake, GATE_TIME_MAX)?;
+        if let Some(first) = self.first_site_bake {
+            at_most("first_site_bake", first, GATE_TIME_MAX)?;
+            if first < self.bake {
+                let (first, bake) = (format_duration(first), format_duration(self.bake));
+                let reason =
+                    format!("is {first}, shorter than the bake of {bake}; it must be at least as long");
+                return Err(SpecError { field: "first_site_bake", reason });
+            }
+        }
+        few("floors", self.floors.len(), caps::FLOORS_MAX)?;
+        let domains = self.per_domain.as_ref().map(|domains| domains.label.as_str());
+        self.floors.iter().try_for_each(|floor| floor.check(domains))?;
         at_most("host_deadline", self.host_deadline, GATE_TIME_MAX)?;
         if self.host_deadline < HOST_DEADLINE_MIN {
             let reason = format!(
@@ -234,9 +255,9 @@ impl Spec {
         }
     }
 
-    /// Returns how long a batch takes at most, from the orders to its hosts until its gate has passed, where nothing is awry.
+    /// Returns how long any batch takes at most, from the orders to its hosts until its gate has passed, where nothing is awry.
     pub fn batch_time(&self) -> Duration {
-        self.host_deadline + self.bake
+        self.host_deadline + self.bake.max(self.first_site_bake.unwrap_or_default())
     }
 
     /// Returns how many of `total` hosts may be out at once: at least one, or nothing could ever switch.

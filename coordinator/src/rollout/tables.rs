@@ -35,9 +35,9 @@ pub fn run() -> Vec<Table> {
 }
 
 /// A case: what is asked, what came of it, and what must.
-type Case = (String, String, String);
+pub(crate) type Case = (String, String, String);
 
-fn table(name: &'static str, cases: Vec<Case>) -> Table {
+pub(crate) fn table(name: &'static str, cases: Vec<Case>) -> Table {
     let count = cases.len();
     let wrong = cases.into_iter().filter(|(_, found, expected)| found != expected);
     let wrong =

@@ -131,7 +131,13 @@ impl World {
         }
     }
 
-    /// Plans and commits until nothing is left to do; returns what was done, in short words.
+    /// Returns the hosts that were told to migrate what all of them share.
+    pub(crate) fn migrators(&self) -> Vec<&str> {
+        let members = self.rollout.members.iter().filter(|member| member.migrates);
+        members.map(|member| member.host.as_str()).collect()
+    }
+
+    /// Plans and commits until nothing is left to do; returns what was done, in short words. Who migrates is asked for by itself.
     pub(crate) fn go(&mut self) -> String {
         let mut words = Vec::new();
         for _ in 0..1_000 {
@@ -139,7 +145,8 @@ impl World {
             if plan.actions.is_empty() {
                 return words.join(", ");
             }
-            words.extend(plan.actions.iter().map(|action| self.word(action)));
+            let told = plan.actions.iter().filter(|action| !matches!(action, Action::Migrates { .. }));
+            words.extend(told.map(|action| self.word(action)));
             self.commit(&plan.actions);
         }
         panic!("the planner never comes to rest: {}", words.join(", "));
@@ -156,6 +163,7 @@ impl World {
                 format!("restore {}", host(member))
             }
             Action::Order { member, target: Target::Remove, .. } => format!("remove {}", host(member)),
+            Action::Migrates { member } => format!("migrates {}", host(member)),
             Action::HostFailed { member, .. } => format!("fail {}", host(member)),
             Action::CheckFailed { name, .. } => format!("fail check {name}"),
             Action::BatchOpened { batch } => format!("open {batch}"),

@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(7, "0007_gates.sql"),
     migration!(8, "0008_environments.sql"),
     migration!(9, "0009_checks.sql"),
+    migration!(10, "0010_migrating_host.sql"),
 ];
 
 /// Says why the schema does not fit.

@@ -142,6 +142,12 @@ pub(in crate::cli) struct RolloutArgs {
     /// How long a batch must stay healthy before the next begins
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(in crate::cli) bake: Duration,
+    /// How long batches with hosts of the site that gets the release first must stay healthy [default: as --bake]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(in crate::cli) first_site_bake: Option<Duration>,
+    /// How many hosts have to stay in service, of those that run the application, whatever else may be out
+    #[arg(long, value_name = "N|P%")]
+    pub(in crate::cli) min_healthy: Option<Share>,
     /// How many hosts may be out at once [default: one batch; 25% where batches grow]
     #[arg(long, value_name = "N|P%")]
     pub(in crate::cli) max_unavailable: Option<Share>,

@@ -9,7 +9,7 @@ use sluice_proto::v1;
 
 use super::{Installed, at_millis, phase, text};
 
-pub(in crate::cli) use spec::Spec;
+pub(in crate::cli) use spec::{Floor, Spec};
 
 /// A rollout as it stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]

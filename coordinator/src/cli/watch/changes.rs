@@ -7,7 +7,7 @@ use serde::Serialize;
 use sluice_common::order::Phase;
 
 use crate::cli::output::one_line;
-use crate::cli::view::rollout::{BatchState, Host, Outcome, Rollout, State};
+use crate::cli::view::rollout::{BatchState, Check, Host, Outcome, Rollout, State};
 
 /// One change. Its JSON is `{"event": ..., "rollout": ID, ...}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,8 +29,32 @@ pub(super) enum Change {
         wire_bytes: u64,
         reason: Option<String>,
     },
+    /// A check was asked once more, or its verdict on the batch fell.
+    Check {
+        rollout: String,
+        check: String,
+        batch: u32,
+        samples: u64,
+        passed: u64,
+        outcome: Option<String>,
+        words: Option<String>,
+        verdict: Option<Verdict>,
+        /// Whether it says something else than before: worth a line in a log.
+        #[serde(skip)]
+        is_news: bool,
+    },
     /// What it waits for.
     Blockers { rollout: String, blockers: Vec<String> },
+}
+
+/// What a check came to in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
+    /// The batch has passed with it.
+    Passed,
+    /// The rollout has failed by it.
+    Failed,
 }
 
 /// Returns what changed; everything worth saying when there is no state before.
@@ -55,6 +79,7 @@ pub(super) fn changes(before: Option<&Rollout>, now: &Rollout) -> Vec<Change> {
             changes.push(host_change(rollout(), batch, host));
         }
     }
+    changes.extend(now.checks.iter().filter_map(|check| check_change(before, now, check)));
     let known = before.map_or(&[][..], |before| &before.blockers);
     if !now.blockers.is_empty() && causes(known) != causes(&now.blockers) {
         changes.push(Change::Blockers { rollout: rollout(), blockers: now.blockers.clone() });
@@ -85,6 +110,40 @@ fn host_change(rollout: String, batch: usize, host: &Host) -> Change {
     }
 }
 
+fn check_change(before: Option<&Rollout>, now: &Rollout, check: &Check) -> Option<Change> {
+    let is_it = |old: &&Check| (&old.name, old.batch) == (&check.name, check.batch);
+    let old = before.and_then(|before| Some((before, before.checks.iter().find(is_it)?)));
+    let verdict = verdict(now, check);
+    let old_verdict = old.and_then(|(before, old)| self::verdict(before, old));
+    let old = old.map(|(_, old)| old);
+    let was_asked = old.map_or(0, |old| old.samples) != check.samples;
+    if !was_asked && old_verdict == verdict {
+        return None;
+    }
+    let has_turned = old.is_none_or(|old| old.outcome != check.outcome);
+    let Check { name, batch, samples, passed, outcome, words, at: _, failure } = check.clone();
+    Some(Change::Check {
+        rollout: now.id.clone(),
+        check: name,
+        batch,
+        samples,
+        passed,
+        outcome,
+        words: failure.or(words),
+        verdict,
+        is_news: has_turned || old_verdict != verdict,
+    })
+}
+
+fn verdict(rollout: &Rollout, check: &Check) -> Option<Verdict> {
+    let batch = (check.batch as usize).checked_sub(1).and_then(|place| rollout.batches.get(place));
+    match (&check.failure, batch.map(|batch| batch.state)) {
+        (Some(_), _) => Some(Verdict::Failed),
+        (None, Some(BatchState::Passed)) => Some(Verdict::Passed),
+        (None, _) => None,
+    }
+}
+
 /// Blockers without their numbers: how long they have lasted is no news.
 fn causes(blockers: &[String]) -> Vec<String> {
     blockers
@@ -94,11 +153,20 @@ fn causes(blockers: &[String]) -> Vec<String> {
 }
 
 impl Change {
+    /// Says whether the change is worth a line in a log at all: one more sample that says the same is not.
+    pub(super) fn is_news(&self) -> bool {
+        match self {
+            Self::Check { is_news, .. } => *is_news,
+            Self::State { .. } | Self::Batch { .. } | Self::Host { .. } | Self::Blockers { .. } => true,
+        }
+    }
+
     /// Says whether the change is worth a line in a log where hosts are many.
     pub(super) fn is_coarse(&self) -> bool {
         match self {
             Self::State { .. } | Self::Batch { .. } => true,
             Self::Host { outcome: Outcome::Failed, .. } => true,
+            Self::Check { verdict, is_news, .. } => *is_news && *verdict == Some(Verdict::Failed),
             Self::Host { .. } | Self::Blockers { .. } => false,
         }
     }
@@ -123,6 +191,15 @@ impl fmt::Display for Change {
                     f.write_str(", unreachable")?;
                 }
                 f.write_str(&because(reason))
+            }
+            Self::Check { check, batch, samples, passed, outcome, words, verdict, .. } => {
+                let said = match (verdict, outcome) {
+                    (Some(Verdict::Failed), _) => "failed",
+                    (Some(Verdict::Passed), _) => "passed",
+                    (None, outcome) => outcome.as_deref().unwrap_or("not answered"),
+                };
+                write!(f, "check {} of batch {batch}: ", one_line(check))?;
+                write!(f, "{}, {passed} of {samples} passed{}", one_line(said), because(words))
             }
             Self::Blockers { rollout: _, blockers } => f.write_str(&one_line(&blockers.join("; "))),
         }
@@ -184,6 +261,46 @@ mod tests {
         later.blockers = later.blockers.iter().map(|blocker| blocker.replace('4', "5")).collect();
         assert_ne!(later.blockers, samples::blocked().blockers);
         assert_eq!(changes(Some(&samples::blocked()), &later), []);
+    }
+
+    #[test]
+    fn a_check_is_told_of_when_it_was_asked_and_when_its_verdict_falls() {
+        let said = |samples, outcome: &str| Check {
+            name: "errors".into(),
+            batch: 2,
+            samples,
+            passed: 1,
+            outcome: Some(outcome.into()),
+            words: Some("0.1 < 0.5".into()),
+            at: None,
+            failure: None,
+        };
+        let with = |check: Check| Rollout { checks: vec![check], ..samples::baking() };
+        let (first, second, other) = (with(said(1, "pass")), with(said(2, "pass")), with(said(3, "fail")));
+        let mut passed = other.clone();
+        passed.batches[1].state = BatchState::Passed;
+        let failed = with(Check { failure: Some("2 of 3 samples failed".into()), ..said(3, "fail") });
+        let told = |before: &Rollout, now: &Rollout| -> Vec<Change> {
+            let all = changes(Some(before), now);
+            all.into_iter().filter(|change| matches!(change, Change::Check { .. })).collect()
+        };
+        let event = serde_json::to_string(&told(&samples::baking(), &first)).unwrap();
+        insta::assert_snapshot!(event, @r#"[{"event":"check","rollout":"r42","check":"errors","batch":2,"samples":1,"passed":1,"outcome":"pass","words":"0.1 < 0.5","verdict":null}]"#);
+        let line = |before: &Rollout, now: &Rollout| {
+            told(before, now)
+                .iter()
+                .filter(|change| change.is_news())
+                .map(ToString::to_string)
+                .collect::<String>()
+        };
+        assert_eq!((told(&first, &first), told(&first, &second).len()), (Vec::new(), 1));
+        assert_eq!(line(&first, &second), "", "one more that says the same is no line of a log");
+        assert_eq!(line(&second, &other), "check errors of batch 2: fail, 1 of 3 passed: 0.1 < 0.5");
+        assert_eq!(line(&other, &passed), "check errors of batch 2: passed, 1 of 3 passed: 0.1 < 0.5");
+        assert_eq!(
+            line(&other, &failed),
+            "check errors of batch 2: failed, 1 of 3 passed: 2 of 3 samples failed"
+        );
     }
 
     #[test]

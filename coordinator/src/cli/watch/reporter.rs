@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::changes::changes;
+use super::changes::{Change, changes};
 use super::live::Live;
 use super::render::{HOSTS_MAX, Hosts, Line, Tone, render};
 use super::summary;
@@ -52,7 +52,7 @@ impl Reporter {
             Form::Live(live) => live.draw(&render(now, Timestamp::now(), Hosts::Some)),
             Form::Plain => {
                 let are_many = now.hosts().count() > HOSTS_MAX;
-                for change in changes(before, now) {
+                for change in changes(before, now).into_iter().filter(Change::is_news) {
                     if !are_many || change.is_coarse() {
                         self.output.note(change);
                     }

@@ -1,8 +1,10 @@
-//! How many hosts may be out: of the whole selection, and of each failure domain.
+//! How many hosts may be out: of the whole selection, of each failure domain, and of those that somebody needs.
 
 use std::collections::HashMap;
 
 use super::super::model::Rollout;
+use super::super::state::State;
+use super::floors::{Floors, Place};
 use super::look::Look;
 
 /// Hosts that are out, and how many may be.
@@ -19,12 +21,14 @@ impl Account {
 }
 
 /// What keeps one more host from being out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Full<'a> {
     /// As many hosts of the selection are out as may be.
     Selection,
     /// As many hosts of this domain are out as may be.
     Domain(&'a str),
+    /// As few hosts are in service as this floor allows.
+    Floor(Place<'a>),
 }
 
 /// The budgets of a rollout.
@@ -32,6 +36,8 @@ pub(super) enum Full<'a> {
 pub(super) struct Budget<'a> {
     selection: Account,
     domains: HashMap<&'a str, Account>,
+    floors: Floors<'a>,
+    is_retreat: bool,
 }
 
 impl<'a> Budget<'a> {
@@ -51,7 +57,13 @@ impl<'a> Budget<'a> {
                 account.max = per_domain.max_unavailable.of_rounded_down(account.max).max(1);
             }
         }
-        Self { selection, domains }
+        let floors = Floors::new(rollout, looks, is_out);
+        Self { selection, domains, floors, is_retreat: matches!(rollout.state, State::RollingBack { .. }) }
+    }
+
+    /// Returns the floors.
+    pub(super) fn floors(&self) -> &Floors<'a> {
+        &self.floors
     }
 
     /// Returns the hosts of the selection that are out, and how many may be.
@@ -70,8 +82,13 @@ impl<'a> Budget<'a> {
         if self.selection.refuses(more) {
             return Some(Full::Selection);
         }
-        let domain = look.member.domain.as_deref()?;
-        self.domains.get(domain)?.refuses(more).then_some(Full::Domain(domain))
+        if let Some(domain) = look.member.domain.as_deref()
+            && self.domains.get(domain).is_some_and(|account| account.refuses(more))
+        {
+            return Some(Full::Domain(domain));
+        }
+        let floor = if adds { self.floors.refuses(look, self.is_retreat) } else { None };
+        floor.map(Full::Floor)
     }
 
     /// Counts this host as out; one that was out already `adds` nothing.
@@ -81,6 +98,9 @@ impl<'a> Budget<'a> {
         let domain = look.member.domain.as_deref();
         if let Some(account) = domain.and_then(|domain| self.domains.get_mut(domain)) {
             account.out += more;
+        }
+        if adds {
+            self.floors.take(look);
         }
     }
 }

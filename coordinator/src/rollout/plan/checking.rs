@@ -27,7 +27,7 @@ pub(super) fn checked(rollout: &Rollout, since: Timestamp, now: Timestamp, draft
     let mut all = Checked::Passed;
     for check in &rollout.spec.checks {
         let tally = rollout.tallies.get(&(batch, check.name.clone()));
-        match verdict(check, tally, since, rollout.spec.bake, now) {
+        match verdict(check, tally, since, rollout.bake(batch), now) {
             Verdict::Passed => {}
             Verdict::Waiting { words, left } => {
                 draft.blockers.push(Blocker::Check { name: check.name.clone(), words, left });

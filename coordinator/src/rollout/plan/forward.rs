@@ -1,10 +1,9 @@
 //! A running rollout: stage everywhere, then switch batch by batch through the gates.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use jiff::Timestamp;
-use sluice_common::name::HostName;
 
 use super::super::action::Action;
 use super::super::blocker::Blocker;
@@ -12,17 +11,12 @@ use super::super::model::{Failure, Gate, Rollout, Target};
 use super::super::spec::OnFailure;
 use super::super::state::State;
 use super::super::view::FleetView;
-use super::budget::{Budget, Full};
+use super::budget::Budget;
 use super::checking::{Checked, checked};
 use super::look::{Look, Position, look};
 use super::opening::{may_switch, open};
-use super::{Draft, Plan};
+use super::{Draft, Plan, spent};
 use crate::clock::{after, elapsed};
-
-/// Hosts named in one [`Blocker::Unavailable`].
-const OUT_NAMED_MAX: usize = 3;
-/// Failure domains of which one plan says that they are full: what an operator reads on one screen.
-const DOMAINS_NAMED_MAX: usize = 32;
 
 pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan {
     let looks = look(rollout, fleet, now);
@@ -118,7 +112,7 @@ fn switch<'a>(
         return;
     }
     let mut budget = Budget::new(rollout, looks, Look::is_out);
-    let mut full = BTreeSet::new();
+    let (mut full, mut is_migrated) = (BTreeSet::new(), is_migrated(rollout, looks));
     for (member, look) in looks[range.clone()].iter().enumerate().map(|(i, look)| (range.start + i, look)) {
         let Position::Staged { current } = look.position else { continue };
         if !is_ready(look) {
@@ -127,47 +121,28 @@ fn switch<'a>(
         // A host that is out already, being unhealthy, adds nothing.
         let adds = !look.is_out();
         if let Some(refusal) = budget.refuses(look, adds) {
-            full.insert(match refusal {
-                Full::Selection => None,
-                Full::Domain(domain) => Some(domain),
-            });
+            full.insert(refusal);
             continue;
         }
         let target = Target::Activate { over: current.cloned() };
         if draft.order(Action::Order { member, generation: look.next_generation(), target }) {
             budget.take(look, adds);
+            if !std::mem::replace(&mut is_migrated, true) {
+                draft.actions.push(Action::Migrates { member });
+            }
         }
     }
-    out_of_budget(rollout, looks, &budget, full, draft);
+    spent::explain(rollout, looks, &budget, &full, draft);
 }
 
-/// Says which budgets are spent, of domains or of the selection, and by which hosts. One look at the fleet, however many
-/// domains there are.
-fn out_of_budget(
-    rollout: &Rollout,
-    looks: &[Look<'_>],
-    budget: &Budget<'_>,
-    full: BTreeSet<Option<&str>>,
-    draft: &mut Draft,
-) {
-    let mut named: BTreeMap<Option<&str>, Vec<HostName>> =
-        full.into_iter().take(DOMAINS_NAMED_MAX).map(|domain| (domain, Vec::new())).collect();
-    if named.is_empty() {
-        return;
-    }
-    for look in looks.iter().filter(|look| look.is_out()) {
-        let own = look.member.domain.as_deref().map(Some);
-        for domain in [Some(None), own].into_iter().flatten() {
-            let hosts = named.get_mut(&domain).filter(|hosts| hosts.len() < OUT_NAMED_MAX);
-            hosts.into_iter().for_each(|hosts| hosts.push(look.member.host.clone()));
-        }
-    }
-    for (domain, hosts) in named {
-        let account = domain.and_then(|domain| budget.domain(domain)).unwrap_or(budget.selection());
-        let domain = domain.zip(rollout.spec.per_domain.as_ref());
-        let domain = domain.map(|(domain, per_domain)| format!("{} {domain}", per_domain.label));
-        draft.blockers.push(Blocker::Unavailable { domain, out: account.out, max: account.max, hosts });
-    }
+/// Says whether what all hosts share was migrated, or is being: by a host that was told to and did not go back, or, for hosts that
+/// come later, when the release came.
+fn is_migrated(rollout: &Rollout, looks: &[Look<'_>]) -> bool {
+    let is_addition = rollout.spec.origin.as_ref().is_some_and(|origin| origin.is_addition);
+    let went_back = |look: &Look<'_>| {
+        look.member.failure.is_some() && matches!(look.position, Position::NotSwitched | Position::Returned)
+    };
+    is_addition || looks.iter().any(|look| look.member.migrates && !went_back(look))
 }
 
 /// Passes the batch once each host that has not failed has been holding for the whole bake.
@@ -182,7 +157,7 @@ fn watch_gate(rollout: &Rollout, looks: &[Look<'_>], range: Range<usize>, now: T
             explain(look, now, draft);
         }
     }
-    let bake = rollout.spec.bake;
+    let bake = rollout.bake(batch);
     match (since, rollout.cursor.gate) {
         (None, Gate::Baking { .. }) => draft.actions.push(Action::BakeBroken { batch }),
         (None, Gate::Waiting | Gate::Open) => {}

@@ -148,6 +148,16 @@ impl Look<'_> {
         is_underway || self.is_unhealthy || !self.is_reachable
     }
 
+    /// Says whether the host runs something of the application, or did before it was ordered to switch: only then can it be missed.
+    pub(super) fn runs(&self) -> bool {
+        let had = self.member.order.as_ref().is_some_and(|order| match &order.target {
+            Target::Activate { over } => over.is_some(),
+            Target::Restore { .. } => true,
+            Target::Stage | Target::Remove => false,
+        });
+        had || self.view.observed.as_ref().is_some_and(|observed| observed.current.is_some())
+    }
+
     /// Says since when the host has held the gate; nothing when it does not. A host that cannot be heard never does.
     pub(super) fn holds_since(&self) -> Option<Timestamp> {
         let holds = self.position == Position::There && self.is_reachable && !self.is_unhealthy;

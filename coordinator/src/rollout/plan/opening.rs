@@ -29,7 +29,7 @@ pub(super) fn open(
     // A batch of which every host runs the release already switches nothing.
     let switches = |look: &Look<'_>| look.member.failure.is_none() && look.position != Position::There;
     let switches = looks[range].iter().any(switches);
-    let may_begin = !switches || may_switch(rollout, rollout.spec.batch_time(), now, draft);
+    let may_begin = !switches || may_switch(rollout, rollout.batch_time(batch), now, draft);
     if is_staged && may_begin {
         draft.actions.push(Action::BatchOpened { batch });
     }

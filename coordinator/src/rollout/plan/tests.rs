@@ -10,6 +10,7 @@ use super::*;
 use crate::rollout::{Command, OnFailure, PerDomain, Spec, Strategy, Target};
 
 mod checks;
+mod floors;
 mod gates;
 
 fn spec() -> Spec {

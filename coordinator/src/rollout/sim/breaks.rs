@@ -57,13 +57,19 @@ const fn by_journal(rule: &'static str, what: &'static str, slip: Slip) -> Break
 }
 
 /// Every rule, broken.
-pub const BREAKS: [Break; 15] = [
+pub const BREAKS: [Break; 19] = [
     by_planner("I10", "orders to switch repeat a generation", repeats_a_generation),
     by_planner("I11", "the budget is not looked at", |rollout, fleet, now| {
         altered(rollout, fleet, now, |rollout| rollout.spec.max_unavailable = Share::Percent(100))
     }),
     by_planner("I11", "the budget of failure domains is not looked at", |rollout, fleet, now| {
         altered(rollout, fleet, now, |rollout| rollout.spec.per_domain = None)
+    }),
+    by_planner("floor", "what dependents need is not looked at", |rollout, fleet, now| {
+        altered(rollout, fleet, now, |rollout| rollout.spec.floors.clear())
+    }),
+    by_planner("I12, I16", "the first site bakes no longer than others", |rollout, fleet, now| {
+        altered(rollout, fleet, now, |rollout| rollout.spec.first_site_bake = None)
     }),
     by_planner("I12", "the next batch does not wait for the gate", |rollout, fleet, now| {
         altered(rollout, fleet, now, |rollout| {
@@ -87,6 +93,19 @@ pub const BREAKS: [Break; 15] = [
         })
     }),
     by_journal("I17", "a commit leaves no entry in the audit log", Slip::SkipsTheAudit),
+    by_planner("migration", "nobody is told to migrate", |rollout, fleet, now| {
+        let mut plan = plan(rollout, fleet, now);
+        plan.actions.retain(|action| !matches!(action, Action::Migrates { .. }));
+        plan
+    }),
+    by_planner("migration", "each batch has a host that migrates", |rollout, fleet, now| {
+        altered(rollout, fleet, now, |rollout| {
+            let batch = rollout.batches.get(rollout.cursor.batch).cloned().unwrap_or_default();
+            for (position, member) in rollout.members.iter_mut().enumerate() {
+                member.migrates &= batch.contains(&position);
+            }
+        })
+    }),
     by_planner("approvals", "one approval less is enough", |rollout, fleet, now| {
         altered(rollout, fleet, now, |rollout| {
             rollout.spec.approvals = rollout.spec.approvals.saturating_sub(1);

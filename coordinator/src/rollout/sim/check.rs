@@ -64,6 +64,80 @@ fn domain_holds(after: &Rollout, member: &Member, fleet: &FleetView, now: Timest
     }
 }
 
+/// Looks whether somebody migrates what all hosts share, now that one of them is ordered to switch.
+fn is_migrated(after: &Rollout) -> Result<(), String> {
+    match after.members.iter().any(|member| member.migrates) {
+        true => Ok(()),
+        false => Err("migration: a host is ordered to switch, and none migrates".to_owned()),
+    }
+}
+
+/// Looks whether the host that is to migrate is one that switches now, and whether each one before it has failed and gone back.
+fn named(before: &Rollout, after: &Rollout, member: usize, fleet: &FleetView) -> Result<(), String> {
+    let order = after.members[member]
+        .order
+        .as_ref()
+        .filter(|order| before.members[member].order.as_ref() != Some(order));
+    if !order.is_some_and(|order| matches!(order.target, Target::Activate { .. })) {
+        return Err(format!("migration: {} is to migrate and does not switch", after.members[member].host));
+    }
+    let is_back = |other: &Member| {
+        let answer = fleet[&other.host].observed.as_ref();
+        let answer =
+            answer.filter(|o| other.order.as_ref().is_some_and(|order| order.generation == o.generation));
+        other.failure.is_some()
+            && answer.is_some_and(|o| match o.phase {
+                Phase::Reverted | Phase::Failed => true,
+                _ => o.phase == Phase::Active && o.current.as_ref().is_none_or(|c| c.package != package()),
+            })
+    };
+    match before.members.iter().find(|other| other.migrates && !is_back(other)) {
+        Some(other) => Err(format!("migration: {} may have migrated already", other.host)),
+        None => Ok(()),
+    }
+}
+
+/// Looks whether as many hosts are in service, now that `switching` are ordered to switch, as every floor asks for.
+fn floors_hold(
+    before: &Rollout,
+    after: &Rollout,
+    switching: &[usize],
+    fleet: &FleetView,
+    now: Timestamp,
+) -> Result<(), String> {
+    let ran = |member: &Member| {
+        let had = match member.order.as_ref().map(|order| &order.target) {
+            Some(Target::Activate { over }) => over.is_some(),
+            Some(Target::Restore { .. }) => true,
+            Some(Target::Stage | Target::Remove) | None => false,
+        };
+        had || fleet[&member.host].observed.as_ref().is_some_and(|o| o.current.is_some())
+    };
+    for floor in &after.spec.floors {
+        for position in switching {
+            // One that was out before it was ordered takes nothing away.
+            let was = &before.members[*position];
+            if !ran(was) || is_out(was, &fleet[&was.host], now) {
+                continue;
+            }
+            let mine = |member: &&Member| floor.label.is_none() || member.site == was.site;
+            for of in [None, floor.label.as_ref()] {
+                let members: Vec<&Member> =
+                    after.members.iter().filter(|m| ran(m) && (of.is_none() || mine(m))).collect();
+                let serving = members.iter().filter(|m| !is_out(m, &fleet[&m.host], now)).count();
+                let needs = floor.needs(members.len());
+                if serving < needs {
+                    return Err(format!(
+                        "floor: {serving} of {} hosts in service, {needs} have to be",
+                        members.len()
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn is_approved(before: &Rollout) -> Result<(), String> {
     let others = before.approvals.keys().filter(|operator| **operator != before.started_by).count();
     match others < before.spec.approvals as usize {
@@ -84,6 +158,13 @@ fn is_in_a_window(before: &Rollout, now: Timestamp) -> Result<(), String> {
     match is_frozen || into + until.duration_since(now).as_secs() > WINDOW_SECONDS {
         true => Err(format!("calendar: a host is ordered {into} s after a window opened")),
         false => Ok(()),
+    }
+}
+
+fn switched(action: &Action) -> Option<usize> {
+    match action {
+        Action::Order { member, target: Target::Activate { .. }, .. } => Some(*member),
+        _ => None,
     }
 }
 
@@ -124,6 +205,7 @@ impl Checker {
                     self.ordered(&before.members[*member], *generation, target)?;
                     if let Target::Activate { .. } = target {
                         activated = true;
+                        is_migrated(after)?;
                         self.may_activate(before, *member)?;
                         is_approved(before)?;
                         is_in_a_window(before, now)?;
@@ -135,6 +217,7 @@ impl Checker {
                         return Err(format!("I12: succeeded with gates {:?} passed", self.passed));
                     }
                 }
+                Action::Migrates { member } => named(before, after, *member, fleet)?,
                 Action::HostFailed { .. }
                 | Action::CheckFailed { .. }
                 | Action::BatchOpened { .. }
@@ -153,6 +236,8 @@ impl Checker {
         if activated && out > max {
             return Err(format!("I11: {out} hosts out, {max} may be"));
         }
+        let switching: Vec<usize> = actions.iter().filter_map(switched).collect();
+        floors_hold(before, after, &switching, fleet, now)?;
         for action in actions {
             if let Action::Order { member, target: Target::Activate { .. }, .. } = action {
                 domain_holds(after, &after.members[*member], fleet, now)?;
@@ -175,6 +260,7 @@ impl Checker {
                 }
                 Action::Finish { state: State::Failed { .. } } => self.is_line_stopped = true,
                 Action::Order { .. }
+                | Action::Migrates { .. }
                 | Action::HostFailed { .. }
                 | Action::CheckFailed { .. }
                 | Action::BatchOpened { .. }
@@ -216,7 +302,12 @@ impl Checker {
     fn pass(&mut self, before: &Rollout, batch: usize, now: Timestamp) -> Result<(), String> {
         for member in before.members[before.batches[batch].clone()].iter().filter(|m| m.failure.is_none()) {
             let held = self.held_since.get(&member.host).map(|since| now.duration_since(*since).as_secs());
-            let bake = before.spec.bake.as_secs() as i64;
+            // The first site is that of the first host: it may have to hold for longer.
+            let first = before.members[before.batches[batch].clone()]
+                .iter()
+                .any(|m| m.site == before.members[0].site);
+            let longer = before.spec.first_site_bake.filter(|_| first);
+            let bake = longer.unwrap_or(before.spec.bake).as_secs() as i64;
             if held.is_none_or(|held| held < bake) {
                 return Err(format!(
                     "I12, I16: batch {batch} passed, {} held for {held:?} of {bake} s",

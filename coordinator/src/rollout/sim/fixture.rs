@@ -30,7 +30,7 @@ pub(crate) fn at(seconds: i64) -> Timestamp {
 pub(crate) fn rollout_of(hosts: usize, spec: Spec) -> Rollout {
     let candidate = |i: usize| Candidate {
         host: format!("h{i:02}").replace("h0", "h").parse().expect("a name"),
-        site: "berlin".parse().expect("a name"),
+        site: if i <= 4 { "berlin" } else { "rome" }.parse().expect("a name"),
         domain: Some(format!("r{}", i % 3)),
         platform: "linux-x86_64".parse().expect("a name"),
         package: package(),

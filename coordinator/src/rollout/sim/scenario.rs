@@ -6,7 +6,7 @@ use sluice_common::units::Share;
 
 use super::host::Nature;
 use super::random::Random;
-use crate::rollout::{Calendar, OnFailure, PerDomain, Spec, Strategy};
+use crate::rollout::{Calendar, Floor, OnFailure, PerDomain, Spec, Strategy};
 
 pub(super) fn any_spec(random: &mut Random) -> Spec {
     let share = |random: &mut Random| match random.within(0, 1) {
@@ -38,8 +38,23 @@ pub(super) fn any_spec(random: &mut Random) -> Spec {
         stage_first: random.pick(&[Share::Percent(100), Share::Percent(50), Share::Count(0)]),
         calendar: any_calendar(random),
         approvals: random.pick(&[0, 0, 0, 1, 2]),
+        first_site_bake: random.once_in(4).then(|| Duration::from_secs(random.within(40, 60))),
+        floors: any_floors(random),
         ..Spec::default()
     }
+}
+
+fn any_floors(random: &mut Random) -> Vec<Floor> {
+    let count = random.pick(&[0, 0, 1, 2]);
+    let floor = |_| Floor {
+        by: Some("web".parse().expect("a name")),
+        min_healthy: match random.within(0, 1) {
+            0 => Share::Count(random.within(1, 5) as u32),
+            _ => Share::Percent(random.within(1, 90) as u8),
+        },
+        label: random.once_in(3).then(|| "site".to_owned()),
+    };
+    (0..count).map(floor).collect()
 }
 
 /// Windows of a fleet that switches every other five minutes: short against what a rollout takes, long enough for a batch.

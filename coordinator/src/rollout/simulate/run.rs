@@ -134,7 +134,8 @@ impl<'a> Run<'a> {
             }
             Action::BatchOpened { batch } => self.course.batches[*batch].opened = Some(after_begin),
             Action::BatchPassed { batch } => self.course.batches[*batch].passed = Some(after_begin),
-            Action::HostFailed { .. }
+            Action::Migrates { .. }
+            | Action::HostFailed { .. }
             | Action::CheckFailed { .. }
             | Action::BakeStarted { .. }
             | Action::BakeBroken { .. }
@@ -253,7 +254,7 @@ fn kind(blocker: &Blocker) -> Option<Kind> {
         Blocker::Window { .. } => Some(Kind::Window),
         Blocker::Unreachable { .. } => Some(Kind::Unheard),
         Blocker::Unhealthy { .. } => Some(Kind::Ill),
-        Blocker::Unavailable { .. } => Some(Kind::Budget),
+        Blocker::Unavailable { .. } | Blocker::Floor { .. } => Some(Kind::Budget),
         Blocker::Check { .. } => Some(Kind::Check),
         Blocker::Staging { .. }
         | Blocker::Switching { .. }

@@ -21,7 +21,7 @@ fn what_could_never_progress_is_refused_by_field() {
         assert_eq!(error.is_some(), expected.is_some(), "{text}: {error:?}");
         assert!(error.unwrap_or_default().contains(expected.unwrap_or_default()), "{text}");
     }
-    let cases: [(&str, Change); 12] = [
+    let cases: [(&str, Change); 16] = [
         ("per_domain.max_unavailable", |s| {
             s.per_domain = Some(PerDomain { label: "rack".into(), max_unavailable: Share::Count(0) });
         }),
@@ -38,6 +38,12 @@ fn what_could_never_progress_is_refused_by_field() {
         ("host_deadline", |s| s.host_deadline = Duration::from_secs(1)),
         ("host_deadline", |s| s.host_deadline = GATE_TIME_MAX * 2),
         ("bake", |s| s.bake = GATE_TIME_MAX + Duration::from_secs(1)),
+        ("first_site_bake", |s| s.first_site_bake = Some(s.bake / 2)),
+        ("first_site_bake", |s| s.first_site_bake = Some(GATE_TIME_MAX * 2)),
+        ("min_healthy", |s| s.floors = vec![Floor { by: None, min_healthy: Share::Percent(0), label: None }]),
+        ("min_healthy", |s| {
+            s.floors = vec![Floor { by: None, min_healthy: Share::Count(1), label: Some("rack".into()) }];
+        }),
     ];
     for (field, change) in cases {
         let mut spec = Spec::default();
@@ -98,6 +104,21 @@ fn a_calendar_has_to_have_a_place_for_a_batch() {
     let mut many = Spec::default();
     many.calendar.windows = vec!["sat 20:00-23:00 UTC".parse().unwrap(); 33];
     assert_eq!(many.check().unwrap_err().to_string(), "windows are 33; there may be at most 32");
+}
+
+#[test]
+fn what_came_later_is_stored_beside_the_rest() {
+    let floor = |label| Floor { by: Some("web".parse().unwrap()), min_healthy: Share::Percent(60), label };
+    let spec = Spec {
+        first_site_bake: Some(Duration::from_secs(600)),
+        floors: vec![floor(None), floor(Some("site".into()))],
+        ..Spec::default()
+    };
+    assert_eq!(spec.check(), Ok(()));
+    let text = serde_json::to_string(&spec).unwrap();
+    let golden = r#""first_site_bake":"600000ms","floors":[{"by":"web","min_healthy":"60%"},{"by":"web","min_healthy":"60%","label":"site"}]}"#;
+    assert!(text.ends_with(golden), "{text}");
+    assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
 }
 
 #[test]

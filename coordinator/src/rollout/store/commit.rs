@@ -102,7 +102,7 @@ async fn insert_member(
     position: usize,
     batch: usize,
 ) -> Result<(), store::Error> {
-    let Member { host, site, domain, package, order: _, failure: _ } = member;
+    let Member { host, site, domain, package, order: _, migrates: _, failure: _ } = member;
     sqlx::query(
         "INSERT INTO rollout_hosts (rollout, position, batch, host, site, package, domain)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -135,6 +135,13 @@ pub(crate) async fn commit(
     for action in actions {
         match action {
             Action::Order { member, target, .. } => order(tx, rollout, *member, target, now).await?,
+            Action::Migrates { member } => {
+                sqlx::query("UPDATE rollout_hosts SET migrates = 1 WHERE rollout = $1 AND position = $2")
+                    .bind(rollout.id.as_str())
+                    .bind(text::signed(*member as u64))
+                    .execute(&mut **tx)
+                    .await?;
+            }
             Action::HostFailed { member, failure } => {
                 sqlx::query("UPDATE rollout_hosts SET failure = $1 WHERE rollout = $2 AND position = $3")
                     .bind(text::json(failure)?)
@@ -267,7 +274,7 @@ fn verb(actions: &[Action]) -> &'static str {
         Action::CheckFailed { .. } => (4, "rollout.check_fail"),
         Action::BatchPassed { .. } => (3, "rollout.batch_pass"),
         Action::BatchOpened { .. } => (2, "rollout.batch_open"),
-        Action::Order { .. } => (1, "rollout.order"),
+        Action::Order { .. } | Action::Migrates { .. } => (1, "rollout.order"),
         Action::BakeStarted { .. } | Action::BakeBroken { .. } => (0, "rollout.bake"),
     };
     actions.iter().map(weight).max().map_or("rollout.keep", |(_, verb)| verb)
@@ -283,6 +290,7 @@ fn detail(rollout: &Rollout, actions: &[Action]) -> Value {
             Action::Order { member, generation, target } => {
                 orders.push(json!([host(member), generation, word(target)]));
             }
+            Action::Migrates { member } => drop(detail.insert("migrates".to_owned(), json!(host(member)))),
             Action::HostFailed { member, failure } => {
                 failures.push(json!([host(member), failure.to_string()]));
             }

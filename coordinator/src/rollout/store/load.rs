@@ -238,6 +238,7 @@ fn member(row: &AnyRow) -> Result<Member, store::Error> {
         domain: row.try_get("domain")?,
         package: store::parse("rollout_hosts.package", row.try_get("package")?)?,
         order,
+        migrates: row.try_get::<Option<i64>, _>("migrates")?.is_some(),
         failure: failure.map(|text| text::from_json("rollout_hosts.failure", text)).transpose()?,
     })
 }

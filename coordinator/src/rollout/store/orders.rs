@@ -22,14 +22,14 @@ pub(crate) struct Standing {
     pub(crate) wanted: Option<Installed>,
     /// Where the rollout that gave it stands.
     pub(crate) state: State,
-    /// Whether the host is the first of that rollout.
-    pub(crate) is_first: bool,
+    /// Whether the host is the one of that rollout that migrates what all of them share.
+    pub(crate) migrates: bool,
 }
 
 /// Returns the newest order of each application on a host.
 pub(crate) async fn standing(store: &Store, host: &HostName) -> Result<Vec<Standing>, store::Error> {
     let rows = sqlx::query(
-        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state, r.addition, h.position FROM orders o
+        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state, h.migrates FROM orders o
          JOIN rollouts r ON r.id = o.rollout
          LEFT JOIN rollout_hosts h ON h.rollout = o.rollout AND h.host = o.host WHERE o.host = $1 AND NOT EXISTS
          (SELECT 1 FROM orders n WHERE n.host = o.host AND n.app = o.app AND n.generation > o.generation)
@@ -60,9 +60,7 @@ fn from_row(row: &AnyRow) -> Result<Standing, store::Error> {
         wanted,
         state: State::from_parts(state, None)
             .ok_or_else(|| store::Error::damaged("rollouts.state", state))?,
-        // What has to be done once was done when the release came: hosts that come later find it.
-        is_first: row.try_get::<Option<i64>, _>("position")? == Some(0)
-            && row.try_get::<Option<i64>, _>("addition")?.is_none(),
+        migrates: row.try_get::<Option<i64>, _>("migrates")?.is_some(),
     })
 }
 

@@ -10,6 +10,7 @@ use sluice_proto::convert::{Invalid, millis, parse};
 use sluice_proto::v1;
 
 use crate::rollout::calendar::Calendar;
+use crate::rollout::floor::Floor;
 use crate::rollout::spec::{OnFailure, PerDomain, Spec, Strategy};
 
 /// Reads a spec; what is not said takes its default.
@@ -34,6 +35,8 @@ pub(in crate::rollout) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid
         approvals,
         emergency,
         checks,
+        first_site_bake_ms,
+        floors,
     } = message;
     let standard = Spec::default();
     let strategy = strategy(kind, &canary, &batch, &waves)?;
@@ -74,6 +77,8 @@ pub(in crate::rollout) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid
         approvals,
         checks: lines("spec.checks", &checks)?,
         emergency: (!emergency.is_empty()).then_some(emergency),
+        first_site_bake: (first_site_bake_ms > 0).then(|| Duration::from_millis(first_site_bake_ms)),
+        floors: floors.into_iter().map(floor).collect::<Result<_, _>>()?,
         origin: None,
     })
 }
@@ -125,6 +130,8 @@ pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
         approvals,
         checks,
         emergency,
+        first_site_bake,
+        floors,
         origin: _,
     } = spec;
     let (kind, canary, batch) = match strategy {
@@ -173,6 +180,26 @@ pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
         approvals: *approvals,
         checks: checks.iter().map(ToString::to_string).collect(),
         emergency: emergency.clone().unwrap_or_default(),
+        first_site_bake_ms: first_site_bake.map_or(0, millis),
+        floors: floors.iter().map(floor_message).collect(),
+    }
+}
+
+fn floor(message: v1::RolloutFloor) -> Result<Floor, Invalid> {
+    let v1::RolloutFloor { by, min_healthy, label } = message;
+    Ok(Floor {
+        by: if by.is_empty() { None } else { Some(parse("spec.floors.by", &by)?) },
+        min_healthy: parse("spec.floors.min_healthy", &min_healthy)?,
+        label: (!label.is_empty()).then_some(label),
+    })
+}
+
+fn floor_message(floor: &Floor) -> v1::RolloutFloor {
+    let Floor { by, min_healthy, label } = floor;
+    v1::RolloutFloor {
+        by: by.as_ref().map(ToString::to_string).unwrap_or_default(),
+        min_healthy: min_healthy.to_string(),
+        label: label.clone().unwrap_or_default(),
     }
 }
 
@@ -210,6 +237,15 @@ mod tests {
                 approvals: 2,
                 checks: vec!["smoke(every=1s)=webhook http://127.0.0.1:1/".parse().unwrap()],
                 emergency: Some("leak".into()),
+                first_site_bake: Some(Duration::from_secs(600)),
+                floors: vec![
+                    Floor {
+                        by: Some("web".parse().unwrap()),
+                        min_healthy: Share::Percent(60),
+                        label: Some("site".into()),
+                    },
+                    Floor { by: None, min_healthy: Share::Count(2), label: None },
+                ],
                 ..Spec::default()
             };
             assert_eq!(spec(message(&there)).unwrap(), there);

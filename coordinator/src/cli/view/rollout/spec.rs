@@ -26,6 +26,33 @@ pub(in crate::cli) struct Spec {
     pub(in crate::cli) approvals: u32,
     pub(in crate::cli) checks: Vec<String>,
     pub(in crate::cli) emergency: Option<String>,
+    pub(in crate::cli) first_site_bake_seconds: Option<f64>,
+    pub(in crate::cli) floors: Vec<Floor>,
+}
+
+/// How many hosts have to stay in service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(in crate::cli) struct Floor {
+    pub(in crate::cli) by: Option<String>,
+    pub(in crate::cli) min_healthy: String,
+    pub(in crate::cli) label: Option<String>,
+}
+
+impl Floor {
+    /// Says what it asks for.
+    pub(in crate::cli) fn says(&self) -> String {
+        let Self { by, min_healthy, label } = self;
+        let each = label.as_ref().map(|label| format!(", of each {label} too")).unwrap_or_default();
+        let by = by.as_ref().map(|by| format!(", for {by}")).unwrap_or_default();
+        format!("at least {min_healthy} of the hosts stay in service{each}{by}")
+    }
+}
+
+impl From<v1::RolloutFloor> for Floor {
+    fn from(message: v1::RolloutFloor) -> Self {
+        let v1::RolloutFloor { by, min_healthy, label } = message;
+        Self { by: text(by), min_healthy, label: text(label) }
+    }
 }
 
 impl From<v1::RolloutSpec> for Spec {
@@ -49,6 +76,8 @@ impl From<v1::RolloutSpec> for Spec {
             approvals,
             emergency,
             checks,
+            first_site_bake_ms,
+            floors,
         } = message;
         let strategy = match v1::StrategyKind::try_from(strategy).unwrap_or_default() {
             v1::StrategyKind::Unspecified => "unknown",
@@ -83,6 +112,8 @@ impl From<v1::RolloutSpec> for Spec {
             approvals,
             checks,
             emergency: text(emergency),
+            first_site_bake_seconds: (first_site_bake_ms > 0).then_some(first_site_bake_ms as f64 / 1e3),
+            floors: floors.into_iter().map(Floor::from).collect(),
         }
     }
 }
