@@ -177,6 +177,7 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
         one_host_first,
         domain,
         domain_max_unavailable,
+        domain_max_failures,
         windows,
         freezes,
         approvals,
@@ -225,6 +226,7 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
             .as_ref()
             .map(|_| domain_max_unavailable.to_string())
             .unwrap_or_default(),
+        domain_max_failures: domain_max_failures.map(|share| share.to_string()).unwrap_or_default(),
         domain_label: domain.clone().unwrap_or_default(),
         windows: windows.iter().map(ToString::to_string).collect(),
         freezes: freezes.iter().map(ToString::to_string).collect(),

@@ -48,6 +48,9 @@ pub struct Options {
     /// How many hosts of a failure domain may be out at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain_max_unavailable: Option<Share>,
+    /// How many hosts of a failure domain may fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain_max_failures: Option<Share>,
     /// When hosts may switch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows: Option<Vec<Window>>,
@@ -118,6 +121,7 @@ impl Options {
             stage_first: self.stage_first.or(under.stage_first),
             domain: self.domain.or_else(|| under.domain.clone()),
             domain_max_unavailable: self.domain_max_unavailable.or(under.domain_max_unavailable),
+            domain_max_failures: self.domain_max_failures.or(under.domain_max_failures),
             windows: self.windows.or_else(|| under.windows.clone()),
             freezes,
             approvals: self.approvals.or(under.approvals),
@@ -129,13 +133,20 @@ impl Options {
     pub fn spec(&self, selector: Selector) -> Result<Spec, OptionError> {
         let standard = Spec::default();
         let strategy = self.strategy()?;
-        if self.domain_max_unavailable.is_some() && self.domain.is_none() {
+        let of_domains = [
+            ("domain_max_unavailable", self.domain_max_unavailable),
+            ("domain_max_failures", self.domain_max_failures),
+        ];
+        if let Some((field, _)) =
+            of_domains.iter().find(|(_, share)| share.is_some() && self.domain.is_none())
+        {
             let reason = "goes with domain, the label whose values are failure domains".to_owned();
-            return Err(OptionError { field: "domain_max_unavailable", reason });
+            return Err(OptionError { field, reason });
         }
         let per_domain = self.domain.as_ref().map(|label| PerDomain {
             label: label.clone(),
             max_unavailable: self.domain_max_unavailable.unwrap_or(Share::Count(1)),
+            max_failures: self.domain_max_failures,
         });
         let calendar = Calendar {
             windows: self.windows.clone().unwrap_or_default(),
@@ -272,6 +283,7 @@ mod tests {
             ("strategy = \"canary\"\nwaves = [\"1\"]", "waves"),
             ("strategy = \"waves\"", "waves"),
             ("domain_max_unavailable = \"1\"", "domain_max_unavailable"),
+            ("domain_max_failures = \"1\"", "domain_max_failures"),
             ("host_deadline = \"1s\"", "host_deadline"),
         ] {
             assert_eq!(options(text).spec(Selector::everything()).unwrap_err().field, field, "{text}");

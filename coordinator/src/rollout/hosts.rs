@@ -177,8 +177,11 @@ mod tests {
             (Some("rack"), [Some("r2"), None]),
             (Some("site"), [Some("berlin"), Some("berlin")]),
         ] {
-            let per_domain =
-                label.map(|label| PerDomain { label: label.into(), max_unavailable: Share::Count(1) });
+            let per_domain = label.map(|label| PerDomain {
+                label: label.into(),
+                max_unavailable: Share::Count(1),
+                max_failures: None,
+            });
             let spec = Spec { per_domain, ..Spec::default() };
             let chosen = select(&enrolled, &Known::new(), &spec, &release(&["any"])).unwrap();
             let domains: Vec<Option<&str>> = chosen.iter().map(|c| c.domain.as_deref()).collect();

@@ -4,6 +4,7 @@
 //! where it was. What hosts *are* stands in the [`super::view::FleetView`] instead.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -227,6 +228,28 @@ impl Rollout {
         self.members.iter().filter(|member| member.failure.is_some()).count()
     }
 
+    /// Returns the first failure domain in which more hosts have failed, with those that are failing now, than it tolerates.
+    pub fn failed_domain(&self, failing: &[usize]) -> Option<FailedDomain<'_>> {
+        let per_domain = self.spec.per_domain.as_ref()?;
+        let tolerates = per_domain.max_failures?;
+        let mut domains: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for (number, member) in self.members.iter().enumerate() {
+            let Some(domain) = member.domain.as_deref() else { continue };
+            let (failed, total) = domains.entry(domain).or_default();
+            *failed += usize::from(member.failure.is_some() || failing.contains(&number));
+            *total += 1;
+        }
+        // A domain whose failures an operator has accepted says nothing until another of its hosts fails.
+        let is_news = |domain: &str| {
+            failing.iter().any(|number| self.members[*number].domain.as_deref() == Some(domain))
+        };
+        domains.into_iter().find_map(|(name, (failed, total))| {
+            let tolerated = tolerates.of_rounded_down(total);
+            let is_over = failed > tolerated && (failing.is_empty() || is_news(name));
+            is_over.then_some(FailedDomain { label: &per_domain.label, name, failed, total, tolerated })
+        })
+    }
+
     /// Says whether more hosts have failed than are tolerated, or every host of the first batch, or a check, and no operator has
     /// accepted it by resuming.
     pub fn is_condemned(&self) -> bool {
@@ -236,7 +259,29 @@ impl Rollout {
         let is_check_failed = self.tallies.values().any(|tally| tally.failure.is_some());
         is_check_failed
             || unforgiven > self.spec.max_failures.of_rounded_down(self.members.len())
-            || unforgiven > 0 && is_first_lost
+            || unforgiven > 0 && (is_first_lost || self.failed_domain(&[]).is_some())
+    }
+}
+
+/// A failure domain in which more hosts have failed than it tolerates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailedDomain<'a> {
+    /// The label whose values are domains.
+    pub label: &'a str,
+    /// The domain.
+    pub name: &'a str,
+    /// Its hosts that failed.
+    pub failed: usize,
+    /// Its hosts.
+    pub total: usize,
+    /// How many of them may fail.
+    pub tolerated: usize,
+}
+
+impl fmt::Display for FailedDomain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { label, name, failed, total, tolerated } = self;
+        write!(f, "{failed} of {total} hosts of {label} {name} failed, {tolerated} tolerated")
     }
 }
 

@@ -81,6 +81,10 @@ pub struct PerDomain {
     /// How many hosts of a domain may be out at once; a percentage of the domain's hosts is rounded down, but never below
     /// one.
     pub max_unavailable: Share,
+    /// How many failed hosts of a domain are tolerated, whatever the whole selection tolerates; a percentage of the domain's
+    /// hosts is rounded down. Nothing: failures are counted over the selection alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<Share>,
 }
 
 /// Which hosts switch together, in which order.
@@ -192,7 +196,7 @@ impl Spec {
             Strategy::Exponential { first } => not_none("first", *first)?,
         }
         not_none("max_unavailable", self.max_unavailable)?;
-        if let Some(PerDomain { label, max_unavailable }) = &self.per_domain {
+        if let Some(PerDomain { label, max_unavailable, max_failures: _ }) = &self.per_domain {
             not_none("per_domain.max_unavailable", *max_unavailable)?;
             if label.trim().is_empty() {
                 let reason = "is empty; name the label whose values are the domains, such as rack".to_owned();

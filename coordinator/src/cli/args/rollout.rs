@@ -157,6 +157,9 @@ pub(in crate::cli) struct RolloutArgs {
     /// How many hosts of one failure domain may be out at once
     #[arg(long, value_name = "N|P%", default_value = "1", requires = "domain")]
     pub(in crate::cli) domain_max_unavailable: Share,
+    /// How many hosts of one failure domain may fail, whatever --max-failures tolerates [default: as many]
+    #[arg(long, value_name = "N|P%", requires = "domain")]
+    pub(in crate::cli) domain_max_failures: Option<Share>,
     /// How many hosts may fail before --on-failure applies
     #[arg(long, value_name = "N|P%", default_value = "0")]
     pub(in crate::cli) max_failures: Share,

@@ -60,12 +60,21 @@ fn judge(rollout: &Rollout, failures: &[(usize, Failure)]) -> Option<Action> {
     let lost = failures.iter().filter(|(member, _)| first.contains(member)).count();
     // A first batch of which nothing is left has proved nothing, whatever is tolerated.
     let first_lost = lost > 0 && lost == left;
-    if failed.saturating_sub(rollout.forgiven) <= tolerated && !first_lost {
+    let failing: Vec<usize> = failures.iter().map(|(member, _)| *member).collect();
+    let is_over = failed.saturating_sub(rollout.forgiven) > tolerated || first_lost;
+    let domain = rollout.failed_domain(&failing).filter(|_| !is_over && !failing.is_empty());
+    if !is_over && domain.is_none() {
         return None;
     }
-    let (member, failure) = failures.first()?;
+    let is_named = |member: usize| {
+        domain.is_none_or(|domain| rollout.members[member].domain.as_deref() == Some(domain.name))
+    };
+    let (member, failure) = failures.iter().find(|(member, _)| is_named(*member))?;
     let host = &rollout.members[*member].host;
-    let reason = format!("{host} {failure} ({failed} of {total} hosts failed, {tolerated} tolerated)");
+    let reason = match domain {
+        Some(domain) => format!("{host} {failure} ({domain})"),
+        None => format!("{host} {failure} ({failed} of {total} hosts failed, {tolerated} tolerated)"),
+    };
     Some(match rollout.spec.on_failure {
         OnFailure::Rollback => Action::BeginRollback { reason },
         OnFailure::Pause => Action::Pause { reason },

@@ -300,6 +300,32 @@ fn a_tolerated_host_that_hangs_or_is_ill_goes_back_alone() {
 }
 
 #[test]
+fn more_failures_than_one_domain_tolerates_end_it_though_the_selection_tolerates_them() {
+    // h1 and h4 stand in rack r1, h2 and h5 in r2, h3 and h6 in r0.
+    let per_domain = Some(PerDomain {
+        label: "rack".into(),
+        max_unavailable: Share::Count(2),
+        max_failures: Some(Share::Count(1)),
+    });
+    let tolerant =
+        Spec { max_failures: Share::Count(5), per_domain, on_failure: OnFailure::Pause, ..at_once(6) };
+    let mut world = staged(6, tolerant);
+    world.go();
+    world.answer(&["h1", "h2"], Phase::Reverted);
+    assert_eq!(world.go(), "fail h1, fail h2", "one of each rack");
+    world.answer(&["h4"], Phase::Reverted);
+    assert_eq!(world.go(), "fail h4, pause");
+    let reason = world.rollout.state.reason().unwrap().to_owned();
+    assert!(reason.ends_with("(2 of 2 hosts of rack r1 failed, 1 tolerated)"), "{reason}");
+    assert!(world.rollout.is_condemned());
+    // What was accepted of one rack does not hold up the others.
+    world.command(Command::Resume);
+    assert!(!world.rollout.is_condemned());
+    world.answer(&["h3", "h5", "h6"], Phase::Active);
+    assert_eq!(world.go(), "pass 0, finish succeeded");
+}
+
+#[test]
 fn a_first_batch_that_failed_whole_is_never_tolerated() {
     let mut world = staged(5, Spec { max_failures: Share::Count(3), ..spec() });
     world.go();
@@ -394,7 +420,8 @@ fn a_rollback_keeps_to_the_budget_and_goes_backwards() {
 #[test]
 fn no_more_hosts_of_a_failure_domain_are_out_than_may_be() {
     // h1 and h4 stand in rack r1, h2 and h5 in r2, h3 and h6 in r0.
-    let per_domain = Some(PerDomain { label: "rack".into(), max_unavailable: Share::Count(1) });
+    let per_domain =
+        Some(PerDomain { label: "rack".into(), max_unavailable: Share::Count(1), max_failures: None });
     let mut world = staged(6, Spec { per_domain, ..at_once(5) });
     assert_eq!(world.go(), "open 0, activate h1, activate h2, activate h3");
     assert_eq!(

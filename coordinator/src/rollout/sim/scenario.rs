@@ -33,6 +33,7 @@ pub(super) fn any_spec(random: &mut Random) -> Spec {
             _ => Some(PerDomain {
                 label: "rack".into(),
                 max_unavailable: Share::Count(random.within(1, 2) as u32),
+                max_failures: random.pick(&[None, None, Some(Share::Count(0)), Some(Share::Count(1))]),
             }),
         },
         stage_first: random.pick(&[Share::Percent(100), Share::Percent(50), Share::Count(0)]),

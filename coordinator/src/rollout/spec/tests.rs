@@ -23,10 +23,15 @@ fn what_could_never_progress_is_refused_by_field() {
     }
     let cases: [(&str, Change); 16] = [
         ("per_domain.max_unavailable", |s| {
-            s.per_domain = Some(PerDomain { label: "rack".into(), max_unavailable: Share::Count(0) });
+            s.per_domain = Some(PerDomain {
+                label: "rack".into(),
+                max_unavailable: Share::Count(0),
+                max_failures: None,
+            });
         }),
         ("per_domain.label", |s| {
-            s.per_domain = Some(PerDomain { label: " ".into(), max_unavailable: Share::Count(1) });
+            s.per_domain =
+                Some(PerDomain { label: " ".into(), max_unavailable: Share::Count(1), max_failures: None });
         }),
         ("batch", |s| s.strategy = Strategy::Rolling { batch: Share::Count(0) }),
         ("batch", |s| s.strategy = Strategy::Canary { canary: Share::Count(1), batch: Share::Percent(0) }),

@@ -30,6 +30,7 @@ pub(in crate::rollout) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid
         waves,
         domain_label,
         domain_max_unavailable,
+        domain_max_failures,
         windows,
         freezes,
         approvals,
@@ -68,6 +69,10 @@ pub(in crate::rollout) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid
                     &domain_max_unavailable,
                     Share::Count(1),
                 )?,
+                max_failures: match domain_max_failures.is_empty() {
+                    true => None,
+                    false => Some(parse("spec.domain_max_failures", &domain_max_failures)?),
+                },
             }),
         },
         calendar: Calendar {
@@ -174,6 +179,10 @@ pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
         domain_max_unavailable: per_domain
             .as_ref()
             .map(|domains| domains.max_unavailable.to_string())
+            .unwrap_or_default(),
+        domain_max_failures: per_domain
+            .as_ref()
+            .and_then(|domains| Some(domains.max_failures?.to_string()))
             .unwrap_or_default(),
         windows: windows.iter().map(ToString::to_string).collect(),
         freezes: freezes.iter().map(ToString::to_string).collect(),

@@ -157,7 +157,11 @@ fn scene(hosts: usize, begins: Timestamp) -> Result<Scene> {
         strategy: Strategy::Waves { waves: ["10", "1%", "10%", "50%", "100%"].map(share).to_vec() },
         max_unavailable: Share::Percent(10),
         max_failures: Share::Percent(1),
-        per_domain: Some(PerDomain { label: "rack".into(), max_unavailable: Share::Percent(50) }),
+        per_domain: Some(PerDomain {
+            label: "rack".into(),
+            max_unavailable: Share::Percent(50),
+            max_failures: None,
+        }),
         bake: Duration::from_secs(600),
         ..Spec::default()
     };
