@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use sluice_common::path::RelPath;
 
 use crate::seen::Stamp;
@@ -17,8 +17,8 @@ use crate::seen::Stamp;
 pub(crate) struct Beneath {
     root: OwnedFd,
     path: PathBuf,
-    /// The directory that was last worked in: its neighbours come next.
-    last: Mutex<Option<Arc<Directory>>>,
+    /// The directories that were last worked in, the last one first: their neighbours come next.
+    last: Mutex<Vec<Arc<Directory>>>,
 }
 
 /// An open directory of the tree.
@@ -42,6 +42,12 @@ pub(crate) struct Standing {
     pub(crate) stamp: Stamp,
 }
 
+/// Directories that are kept open: one for each thread that works in a tree, and the one before.
+const KEPT: usize = 4;
+
+/// Bytes of names that are read from a directory at a time, as the C library does.
+const LISTING_BYTES: usize = 32 * 1024;
+
 /// Mode of every directory of a release.
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -50,7 +56,7 @@ impl Beneath {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed("open", path, e))?;
-        Ok(Self { root, path: path.to_owned(), last: Mutex::new(None) })
+        Ok(Self { root, path: path.to_owned(), last: Mutex::default() })
     }
 
     /// Opens a regular file for reading.
@@ -145,6 +151,21 @@ impl Beneath {
         }
     }
 
+    /// Returns how many names a directory holds, the root where none is given.
+    pub(crate) fn count(&self, directory: Option<&RelPath>) -> io::Result<usize> {
+        let path = directory.map_or(Path::new("."), RelPath::as_path);
+        let opened = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty());
+        let fd = opened.map_err(|e| failed("open", &self.path.join(path), e))?;
+        let mut buffer = Vec::with_capacity(LISTING_BYTES);
+        let mut listing = RawDir::new(fd, buffer.spare_capacity_mut());
+        let mut names = 0;
+        while let Some(entry) = listing.next() {
+            let entry = entry.map_err(|e| failed("read the directory", &self.path.join(path), e))?;
+            names += usize::from(!matches!(entry.file_name().to_bytes(), b"." | b".."));
+        }
+        Ok(names)
+    }
+
     /// Syncs everything written to the file system of the tree. Tells of whatever it could not write since this was opened.
     pub(crate) fn sync_filesystem(&self) -> io::Result<()> {
         rustix::fs::syncfs(&self.root).map_err(|e| failed("sync the file system of", &self.path, e))
@@ -186,17 +207,25 @@ impl Beneath {
     /// the one that is worked in, whatever has been put at its name since.
     fn parent_of<'a>(&self, path: &'a RelPath) -> rustix::io::Result<(Arc<Directory>, &'a str)> {
         let directory = path.parent().unwrap_or(".");
-        // A thread that panicked left a directory that is as good as any.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let parent = match last.as_ref() {
-            Some(last) if last.path == directory => last.clone(),
-            Some(_) | None => {
+        let kept = self.last().iter().find(|kept| kept.path == directory).cloned();
+        let parent = match kept {
+            Some(kept) => kept,
+            None => {
                 let flags = OFlags::PATH | OFlags::DIRECTORY;
                 let fd = self.resolve(Path::new(directory), flags, Mode::empty())?;
-                last.insert(Arc::new(Directory { path: directory.to_owned(), fd })).clone()
+                let opened = Arc::new(Directory { path: directory.to_owned(), fd });
+                let mut last = self.last();
+                last.truncate(KEPT - 1);
+                last.insert(0, opened.clone());
+                opened
             }
         };
         Ok((parent, path.file_name()))
+    }
+
+    fn last(&self) -> MutexGuard<'_, Vec<Arc<Directory>>> {
+        // A thread that panicked left directories that are as good as any.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
@@ -250,6 +279,7 @@ mod tests {
         assert!(beneath.link(&path("out/new"), &from, &path("a")).is_err());
         assert!(from.link(&path("b"), &beneath, &path("out/secret")).is_err());
         assert_eq!(beneath.stat(&path("out/secret")).unwrap(), None);
+        assert!(beneath.count(Some(&path("out"))).is_err());
         assert_eq!(fs_err::read_dir(outside.path()).unwrap().count(), 1);
         // A file put in place of a link replaces the link, not what it leads to.
         beneath.adopt(&source, &path("file")).unwrap();
@@ -295,5 +325,7 @@ mod tests {
         assert_eq!(beneath.stat(&path("a")).unwrap().unwrap().kind, FileType::Directory);
         assert_eq!(beneath.read_link(&path("a/link")).unwrap(), b"../b");
         assert_eq!(beneath.stat(&path("c/d")).unwrap(), None);
+        assert_eq!(beneath.count(None).unwrap(), 2);
+        assert_eq!(beneath.count(Some(&path("a"))).unwrap(), 1, "links count, whatever they lead to");
     }
 }

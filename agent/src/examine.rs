@@ -1,7 +1,7 @@
 //! Compares a tree on disk with a manifest, byte by byte. Used on staging trees (what is still missing?), before a
 //! switch, and by `fsck`. Trusts nothing but what this process has hashed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -199,11 +199,34 @@ fn strangers(
             findings.push(Finding { path: entry.path.as_path().to_owned(), fault });
         }
     }
-    let known: HashSet<&str> =
-        manifest.entries().iter().chain(&linked).map(|entry| entry.path.as_str()).collect();
-    extras(root, Path::new(""), &known, findings)?;
+    let entries = || manifest.entries().iter().chain(&linked);
+    // Where everything stands that is to stand, nothing else does if directories hold as many names as they should.
+    if !findings.is_empty() || !holds_as_many(beneath, entries())? {
+        let known: HashSet<&str> = entries().map(|entry| entry.path.as_str()).collect();
+        extras(root, Path::new(""), &known, findings)?;
+    }
     findings.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(())
+}
+
+/// Says whether the root and every directory of `entries`, all of which stand, hold as many names as there are entries in
+/// them.
+fn holds_as_many<'a>(beneath: &Beneath, entries: impl Iterator<Item = &'a Entry>) -> io::Result<bool> {
+    let mut expected: HashMap<&str, usize> = HashMap::from([("", 0)]);
+    let mut directories: Vec<Option<&RelPath>> = vec![None];
+    for entry in entries {
+        *expected.entry(entry.path.parent().unwrap_or("")).or_default() += 1;
+        if entry.kind == EntryKind::Directory {
+            directories.push(Some(&entry.path));
+        }
+    }
+    for directory in directories {
+        let expected = expected.get(directory.map_or("", RelPath::as_str)).copied().unwrap_or(0);
+        if beneath.count(directory)? != expected {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Compares one entry with what stands at its path.

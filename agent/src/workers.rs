@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Threads: enough to keep a disk busy while one of them hashes, few enough to leave a core to the applications.
 const WORKERS: usize = 2;
 
+/// Most items that one thread takes at a time: neighbours stand in the same directory, which two threads at once would hold
+/// each other up in.
+const RUN_MAX: usize = 64;
+
 /// Why a lock that workers share can be taken.
 pub(crate) const UNPOISONED: &str = "no worker panics while it holds the lock";
 
@@ -19,26 +23,36 @@ pub(crate) fn each<T: Sync>(
     let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let run = || {
         loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(number) else { break };
-            if has_failed.load(Ordering::Relaxed) {
-                break;
-            }
-            if stop.load(Ordering::Relaxed) {
-                return Err(io::Error::new(io::ErrorKind::Interrupted, "work on the disk was interrupted"));
-            }
-            if let Err(error) = work(number, item) {
-                has_failed.store(true, Ordering::Relaxed);
-                return Err(error);
+            let after = |begin: usize| (begin < items.len()).then(|| begin + run_len(items.len() - begin));
+            let Ok(begin) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after) else {
+                return Ok(());
+            };
+            let run = begin..begin + run_len(items.len() - begin);
+            for (number, item) in run.clone().zip(&items[run]) {
+                if has_failed.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                if stop.load(Ordering::Relaxed) {
+                    let interrupted = "work on the disk was interrupted";
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, interrupted));
+                }
+                if let Err(error) = work(number, item) {
+                    has_failed.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
             }
         }
-        Ok(())
     };
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..WORKERS.min(items.len())).map(|_| scope.spawn(run)).collect();
         let own = run();
         others.into_iter().try_for_each(|other| other.join().expect("a worker does not panic")).and(own)
     })
+}
+
+/// Returns how many items a thread takes of so many that are left: the fewer are left the fewer, so that all end together.
+fn run_len(left: usize) -> usize {
+    (left / (4 * WORKERS)).clamp(1, RUN_MAX)
 }
 
 #[cfg(test)]

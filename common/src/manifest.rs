@@ -5,7 +5,10 @@
 //! [`caps`] holds. Builder and agent construct it through the same checks, so they accept and refuse alike.
 
 mod links;
+mod places;
 mod wire;
+
+pub use places::Places;
 
 use crate::caps;
 use crate::codec::DecodeError;
@@ -166,9 +169,14 @@ impl Manifest {
     /// [`Self::contents`] numbers them.
     pub fn first_files(&self) -> impl Iterator<Item = (&RelPath, &FileEntry)> {
         let mut numbers = self.files_by_digest();
-        numbers.dedup_by_key(|number| self.file(*number).map(|(_, file)| file.digest));
+        numbers.dedup_by_key(|number| self.digest_at(*number));
         numbers.sort_unstable();
         numbers.into_iter().filter_map(|number| self.file(number))
+    }
+
+    /// Returns where each distinct content stands.
+    pub fn places(&self) -> Places {
+        Places::of(self)
     }
 
     /// Returns the number of regular files.
@@ -228,12 +236,15 @@ impl Manifest {
         }
     }
 
-    /// Returns the numbers of the entries that are files, sorted by digest and then by path. A table of digests would
-    /// take twenty times the memory, which counts with a million entries.
+    fn digest_at(&self, number: u32) -> Option<&Digest> {
+        self.file(number).map(|(_, file)| &file.digest)
+    }
+
+    /// Returns the numbers of the entries that are files, sorted by digest and then by path.
     fn files_by_digest(&self) -> Vec<u32> {
         let mut numbers: Vec<u32> =
             (0..self.entries.len() as u32).filter(|number| self.file(*number).is_some()).collect();
-        numbers.sort_unstable_by_key(|number| (self.file(*number).map(|(_, file)| &file.digest), *number));
+        numbers.sort_unstable_by_key(|number| (self.digest_at(*number), *number));
         numbers
     }
 }

@@ -3,7 +3,6 @@
 //! The walk follows no link, sorts what it finds and keeps nothing of a file but its bytes and its executable
 //! bit, so the same tree gives the same digest on every machine, whatever its clock, owner or directory order.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use fs_err as fs;
 
 use crate::caps;
 use crate::digest::Digest;
-use crate::manifest::{Entry, EntryKind, FileEntry, Manifest, ManifestError};
+use crate::manifest::{Entry, EntryKind, FileEntry, Manifest, ManifestError, Places};
 use crate::parallel;
 use crate::path::{PathError, RelPath};
 use crate::transfer::ContentSource;
@@ -22,7 +21,7 @@ use crate::transfer::ContentSource;
 pub struct Tree {
     root: PathBuf,
     manifest: Manifest,
-    paths: HashMap<Digest, RelPath>,
+    places: Places,
 }
 
 /// Says why a directory cannot be packed.
@@ -67,8 +66,8 @@ impl Tree {
 
     /// Takes `root` to hold what `manifest` says, without reading it. Readers must verify what they read.
     pub fn with_manifest(root: &Path, manifest: Manifest) -> Self {
-        let paths = manifest.files().map(|(path, file)| (file.digest, path.clone())).collect();
-        Self { root: root.to_owned(), manifest, paths }
+        let places = manifest.places();
+        Self { root: root.to_owned(), manifest, places }
     }
 
     /// Returns the manifest.
@@ -84,10 +83,11 @@ impl Tree {
 
 impl ContentSource for Tree {
     fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>> {
-        let path = self.paths.get(content).ok_or_else(|| {
+        let number = self.places.find(&self.manifest, content).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("{content} is not in {}", self.root.display()))
         })?;
-        let mut file = fs::File::open(path.below(&self.root))?;
+        let place = self.places.get(number)[0];
+        let mut file = fs::File::open(self.manifest.entries()[place as usize].path.below(&self.root))?;
         file.seek(SeekFrom::Start(offset))?;
         // Of the two kinds of files the one that reads into memory as it comes, without clearing it first.
         Ok(Box::new(file.into_parts().0))

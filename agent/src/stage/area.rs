@@ -165,8 +165,18 @@ impl Area {
             },
             None => return Ok(Some(Known::without_plan(target))),
         };
-        let plan = read_if_there(&self.path.join("plan"))?;
-        Ok(Some(Known::new(&self.dir, target, base, plan.as_deref())))
+        let Some(plan) = read_if_there(&self.path.join("plan"))? else {
+            return Ok(Some(Known::without_plan(target)));
+        };
+        let base = match base {
+            // A base that is no longer installed cannot be leaned on.
+            Some(base) => match observe::manifest(&self.dir, &base) {
+                Ok(manifest) => Some((base, manifest)),
+                Err(_) => return Ok(Some(Known::without_plan(target))),
+            },
+            None => None,
+        };
+        Ok(Some(Known::new(&self.dir, target, base, &plan)))
     }
 
     /// Syncs the tree and gives it its name; the marker comes last. Takes a placer that is whole as the proof that every

@@ -6,9 +6,10 @@
 //! after an interruption hashes the whole tree first. Contents that come in several frames are gathered in `incoming/`.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,8 +30,10 @@ pub(crate) struct Placer {
     tree: Arc<Beneath>,
     target: Arc<Target>,
     sharer: Arc<Sharer>,
-    /// Files that are not in the tree yet, by number of entry.
-    missing: HashSet<usize>,
+    /// Whether an entry, by number, is a file that is not in the tree yet.
+    is_missing: Vec<bool>,
+    /// How many are.
+    missing: usize,
     /// Parts of contents that come in several frames.
     parts: HashMap<u32, Vec<PartState>>,
     /// What was hashed where it stands, by number of entry.
@@ -69,7 +72,7 @@ impl Placer {
     ) -> io::Result<Self> {
         let root = area.tree();
         let tree = Arc::new(Beneath::open(&root)?);
-        let mut missing = HashSet::new();
+        let mut is_missing = vec![false; target.manifest.entries().len()];
         for finding in findings {
             let is_directory_mode = finding.fault == Fault::Mode
                 && std::fs::symlink_metadata(root.join(&finding.path)).is_ok_and(|m| m.is_dir());
@@ -77,17 +80,15 @@ impl Placer {
                 discard(&root.join(&finding.path))?;
             }
         }
-        let wrong: HashSet<&Path> = findings.iter().map(|finding| finding.path.as_path()).collect();
+        let wrong: HashSet<&OsStr> = findings.iter().map(|finding| finding.path.as_os_str()).collect();
         for (number, entry) in target.manifest.entries().iter().enumerate() {
-            if !wrong.contains(entry.path.as_path()) {
+            if !wrong.contains(OsStr::new(entry.path.as_str())) {
                 continue;
             }
             match &entry.kind {
                 EntryKind::Directory => tree.directory(&entry.path)?,
                 EntryKind::Symlink { target } => tree.symlink(target, &entry.path)?,
-                EntryKind::File(_) => {
-                    missing.insert(number);
-                }
+                EntryKind::File(_) => is_missing[number] = true,
             }
         }
         Ok(Self {
@@ -96,7 +97,8 @@ impl Placer {
             stamps: vec![None; target.manifest.entries().len()],
             target,
             sharer,
-            missing,
+            missing: is_missing.iter().filter(|is_missing| **is_missing).count(),
+            is_missing,
             parts: HashMap::new(),
             linked_nanoseconds: 0,
             hashed_since: Instant::now(),
@@ -140,21 +142,22 @@ impl Placer {
 
     /// Says whether every file stands in the tree.
     pub(crate) fn is_whole(&self) -> bool {
-        self.missing.is_empty()
+        self.missing == 0
     }
 
-    /// Says whether a content still lacks a place.
-    pub(crate) fn lacks(&self, content: &Digest) -> bool {
-        self.target.places(content).iter().any(|place| self.missing.contains(place))
+    /// Takes a place to be filled.
+    fn fill(&mut self, place: usize) {
+        self.missing -= usize::from(std::mem::take(&mut self.is_missing[place]));
+    }
+
+    /// Says whether a content, by number, still lacks a place.
+    pub(crate) fn lacks(&self, content: u32) -> bool {
+        self.target.places(content).any(|place| self.is_missing[place])
     }
 
     /// Returns the contents that still lack a place, by number.
     pub(crate) fn lacking(&self) -> Vec<u32> {
-        (0_u32..)
-            .zip(&self.target.contents)
-            .filter(|(_, content)| self.lacks(&content.digest))
-            .map(|(number, _)| number)
-            .collect()
+        (0..self.target.contents.len() as u32).filter(|number| self.lacks(*number)).collect()
     }
 
     /// Returns the bytes of the contents that still lack a place.
@@ -164,7 +167,7 @@ impl Placer {
 
     /// Returns the number of files that are lacking.
     pub(crate) fn lacking_files(&self) -> usize {
-        self.missing.len()
+        self.missing
     }
 
     /// Returns the tree, opened before anything was put into it.
@@ -177,45 +180,45 @@ impl Placer {
         &self.sharer
     }
 
-    /// Returns the places that a content lacks, by number of entry.
-    pub(crate) fn vacancies(&self, content: &Digest) -> Vec<usize> {
-        let places = self.target.places(content).iter().copied();
-        places.filter(|place| self.missing.contains(place)).collect()
+    /// Returns the places that a content, by number, lacks, by number of entry.
+    pub(crate) fn vacancies(&self, content: u32) -> impl Iterator<Item = usize> {
+        self.target.places(content).filter(|place| self.is_missing[*place])
+    }
+
+    /// Returns the first place that a content lacks.
+    fn vacancy(&self, content: u32) -> usize {
+        self.vacancies(content).next().expect("whoever asks has seen that the content lacks a place")
     }
 
     /// Puts contents in place that need no source: empty ones, and those that stand elsewhere in the tree.
     pub(crate) fn place_local(&mut self) -> io::Result<()> {
         for number in self.lacking() {
-            let content = self.target.contents[number as usize];
-            let twin = self
-                .target
-                .places(&content.digest)
-                .iter()
-                .find(|place| !self.missing.contains(place))
-                .copied();
+            let twin = self.target.places(number).find(|place| !self.is_missing[*place]);
             if let Some(twin) = twin {
-                self.settle(&content.digest, twin)?;
-            } else if content.size == 0 {
-                let place = self.vacancies(&content.digest)[0];
+                self.settle(number, twin)?;
+            } else if self.target.contents[number as usize].size == 0 {
+                let place = self.vacancy(number);
                 let spot = self.spot(place);
                 spot.tree.create(spot.path, spot.mode)?;
-                self.settle(&content.digest, place)?;
+                self.settle(number, place)?;
             }
         }
         Ok(())
     }
 
-    /// Takes `place` to hold the content, which the caller has seen by its digest, and brings it from there to every
-    /// place that lacks it.
-    pub(crate) fn settle(&mut self, content: &Digest, place: usize) -> io::Result<()> {
-        self.missing.remove(&place);
-        for vacant in self.vacancies(content) {
+    /// Takes `place` to hold the content, by number, which the caller has seen by its digest, and brings it from there to
+    /// every place that lacks it.
+    pub(crate) fn settle(&mut self, content: u32, place: usize) -> io::Result<()> {
+        self.fill(place);
+        let vacant: Vec<usize> = self.vacancies(content).collect();
+        for vacant in vacant {
             let (from, to) = (self.spot(place), self.spot(vacant));
             let way = self.sharer.bring(from, to)?;
-            if way != Way::Hardlink && Digest::of_reader(self.tree.read(to.path)?)?.0 != *content {
+            let is_right = |digest: Digest| digest == self.target.contents[content as usize].digest;
+            if way != Way::Hardlink && !is_right(Digest::of_reader(self.tree.read(to.path)?)?.0) {
                 return Err(io::Error::other(format!("{} is not what was copied to it", to.path)));
             }
-            self.missing.remove(&vacant);
+            self.fill(vacant);
             if way == Way::Hardlink {
                 self.stamps[vacant] = self.stamps[place];
             }
@@ -234,7 +237,7 @@ impl Placer {
         self.parts.clear();
         for part in plan.frames.iter().flat_map(|frame| &frame.parts) {
             let content = self.target.contents[part.extent.content as usize];
-            if part.extent.len < content.size && self.lacks(&content.digest) {
+            if part.extent.len < content.size && self.lacks(part.extent.content) {
                 let is_done = self.holds_part(part)?;
                 let state = PartState { extent: part.extent, digest: part.digest, is_done };
                 self.parts.entry(part.extent.content).or_default().push(state);
@@ -251,7 +254,7 @@ impl Placer {
 
     /// Says whether a part is of no further use: its content is in place, or the part is on disk.
     pub(crate) fn has_part(&self, part: &Part) -> bool {
-        !self.lacks(&self.target.contents[part.extent.content as usize].digest)
+        !self.lacks(part.extent.content)
             || self
                 .parts
                 .get(&part.extent.content)
@@ -264,7 +267,7 @@ impl Placer {
         if self.has_part(part) {
             Destination::Nowhere
         } else if part.extent.len == content.size {
-            Destination::Place(self.vacancies(&content.digest)[0])
+            Destination::Place(self.vacancy(part.extent.content))
         } else {
             Destination::Gathering
         }
@@ -295,8 +298,7 @@ impl Placer {
 
     /// Says whether no place of a content is filled.
     fn lacks_everywhere(&self, content: u32) -> bool {
-        let digest = &self.target.contents[content as usize].digest;
-        self.target.places(digest).iter().all(|place| self.missing.contains(place))
+        self.target.places(content).all(|place| self.is_missing[place])
     }
 
     /// Returns what serves contents that are staged already.
@@ -322,14 +324,14 @@ impl Placer {
         let partial = self.partial(number);
         let (digest, _) = Digest::of_reader(fs_err::File::open(&partial)?)?;
         if digest == content.digest {
-            let place = self.vacancies(&content.digest)[0];
+            let place = self.vacancy(number);
             let spot = self.spot(place);
             fs_err::set_permissions(&partial, PermissionsExt::from_mode(spot.mode))?;
             spot.tree.adopt(&partial, spot.path)?;
             if let Some(found) = spot.tree.stat(spot.path)? {
                 self.note(place, found.stamp);
             }
-            return self.settle(&content.digest, place);
+            return self.settle(number, place);
         }
         discard(&partial)?;
         for part in self.parts.entry(number).or_default() {
@@ -355,8 +357,9 @@ impl Produced {
 
 impl ContentSource for Produced {
     fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>> {
-        let places = self.target.places(content).iter().filter_map(|place| self.target.file(*place));
-        let placed = places.map(|(path, _)| self.tree.read(path)).find_map(Result::ok);
+        let places = self.target.number(content).map(|number| self.target.places(number));
+        let files = places.into_iter().flatten().filter_map(|place| self.target.file(place));
+        let placed = files.map(|(path, _)| self.tree.read(path)).find_map(Result::ok);
         let mut file = match placed {
             Some(file) => file,
             None => fs_err::File::open(self.area.incoming_file(content, ".partial"))?.into(),

@@ -5,18 +5,18 @@
 //! Only whole contents are taken. The chunks of a changed file that an installed release has are left to the plan:
 //! against that release it carries what is new only, and in less than a chunk list would take.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use sluice_common::digest::Digest;
-use sluice_common::manifest::EntryKind;
-use sluice_common::path::RelPath;
+use sluice_common::manifest::{EntryKind, Manifest};
 
 use super::place::Placer;
 use super::share::{Sharer, Spot, Way};
-use super::target::Target;
+use super::target::Planned;
 use crate::beneath::Beneath;
 use crate::layout::AppDir;
 use crate::seen::{Seen, Stamp};
@@ -26,36 +26,38 @@ use crate::{observe, workers};
 struct Source<'a> {
     package: Digest,
     tree: Beneath,
+    manifest: Cow<'a, Manifest>,
     /// What was hashed of it lately.
     hashed: Option<&'a Seen>,
 }
 
 /// Where a content stands in an installed release.
 struct Copy {
+    /// The content's number.
+    content: u32,
     source: usize,
-    path: RelPath,
     /// The number of its entry there.
     number: usize,
     mode: u32,
 }
 
-/// The copies of each content.
-type Copies = HashMap<Digest, Vec<Copy>>;
-
 /// A content that installed releases may fill a place with.
 struct Wanted<'a> {
+    /// Its number and digest.
+    number: u32,
     content: Digest,
-    copies: Vec<Copy>,
+    copies: &'a [Copy],
     /// The place's number of entry.
     place: usize,
     to: Spot<'a>,
 }
 
-/// Fills the places of contents that installed releases hold; what `hashed` covers is not hashed again. Returns the releases
-/// in which a file was damaged.
+/// Fills the places of contents that installed releases hold; what `hashed` covers is not hashed again. The
+/// base of what is `planned` is one of them. Returns the releases in which a file was damaged.
 pub(crate) fn reuse(
     dir: &AppDir,
     placer: &mut Placer,
+    planned: Option<&Planned>,
     hashed: Option<&Seen>,
     stop: &AtomicBool,
 ) -> io::Result<HashSet<Digest>> {
@@ -64,25 +66,27 @@ pub(crate) fn reuse(
     if lacking.is_empty() {
         return Ok(HashSet::new());
     }
-    let lacking: Vec<Digest> =
-        lacking.iter().map(|number| placer.target().contents[*number as usize].digest).collect();
-    let (sources, mut copies) = find(dir, placer.target(), &lacking.iter().copied().collect(), hashed)?;
+    let (sources, copies) = find(dir, placer, planned, hashed)?;
     let wanted: Vec<Wanted<'_>> = lacking
-        .iter()
-        .filter_map(|content| {
-            let place = *placer.vacancies(content).first()?;
-            Some(Wanted { content: *content, copies: copies.remove(content)?, place, to: placer.spot(place) })
+        .into_iter()
+        .filter_map(|number| {
+            let content = placer.target().contents[number as usize].digest;
+            let place = placer.vacancies(number).next()?;
+            let copies = &copies[copies.partition_point(|copy| copy.content < number)..];
+            let copies = &copies[..copies.partition_point(|copy| copy.content == number)];
+            let wanted = Wanted { number, content, copies, place, to: placer.spot(place) };
+            (!copies.is_empty()).then_some(wanted)
         })
         .collect();
     let (taken, damaged) = (Mutex::new(Vec::new()), Mutex::new(HashSet::new()));
     workers::each(&wanted, stop, |_, wanted| {
-        for found in &wanted.copies {
+        for found in wanted.copies {
             let source = &sources[found.source];
             if let Some(stamp) = take(placer.sharer(), source, found, wanted)? {
-                taken.lock().expect(workers::UNPOISONED).push((wanted.content, wanted.place, stamp));
+                taken.lock().expect(workers::UNPOISONED).push((wanted.number, wanted.place, stamp));
                 break;
             }
-            tracing::warn!(release = %source.package.short(), path = found.path.as_str(),
+            tracing::warn!(release = %source.package.short(), path = source.spot(found).path.as_str(),
                 "installed file is damaged; its content is had from elsewhere");
             damaged.lock().expect(workers::UNPOISONED).insert(source.package);
         }
@@ -94,53 +98,59 @@ pub(crate) fn reuse(
     }
     for (content, place, stamp) in taken.into_inner().expect(workers::UNPOISONED) {
         placer.note(place, stamp);
-        placer.settle(&content, place)?;
+        placer.settle(content, place)?;
     }
     placer.note_linked();
     Ok(damaged.into_inner().expect(workers::UNPOISONED))
 }
 
-/// Lists the copies of `lacking` in the installed releases, and in the remains of the wanted one where it is being
-/// repaired.
+/// Lists the copies of what is lacking in the installed releases, and in the remains of the wanted one where it is being
+/// repaired, sorted by content; of one content, those of the release that was hashed come first.
 fn find<'a>(
     dir: &AppDir,
-    target: &Target,
-    lacking: &HashSet<Digest>,
+    placer: &Placer,
+    planned: Option<&'a Planned>,
     hashed: Option<&'a Seen>,
-) -> io::Result<(Vec<Source<'a>>, Copies)> {
-    let mut sources = Vec::new();
-    let mut copies = Copies::new();
+) -> io::Result<(Vec<Source<'a>>, Vec<Copy>)> {
+    let target = placer.target();
+    let (mut sources, mut copies) = (Vec::new(), Vec::new());
     let mut packages: Vec<Digest> =
         observe::installed(dir)?.into_iter().map(|installed| installed.package).collect();
     packages.retain(|package| *package != target.package);
     let is_hashed = |package: &Digest| hashed.is_some_and(|seen| seen.package() == package);
     packages.sort_by_key(|package| !is_hashed(package));
     for package in std::iter::once(target.package).chain(packages) {
-        let Ok(manifest) = observe::manifest(dir, &package) else { continue };
         let Ok(tree) = Beneath::open(&dir.release(&package)) else { continue };
+        let manifest = match planned.and_then(|planned| planned.base_manifest(&package)) {
+            Some(known) => Cow::Borrowed(known),
+            None => match observe::manifest(dir, &package) {
+                Ok(read) => Cow::Owned(read),
+                Err(_) => continue,
+            },
+        };
         for (number, entry) in manifest.entries().iter().enumerate() {
             let EntryKind::File(file) = &entry.kind else { continue };
-            if lacking.contains(&file.digest) {
-                let (path, mode) = (entry.path.clone(), file.mode());
-                copies.entry(file.digest).or_default().push(Copy {
-                    source: sources.len(),
-                    path,
-                    number,
-                    mode,
-                });
+            if let Some(content) = target.number(&file.digest).filter(|content| placer.lacks(*content)) {
+                copies.push(Copy { content, source: sources.len(), number, mode: file.mode() });
             }
         }
         let hashed = hashed.filter(|seen| *seen.package() == package);
-        sources.push(Source { package, tree, hashed });
+        sources.push(Source { package, tree, manifest, hashed });
     }
+    copies.sort_by_key(|copy| copy.content);
     Ok((sources, copies))
 }
 
 impl Source<'_> {
+    /// Returns where a copy stands.
+    fn spot(&self, copy: &Copy) -> Spot<'_> {
+        Spot { tree: &self.tree, path: &self.manifest.entries()[copy.number].path, mode: copy.mode }
+    }
+
     /// Returns the stamp of a file whose bytes were hashed lately and are what they were.
     fn stamp_of_hashed(&self, copy: &Copy) -> io::Result<Option<Stamp>> {
         let Some(hashed) = self.hashed else { return Ok(None) };
-        let found = self.tree.stat(&copy.path)?.map(|standing| standing.stamp);
+        let found = self.tree.stat(self.spot(copy).path)?.map(|standing| standing.stamp);
         Ok(found.filter(|stamp| hashed.covers(copy.number, *stamp)))
     }
 }
@@ -153,7 +163,7 @@ fn take(
     wanted: &Wanted<'_>,
 ) -> io::Result<Option<Stamp>> {
     let Spot { tree, path, .. } = wanted.to;
-    let from = Spot { tree: &source.tree, path: &found.path, mode: found.mode };
+    let from = source.spot(found);
     let taken = source.stamp_of_hashed(found).and_then(|before| {
         let way = sharer.bring(from, wanted.to)?;
         if let (Some(before), Way::Hardlink) = (before, way) {

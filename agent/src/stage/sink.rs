@@ -80,10 +80,9 @@ impl PartSink for FrameSink<'_> {
         let Some(place) = place else { return lock(self.placer).note_part(part) };
         let stamp = Stamp::of(&file.metadata()?);
         drop(file);
-        let digest = self.target.contents[part.extent.content as usize].digest;
         let mut placer = lock(self.placer);
         placer.note(place, stamp);
-        placer.settle(&digest, place)
+        placer.settle(part.extent.content, place)
     }
 }
 

@@ -79,7 +79,8 @@ impl Stager<'_> {
         let surveyed = self.work.run(move |stop| {
             let findings = examine(&area.tree(), &known.target.manifest, stop)?;
             let mut placer = Placer::prepare(&area, known.target.clone(), sharer, &findings)?;
-            let damaged = reuse::reuse(area.dir(), &mut placer, hashed.as_deref(), stop)?;
+            let damaged =
+                reuse::reuse(area.dir(), &mut placer, known.plan.as_deref(), hashed.as_deref(), stop)?;
             if let Some(planned) = &known.plan {
                 placer.survey_parts(&planned.plan)?;
             }
@@ -114,13 +115,17 @@ impl Stager<'_> {
         let known = self
             .work
             .run(move |_| {
-                let base_bytes = match &reply.base {
-                    Some(base) => observe::manifest_bytes(&dir, base)?,
-                    None => Vec::new(),
+                let (base, base_bytes) = match reply.base {
+                    Some(base) => {
+                        let (manifest, bytes) = observe::manifest_with_bytes(&dir, &base)?;
+                        (Some((base, manifest)), bytes)
+                    }
+                    None => (None, Vec::new()),
                 };
                 let Ok(bytes) = decode_manifest(&reply.manifest, &base_bytes) else { return Ok(None) };
+                drop(base_bytes);
                 let Some(target) = Target::decode(package, bytes) else { return Ok(None) };
-                let known = Known::new(&dir, target, reply.base, Some(&reply.plan));
+                let known = Known::new(&dir, target, base, &reply.plan);
                 let objection = preflight::objection(&reply.spec, &known.target.manifest, dir.base())?;
                 Ok(known.plan.is_some().then_some((known, reply, objection)))
             })

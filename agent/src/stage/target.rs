@@ -1,17 +1,15 @@
 //! What is to be staged, and how: the package's manifest, and the plan that leads to it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sluice_common::caps;
 use sluice_common::digest::Digest;
-use sluice_common::manifest::{Content, EntryKind, FileEntry, Manifest};
+use sluice_common::manifest::{Content, EntryKind, FileEntry, Manifest, Places};
 use sluice_common::path::RelPath;
 use sluice_common::transfer::{ContentSource, NoContent, TransferPlan};
 use sluice_common::tree::Tree;
 
 use crate::layout::AppDir;
-use crate::observe;
 
 /// The package that is wanted.
 #[derive(Debug)]
@@ -24,8 +22,7 @@ pub(crate) struct Target {
     pub(crate) bytes: Vec<u8>,
     /// Its contents, numbered as plans number them.
     pub(crate) contents: Vec<Content>,
-    /// Where each content stands, by number of entry.
-    places: HashMap<Digest, Vec<usize>>,
+    places: Places,
 }
 
 impl Target {
@@ -36,18 +33,18 @@ impl Target {
         }
         let manifest = Manifest::decode(&bytes).ok()?;
         let contents = manifest.contents();
-        let mut places: HashMap<Digest, Vec<usize>> = HashMap::with_capacity(contents.len());
-        for (number, entry) in manifest.entries().iter().enumerate() {
-            if let EntryKind::File(file) = &entry.kind {
-                places.entry(file.digest).or_default().push(number);
-            }
-        }
+        let places = manifest.places();
         Some(Self { package, manifest, bytes, contents, places })
     }
 
-    /// Returns the entries that hold a content, by number.
-    pub(crate) fn places(&self, content: &Digest) -> &[usize] {
-        self.places.get(content).map(Vec::as_slice).unwrap_or_default()
+    /// Returns the numbers of the entries that hold a content, which is given by number.
+    pub(crate) fn places(&self, content: u32) -> impl Iterator<Item = usize> {
+        self.places.get(content).iter().map(|place| *place as usize)
+    }
+
+    /// Returns the number of the content with this digest.
+    pub(crate) fn number(&self, content: &Digest) -> Option<u32> {
+        self.places.find(&self.manifest, content)
     }
 
     /// Returns a file entry by number.
@@ -88,6 +85,11 @@ impl Planned {
             None => &NoContent,
         }
     }
+
+    /// Returns the manifest of the base if that is `package`.
+    pub(crate) fn base_manifest(&self, package: &Digest) -> Option<&Manifest> {
+        self.base.as_ref().filter(|_| self.plan.base == Some(*package)).map(Tree::manifest)
+    }
 }
 
 impl Known {
@@ -96,17 +98,27 @@ impl Known {
         Self { target: Arc::new(target), plan: None }
     }
 
-    /// Takes an encoded plan from `base`; one that does not decode, or whose base is no longer installed, is dropped.
-    pub(crate) fn new(dir: &AppDir, target: Target, base: Option<Digest>, encoded: Option<&[u8]>) -> Self {
-        let planned = encoded.and_then(|encoded| planned(dir, &target, base, encoded));
+    /// Takes an encoded plan from `base`, given with its manifest; one that does not decode is dropped.
+    pub(crate) fn new(
+        dir: &AppDir,
+        target: Target,
+        base: Option<(Digest, Manifest)>,
+        encoded: &[u8],
+    ) -> Self {
+        let planned = planned(dir, &target, base, encoded);
         Self { target: Arc::new(target), plan: planned.map(Arc::new) }
     }
 }
 
-fn planned(dir: &AppDir, target: &Target, base: Option<Digest>, encoded: &[u8]) -> Option<Planned> {
-    let tree = match base {
-        Some(base) => Some(Tree::with_manifest(&dir.release(&base), observe::manifest(dir, &base).ok()?)),
-        None => None,
+fn planned(
+    dir: &AppDir,
+    target: &Target,
+    base: Option<(Digest, Manifest)>,
+    encoded: &[u8],
+) -> Option<Planned> {
+    let (base, tree) = match base {
+        Some((base, manifest)) => (Some(base), Some(Tree::with_manifest(&dir.release(&base), manifest))),
+        None => (None, None),
     };
     let base_contents = tree.as_ref().map(|tree| tree.manifest().contents()).unwrap_or_default();
     let plan = TransferPlan::decode(encoded, &base_contents, &target.contents).ok()?;

@@ -95,6 +95,24 @@ fn codec_put(bytes: &mut Vec<u8>, value: u64) {
 
 proptest! {
     #[test]
+    fn places_are_what_a_look_at_every_entry_finds(bytes in proptest::collection::vec(0_u8..6, 0..40)) {
+        let entries = bytes.iter().enumerate().map(|(number, byte)| match byte {
+            0 => dir(&format!("{number:02}")),
+            1 => link(&format!("{number:02}"), "x"),
+            _ => file(&format!("{number:02}"), &[*byte]),
+        });
+        let manifest = Manifest::new(entries.collect()).unwrap();
+        let places = manifest.places();
+        for (number, content) in (0_u32..).zip(manifest.contents()) {
+            let holds = |entry: &Entry| matches!(&entry.kind, EntryKind::File(file) if file.digest == content.digest);
+            let expected = (0_u32..).zip(manifest.entries()).filter(|(_, entry)| holds(entry)).map(|(at, _)| at);
+            prop_assert_eq!(places.get(number), expected.collect::<Vec<_>>());
+            prop_assert_eq!(places.find(&manifest, &content.digest), Some(number));
+        }
+        prop_assert_eq!(places.find(&manifest, &Digest::of(b"nowhere")), None);
+    }
+
+    #[test]
     fn any_bytes_decode_or_are_refused_and_what_decodes_is_canonical(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut with_magic = b"sluice-manifest\x01".to_vec();
         with_magic.extend_from_slice(&bytes);
