@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,8 +118,37 @@ struct Arguments {
     /// Where sightings are appended.
     #[arg(long)]
     sightings: PathBuf,
+    /// What is done to the host the moment a phase is told for the first time.
+    #[arg(long, value_name = "PHASE:COMMAND")]
+    trouble: Option<Trouble>,
     /// What is ordered, in turn.
     calls: Vec<Call>,
+}
+
+/// A line of shell, and the phase at whose telling it is run.
+#[derive(Debug, Clone)]
+struct Trouble {
+    phase: String,
+    line: String,
+}
+
+impl FromStr for Trouble {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (phase, line) = text.split_once(':').ok_or("write PHASE:COMMAND")?;
+        Ok(Self { phase: phase.to_owned(), line: line.to_owned() })
+    }
+}
+
+impl Trouble {
+    fn make(&self) -> anyhow::Result<()> {
+        let status = Command::new("/bin/sh").args(["-c", &self.line]).status()?;
+        if !status.success() {
+            bail!("{:?} ended with {status}", self.line);
+        }
+        Ok(())
+    }
 }
 
 /// Runs a rehearsal with the given arguments, the program's name first.
@@ -158,7 +187,8 @@ async fn rehearse(arguments: Arguments) -> anyhow::Result<()> {
     let host = Arc::new(daemon::host(&config, Store::new(&arguments.store), board.clone()));
     let file = fs_err::OpenOptions::new().append(true).create(true).open(&arguments.sightings)?;
     let app: AppName = APP.parse()?;
-    let mut witness = Witness { app: app.clone(), file: file.into_parts().0, last: None };
+    let mut witness =
+        Witness { app: app.clone(), file: file.into_parts().0, last: None, trouble: arguments.trouble };
     let (monitored, _) = watch::channel(None);
     let acted = async {
         let mut failures = 0;
@@ -245,6 +275,7 @@ struct Witness {
     app: AppName,
     file: File,
     last: Option<Sighting>,
+    trouble: Option<Trouble>,
 }
 
 impl Witness {
@@ -260,6 +291,9 @@ impl Witness {
         let same = |last: &Sighting| Sighting { at: last.at, ..sighting.clone() } == *last;
         if self.last.as_ref().is_some_and(same) {
             return Ok(());
+        }
+        if let Some(trouble) = self.trouble.take_if(|trouble| trouble.phase == sighting.phase) {
+            trouble.make()?;
         }
         let line = serde_json::to_string(&sighting)? + "\n";
         // By another system call than the agent writes with, so that faults of that one leave it alone.

@@ -5,6 +5,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`role`] | one executable that can start itself as any of the shipped programs |
+//! | [`apart`] | a program of which nothing stays, however it ends |
 //! | [`lab`] | a coordinator, agents and an operator on loopback, under one directory |
 //! | [`web`] | the small web application that the demonstration deploys |
 //! | [`demo`] | `sluice-demo`: the main job in one command |
@@ -14,6 +15,7 @@
 //! | [`machines`] | hosts with systemd, that boot and are rebooted, with the agent installed from its package |
 //! | [`show`] | `deploy-tests/show`: each promise with its figure beside its bound |
 
+pub mod apart;
 pub mod demo;
 pub mod faults;
 pub mod hostile;

@@ -28,10 +28,14 @@ pub enum Role {
     Rehearse,
     /// The coordinator that is killed at one of its commits.
     RehearseCoordinator,
+    /// The first process of a program that runs apart.
+    First,
+    /// What removes its files after it.
+    Sweep,
 }
 
 impl Role {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Coordinator,
         Self::Agent,
         Self::Operator,
@@ -39,6 +43,8 @@ impl Role {
         Self::Encode,
         Self::Rehearse,
         Self::RehearseCoordinator,
+        Self::First,
+        Self::Sweep,
     ];
 
     /// Returns the role's word on the command line.
@@ -51,6 +57,8 @@ impl Role {
             Self::Encode => "encode",
             Self::Rehearse => "rehearse",
             Self::RehearseCoordinator => "rehearse-coordinator",
+            Self::First => "first",
+            Self::Sweep => "sweep",
         }
     }
 
@@ -59,7 +67,7 @@ impl Role {
         match self {
             Self::Coordinator | Self::RehearseCoordinator => verb.is_some_and(|verb| verb == "serve"),
             Self::Agent => verb.is_some_and(|verb| verb == "run"),
-            Self::Operator | Self::Encode | Self::Rehearse => false,
+            Self::Operator | Self::Encode | Self::Rehearse | Self::First | Self::Sweep => false,
             Self::Web => true,
         }
     }
@@ -67,8 +75,13 @@ impl Role {
     /// Returns a command that starts `executable` in this role.
     pub fn command(self, executable: &Path) -> Command {
         let mut command = Command::new(executable);
-        command.args([WORD, self.as_str()]);
+        command.args(self.words());
         command
+    }
+
+    /// Returns what stands first on the command line of an executable in this role.
+    pub(crate) fn words(self) -> [&'static str; 2] {
+        [WORD, self.as_str()]
     }
 }
 
@@ -93,6 +106,8 @@ pub fn take() -> Option<ExitCode> {
         Role::Encode => crate::measure::encode(args),
         Role::Rehearse => sluice_agent::rehearsal::run(args),
         Role::RehearseCoordinator => sluice_coordinator::rehearsal::run(args),
+        Role::First => crate::apart::first(args),
+        Role::Sweep => crate::apart::sweep(args),
     })
 }
 

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sluice_deploy_tests::role::take().unwrap_or_else(sluice_deploy_tests::show::main)
+    use sluice_deploy_tests::{apart, role, show};
+    role::take().unwrap_or_else(|| apart::run(show::main))
 }

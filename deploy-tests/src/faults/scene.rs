@@ -236,23 +236,40 @@ impl Site {
         self.run_under(command, scene, calls)
     }
 
+    /// Carries out orders, with a line of shell that is run the moment a phase is told.
+    pub fn run_troubled(
+        &self,
+        scene: &Scene,
+        calls: &[Call],
+        (phase, line): (&str, &str),
+    ) -> Result<ExitStatus> {
+        let trouble = format!("--trouble={phase}:{line}");
+        Ok(self.start_under(Command::new("env"), scene, calls, &[&trouble])?.wait()?)
+    }
+
     /// Carries out orders under a command that runs the one which is appended to it.
     pub(super) fn run_under(&self, command: Command, scene: &Scene, calls: &[Call]) -> Result<ExitStatus> {
-        Ok(self.start_under(command, scene, calls)?.wait()?)
+        Ok(self.start_under(command, scene, calls, &[])?.wait()?)
     }
 
     /// Begins to carry out orders; the process is the caller's to wait for.
     pub fn start(&self, scene: &Scene, calls: &[Call]) -> Result<Child> {
         // env becomes what it starts, so the process is the agent's own.
-        self.start_under(Command::new("env"), scene, calls)
+        self.start_under(Command::new("env"), scene, calls, &[])
     }
 
-    fn start_under(&self, mut command: Command, scene: &Scene, calls: &[Call]) -> Result<Child> {
+    fn start_under(
+        &self,
+        mut command: Command,
+        scene: &Scene,
+        calls: &[Call],
+        options: &[&str],
+    ) -> Result<Child> {
         let rehearse = Role::Rehearse.command(&scene.executable);
         command.arg(rehearse.get_program()).args(rehearse.get_args());
         command.arg("--config").arg(self.config()).arg("--store").arg(scene.store());
         command.arg("--key").arg(scene.key()).arg("--sightings").arg(self.evidence.join("sightings"));
-        command.args(calls.iter().map(Call::to_string));
+        command.args(options).args(calls.iter().map(Call::to_string));
         let log = fs::OpenOptions::new().append(true).create(true).open(self.evidence.join("log"))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.into_parts().0);
         command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))

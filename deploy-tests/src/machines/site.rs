@@ -13,6 +13,9 @@ use crate::measure;
 /// What the machines run as the web application, by its path inside.
 const WEB: &str = "/usr/local/bin/sluice-demo";
 
+/// The agent's package.
+const PACKAGE: &str = "sluice-agent.deb";
+
 /// A coordinator outside and enrolled machines.
 pub struct Site {
     dir: PathBuf,
@@ -24,7 +27,7 @@ impl Site {
     /// Starts a coordinator and boots so many machines; `executable` can take roles, `agent` is the program that is installed.
     pub fn start(base: &Base, dir: &Path, executable: &Path, agent: &Path, count: u8) -> Result<Self> {
         let lab = Lab::start_at(executable, &dir.join("lab"), OUTSIDE, &["--effort", "quick"])?;
-        let package = dir.join("sluice-agent.deb");
+        let package = dir.join(PACKAGE);
         build_package(agent, &package)?;
         let mut site = Self { dir: dir.to_owned(), lab, machines: Vec::new() };
         for number in 1..=count {
@@ -91,6 +94,11 @@ impl Site {
         &mut self.lab
     }
 
+    /// Returns the package that the agent was installed from.
+    pub fn package(&self) -> PathBuf {
+        self.dir.join(PACKAGE)
+    }
+
     /// Returns the machines.
     pub fn machines(&self) -> &[Machine] {
         &self.machines
@@ -106,7 +114,7 @@ fn build_package(agent: &Path, package: &Path) -> Result<()> {
     ensure!(agent.exists(), "{} is not built; start deploy-tests/show, which builds it", agent.display());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/packaging/build-deb");
     let mut command = Command::new(path_text(&script)?);
-    command.args([agent, package]);
+    command.args([package, agent]);
     measure::run(command)?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The main job, end to end, with the real programs.
 #![expect(clippy::unwrap_used, reason = "a test panics where it fails")]
 
+mod apart;
 mod end_to_end;
 mod pipeline;
 mod tutorial;

@@ -1,4 +1,4 @@
-//! Runs the tutorial: every ```sh block of docs/tutorial.md, in order, with the real programs.
+//! Runs chapters of the book: every ```sh block of docs/tutorial.md and docs/concepts.md, in order, with the real programs.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -35,19 +35,20 @@ fn programs(bin: &Path) {
     }
 }
 
-#[test]
-fn the_tutorial_runs_as_written() {
+/// Runs the blocks of a chapter in a directory of their own; fails with what they printed.
+fn run(chapter: &str, landmark: &str) {
     let dir = tempfile::tempdir().unwrap();
     programs(&dir.path().join("bin"));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tutorial.md")).unwrap();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let text = fs::read_to_string(docs.join(chapter)).unwrap();
     let script = shell_blocks(&text).replace("7443", &port.to_string());
-    assert!(script.contains("rollout rollback"), "the tutorial has lost its blocks");
-    fs::write(dir.path().join("tutorial.sh"), format!("set -eux\n{script}")).unwrap();
+    assert!(script.contains(landmark), "{chapter} has lost its blocks");
+    fs::write(dir.path().join("chapter.sh"), format!("set -eux\n{script}")).unwrap();
     let path = format!("{}:{}", dir.path().join("bin").display(), std::env::var("PATH").unwrap());
-    let log = fs::File::create(dir.path().join("tutorial.log")).unwrap().into_parts().0;
+    let log = fs::File::create(dir.path().join("chapter.log")).unwrap().into_parts().0;
     let mut child = Command::new("sh")
-        .args(["-c", "exec 3<&0; exec sh tutorial.sh"])
+        .args(["-c", "exec 3<&0; exec sh chapter.sh"])
         .current_dir(dir.path())
         .env("PATH", path)
         .env("SLUICE_HOME", dir.path().join("operator"))
@@ -59,6 +60,16 @@ fn the_tutorial_runs_as_written() {
     let pipe = child.stdin.take();
     let status = child.wait().unwrap();
     drop(pipe);
-    let log = fs::read_to_string(dir.path().join("tutorial.log")).unwrap();
-    assert!(status.success(), "the tutorial ended with {status}:\n{log}");
+    let log = fs::read_to_string(dir.path().join("chapter.log")).unwrap();
+    assert!(status.success(), "{chapter} ended with {status}:\n{log}");
+}
+
+#[test]
+fn the_tutorial_runs_as_written() {
+    run("tutorial.md", "rollout rollback");
+}
+
+#[test]
+fn what_the_concepts_say_of_packages_holds() {
+    run("concepts.md", "package cost");
 }

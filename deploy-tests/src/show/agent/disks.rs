@@ -1,5 +1,6 @@
 //! Disks that are really full, down to the last block, and really mounted read-only in the middle of a deployment.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use super::stage::{Findings, Stage};
 use crate::faults::disk::{Kind, Mount, copy_image};
 use crate::faults::story::{Ask, End, Version, named};
 use crate::faults::{Point, Scene, Site, Story, verdict};
-use crate::lab::write_tree;
+use crate::lab::{noise, write_tree};
 use crate::show::board::Board;
 use crate::show::main_job::demo_executable;
 
@@ -49,22 +50,56 @@ fn nearly_full(board: &mut Board, stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// What a hook does to the disk that it stands on, and whether that was done.
+/// What is done to the disk, as a line of shell, and whether that was done.
 type Trouble = (&'static str, fn(&Path) -> Result<bool>);
 
 const FULL: Trouble = ("dd if=/dev/zero of=$DISK/filler bs=4k; true", is_full);
-const READ_ONLY: Trouble = ("mount -o remount,ro $DISK", is_read_only);
+// Refused while a file is being written; then it is asked for again.
+const READ_ONLY: Trouble = ("until mount -o remount,ro $DISK; do sleep 0.01; done", is_read_only);
 
-/// Deployments in which a hook makes trouble.
-const TROUBLED: [(Story, &str, Trouble); 8] = [
-    (story("full-stage", &[("active", Some("full-stage")), FAILED, REVERTED]), "stage", FULL),
-    (story("full-switch", &[("active", Some("full-switch")), REVERTED]), "switch", FULL),
-    (story("full-start", &[("active", Some("full-start")), REVERTED]), "start", FULL),
-    (story("full-validate", &[("active", Some("full-validate")), REVERTED]), "validate", FULL),
-    (story("ro-stage", &[("active", Some("ro-stage")), FAILED, REVERTED]), "stage", READ_ONLY),
-    (story("ro-switch", &[("active", Some("ro-switch")), REVERTED]), "switch", READ_ONLY),
-    (story("ro-start", &[("active", Some("ro-start")), REVERTED]), "start", READ_ONLY),
-    (story("ro-validate", &[("active", Some("ro-validate")), REVERTED]), "validate", READ_ONLY),
+/// The moment at which it is done.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// In a hook.
+    Hook(&'static str),
+    /// While a phase is being reported.
+    Report(&'static str),
+}
+use Moment::{Hook, Report};
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Hook(name) => write!(f, "hook {name}"),
+            Report(phase) => write!(f, "report {phase}"),
+        }
+    }
+}
+
+/// Deployments in which there is trouble.
+const TROUBLED: [(Story, Moment, Trouble); 22] = [
+    (story("full-stage", &[("active", Some("full-stage")), FAILED, REVERTED]), Hook("stage"), FULL),
+    (story("full-switch", &[("active", Some("full-switch")), REVERTED]), Hook("switch"), FULL),
+    (story("full-start", &[("active", Some("full-start")), REVERTED]), Hook("start"), FULL),
+    (story("full-validate", &[("active", Some("full-validate")), REVERTED]), Hook("validate"), FULL),
+    (story("ro-stage", &[("active", Some("ro-stage")), FAILED, REVERTED]), Hook("stage"), READ_ONLY),
+    (story("ro-switch", &[("active", Some("ro-switch")), REVERTED]), Hook("switch"), READ_ONLY),
+    (story("ro-start", &[("active", Some("ro-start")), REVERTED]), Hook("start"), READ_ONLY),
+    (story("ro-validate", &[("active", Some("ro-validate")), REVERTED]), Hook("validate"), READ_ONLY),
+    (story("good", &[("active", Some("good")), FAILED]), Report("fetching"), FULL),
+    (story("good", &[("active", Some("good")), FAILED]), Report("staged"), FULL),
+    (story("good", &[("active", Some("good")), REVERTED]), Report("switching"), FULL),
+    (story("good", &[("active", Some("good")), REVERTED]), Report("validating"), FULL),
+    (story("good", &[("active", Some("good"))]), Report("active"), FULL),
+    (story("bad", &[REVERTED]), Report("reverting"), FULL),
+    (story("bad", &[REVERTED]), Report("reverted"), FULL),
+    (story("good", &[("active", Some("good")), FAILED]), Report("fetching"), READ_ONLY),
+    (story("good", &[("active", Some("good")), FAILED]), Report("staged"), READ_ONLY),
+    (story("good", &[("active", Some("good")), REVERTED]), Report("switching"), READ_ONLY),
+    (story("good", &[("active", Some("good")), REVERTED]), Report("validating"), READ_ONLY),
+    (story("good", &[("active", Some("good"))]), Report("active"), READ_ONLY),
+    (story("bad", &[REVERTED]), Report("reverting"), READ_ONLY),
+    (story("bad", &[REVERTED]), Report("reverted"), READ_ONLY),
 ];
 const FAILED: End = ("failed", Some("1"));
 const REVERTED: End = ("reverted", Some("1"));
@@ -73,28 +108,46 @@ const fn story(version: Version, ends: &'static [End]) -> Story {
     Story { name: version, before: &[Ask::Active("1")], last: Ask::Active(version), ends }
 }
 
-/// The disk is filled, or mounted read-only, by a hook of the deployment itself: in that very moment.
+/// The disk is filled, or mounted read-only, in a hook of the deployment itself, or while it is reported: in that very moment.
 fn in_the_middle(board: &mut Board, stage: &Stage) -> Result<()> {
     let mut scene = Scene::empty(&demo_executable()?, &stage.place("troubled"))?;
     write_tree(&scene.tree("1"), &[("VERSION", b"1".to_vec(), false)])?;
-    for (story, hook, (line, _)) in &TROUBLED {
-        let once = format!(
-            "[ -e $LOG.done ] || {{ touch $LOG.done; DISK=$(df --output=target . | tail -n 1); {line}; }}"
-        );
+    for (story, moment, (line, _)) in &TROUBLED {
+        let (hook, line) = match moment {
+            Hook(hook) => (*hook, format!("DISK=$(df --output=target . | tail -n 1); {line}")),
+            Report(_) if story.name == "bad" => ("validate", "exit 1".to_owned()),
+            Report(_) => ("validate", "true".to_owned()),
+        };
+        let once = match moment {
+            Hook(_) => format!("[ -e $LOG.done ] || {{ touch $LOG.done; {line}; }}"),
+            Report(_) => line,
+        };
         let spec = format!("[hooks.{hook}]\ncommand = [\"/bin/sh\", \"-c\", \"{once}\"]\n");
-        let files = [("sluice.toml", spec.into_bytes(), false), ("VERSION", story.name.into(), false)];
+        let files = [
+            ("sluice.toml", spec.into_bytes(), false),
+            ("VERSION", story.name.into(), false),
+            // So much that there is something to fetch after the report that it begins.
+            ("noise", noise(1, 300_000), false),
+        ];
         write_tree(&scene.tree(story.name), &files)?;
     }
-    let versions: Vec<Version> = TROUBLED.iter().map(|(story, ..)| story.name).chain(["1"]).collect();
-    scene.pack(&versions)?;
-    let mut findings = Findings::default();
+    let versions: BTreeSet<Version> = TROUBLED.iter().map(|(story, ..)| story.name).chain(["1"]).collect();
+    scene.pack(&versions.into_iter().collect::<Vec<_>>())?;
     let image = prepared(&scene, stage, &TROUBLED[0].0)?;
-    for (story, hook, (_, was_done)) in &TROUBLED {
-        let wrong =
-            on_a_copy(stage, &image, story.name, |mount| troubled(&scene, stage, story, mount, *was_done))?;
-        findings.add(story.name, &struck(hook), wrong);
+    let (mut hooks, mut reports) = (Findings::default(), Findings::default());
+    for (number, (story, moment, trouble)) in TROUBLED.iter().enumerate() {
+        let name = format!("{}-{number}", story.name);
+        let wrong = on_a_copy(stage, &image, &name, |mount| {
+            troubled(&scene, stage, story, mount, *moment, *trouble)
+        })?;
+        let findings = match moment {
+            Hook(_) => &mut hooks,
+            Report(_) => &mut reports,
+        };
+        findings.add(story.name, &struck(&format!("{moment}, {}", trouble.0)), wrong);
     }
-    findings.show(board, "filled, or mounted read-only, in a hook", TROUBLED.len());
+    hooks.show(board, "filled, or mounted read-only, in a hook", 8);
+    reports.show(board, "filled, or mounted read-only, while reporting", TROUBLED.len() - 8);
     Ok(())
 }
 
@@ -113,20 +166,28 @@ fn short_of_space(stage: &Stage, story: &Story, mount: &Mount, left: u64) -> Res
     Ok(wrong)
 }
 
-/// Gives the last order of a story whose hook makes trouble, and again when that is over; returns what was wrong.
+/// Gives the last order of a story with trouble in it, and again when that is over; returns what was wrong.
 fn troubled(
     scene: &Scene,
     stage: &Stage,
     story: &Story,
     mount: &Mount,
-    was_done: fn(&Path) -> Result<bool>,
+    moment: Moment,
+    (line, was_done): Trouble,
 ) -> Result<Vec<String>> {
     let site = site(scene, stage, mount)?;
     // Whether it gives up or comes to an end: what it leaves is judged.
-    site.run(scene, &[story.last_call(scene)])?;
+    let last = [story.last_call(scene)];
+    match moment {
+        Hook(_) => site.run(scene, &last)?,
+        Report(phase) => {
+            let line = format!("DISK={}; {line}", mount.path().display());
+            site.run_troubled(scene, &last, (phase, &line))?
+        }
+    };
     let mut wrong = verdict::after_fault(scene, story, &site)?;
     if !was_done(mount.path())? {
-        wrong.push(format!("the hook has not struck: {}", site.log()));
+        wrong.push(format!("nothing was done to the disk: {}", site.log()));
     }
     mount.make_writable()?;
     let filler = mount.path().join(FILLER);

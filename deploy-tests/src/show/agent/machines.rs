@@ -18,16 +18,24 @@ use crate::show::main_job::demo_executable;
 
 /// How exposed the unit of the agent may be, as `systemd-analyze security` counts it.
 const EXPOSURE_MAX: f64 = 7.2;
+/// How large the package of the agent may be as it is shipped: 20 hosts behind 2 Mbit/s have it within ten minutes.
+const PACKAGE_MIB_MAX: f64 = 7.0;
+/// The same in the quick list, whose agent is built as everything else is.
+const QUICK_PACKAGE_MIB_MAX: f64 = 10.0;
+/// What it installs.
+const INSTALLED: &str = "/usr/bin/sluice-agent /usr/lib/systemd/system/sluice-agent.service";
 
 pub(super) fn run(board: &mut Board, stage: &Stage) -> Result<()> {
     let base = Base::get(&base_dir()?)?;
     let count = if stage.options.quick { 1 } else { 3 };
     let scratch = tempfile::tempdir()?;
+    let agent = agent(stage)?;
     alone(scratch.path(), || {
-        let mut site = Site::start(&base, scratch.path(), &demo_executable()?, &agent()?, count)?;
+        let mut site = Site::start(&base, scratch.path(), &demo_executable()?, &agent, count)?;
+        package(board, stage, &site)?;
         installed(board, &site)?;
         applications::run(board, &site)?;
-        update::run(board, &site)?;
+        update::run(board, &site, &agent)?;
         reboots::run(board, &mut site)?;
         drift::run(board, &site)?;
         sound(board, &site)?;
@@ -41,9 +49,27 @@ fn base_dir() -> Result<PathBuf> {
     Ok(executable.ancestors().nth(2).context("no directory of the build")?.join("machines"))
 }
 
-/// Returns the shipped program.
-fn agent() -> Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("sluice-agent"))
+/// Returns the shipped program; in the quick list the one that is built beside this one.
+fn agent(stage: &Stage) -> Result<PathBuf> {
+    let beside = std::env::current_exe()?.with_file_name("sluice-agent");
+    if stage.options.quick {
+        return Ok(beside);
+    }
+    let built = beside.ancestors().nth(2).context("no directory of the build")?;
+    Ok(built.join("dist/sluice-agent"))
+}
+
+/// Shows how large the package is, and what it has put on a machine.
+fn package(board: &mut Board, stage: &Stage, site: &Site) -> Result<()> {
+    let mib = fs_err::metadata(site.package())?.len() as f64 / f64::from(1 << 20);
+    let most = if stage.options.quick { QUICK_PACKAGE_MIB_MAX } else { PACKAGE_MIB_MAX };
+    let bound = format!("<= {most} MiB");
+    board.line("the agent's package", &format!("{mib:.1} MiB"), &bound, mib <= most);
+    let files = site.machines()[0].run(
+        "dpkg -L sluice-agent | while read -r path; do [ ! -f \"$path\" ] || echo \"$path\"; done | sort | xargs",
+    )?;
+    board.line("  installs", &files, "the agent and its unit", files == INSTALLED);
+    Ok(())
 }
 
 fn installed(board: &mut Board, site: &Site) -> Result<()> {

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::apart;
 use crate::faults::{Scene, Site, Story, points, points::Point};
 use crate::show::Options;
 use crate::show::board::Board;
@@ -24,8 +25,7 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn set(options: &Options) -> Result<Self> {
         // In memory: syncs cost nothing there, and what a power cut loses is decided by the file system, not by its disk.
-        let memory = Path::new("/dev/shm");
-        let scratch = tempfile::tempdir_in(memory).or_else(|_| tempfile::tempdir())?;
+        let scratch = tempfile::tempdir_in(apart::memory())?;
         let scene = Scene::make(&demo_executable()?, &scratch.path().join("scene"))?;
         Ok(Self { options: options.clone(), scene, scratch })
     }

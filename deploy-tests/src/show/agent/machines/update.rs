@@ -1,12 +1,13 @@
 //! The agent's own update, as an ordinary application; bad agents give way to the one before by themselves.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use sluice_proto::v1::RolloutState;
 
 use super::applications::running;
-use super::{agent, end, expect, roll_out};
+use super::{end, expect, roll_out};
 use crate::machines::{Machine, Site};
 use crate::show::board::Board;
 use crate::show::kills::start_app;
@@ -17,8 +18,8 @@ const IMPATIENT: &str = "[Service]\nWatchdogSec=6\nTimeoutStartSec=6\n";
 /// A name that the agent looks for in the coordinator's certificate, and one of the same length that is not there.
 const NAMES: [&str; 2] = ["coordinator.sluice.internal", "coordinator.sluice.nowhere-"];
 
-pub(super) fn run(board: &mut Board, site: &Site) -> Result<()> {
-    let program = fs_err::read(agent()?)?;
+pub(super) fn run(board: &mut Board, site: &Site, agent: &Path) -> Result<()> {
+    let program = fs_err::read(agent)?;
     for machine in site.machines() {
         machine.write("/etc/systemd/system/sluice-agent.service.d/impatient.conf", IMPATIENT)?;
         machine.run("systemctl daemon-reload && systemctl restart sluice-agent")?;
