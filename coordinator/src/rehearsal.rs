@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use crate::store::{Strike, strike};
 
-/// The environment variable that says where to strike: `before:N` or `after:N`, the N-th commit of the process that counts.
+/// The environment variable that says where to strike: `before:N` or `after:N`, the N-th commit of the process that counts;
+/// `after:N:rollout.finish` counts those alone whose audit entry has that action, `report` those of reports.
 pub const STRIKE: &str = "SLUICE_REHEARSAL_STRIKE";
 
 /// Runs the service with the given arguments, the program's name first, until it ends or strikes.

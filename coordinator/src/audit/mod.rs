@@ -82,7 +82,7 @@ pub async fn append(tx: &mut Transaction, entry: Entry<'_>) -> Result<(), store:
     };
     recorded.hash = recorded.computed_hash();
     insert(tx, recorded).await?;
-    tx.mark_audited();
+    tx.mark_audited(entry.action);
     Ok(())
 }
 

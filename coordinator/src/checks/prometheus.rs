@@ -8,8 +8,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::inconclusive;
-use crate::outbound::Outbound;
+use super::{Checks, inconclusive};
 use crate::rollout::check::{Bound, Check, Outcome};
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +35,7 @@ struct Element {
 }
 
 pub(super) async fn ask(
-    outbound: &Outbound,
+    checks: &Checks,
     check: &Check,
     url: &Uri,
     query: &str,
@@ -44,11 +43,8 @@ pub(super) async fn ask(
 ) -> (Outcome, String) {
     let base = url.to_string();
     let address = format!("{}/api/v1/query?query={}", base.trim_end_matches('/'), escape(query));
-    let request = match Request::get(address).header("accept", "application/json").body(Full::default()) {
-        Ok(request) => request,
-        Err(error) => return inconclusive(error),
-    };
-    match outbound.call(request, check.timeout).await {
+    let request = Request::get(address).header("accept", "application/json").body(Full::default());
+    match checks.call(request, check.timeout).await {
         // A query that it does not understand is answered with 400 and the reason.
         Ok((_, body)) => read(&body, bound),
         Err(error) => inconclusive(error),

@@ -22,7 +22,9 @@ fn about() -> About {
 
 async fn ask(commands: Option<&Path>, text: &str) -> (Outcome, String) {
     let check: Check = text.parse().unwrap();
-    Checks::new(Outbound::default(), commands.map(Path::to_owned)).probe(&check, &about()).await
+    Checks::new(Outbound::default(), commands.map(Path::to_owned), Credentials::default())
+        .probe(&check, &about())
+        .await
 }
 
 #[tokio::test]
@@ -63,6 +65,42 @@ async fn a_webhook_is_told_what_it_is_about_and_its_result_is_taken() {
         let (seen, said) = ask(None, &format!("c=webhook {address}/gate?{query}{bound}")).await;
         assert_eq!(seen, outcome, "{query}{bound}: {said}");
         assert!(said.contains(words), "{query}{bound}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_shown_what_is_kept_for_it_and_the_check_never_says_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    fs_err::write(&token, "s3cret\n").unwrap();
+    fs_err::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let (address, _server) = server(|head, _| {
+        let head = head.to_lowercase();
+        match head.contains("authorization: bearer s3cret") && head.contains("x-scope-orgid: shop") {
+            true if head.contains("/api/v1/query") => {
+                (200, r#"{"status":"success","data":{"resultType":"scalar","result":[1,"0.4"]}}"#.into())
+            }
+            true => (200, r#"{"result": "pass"}"#.into()),
+            false => (401, String::new()),
+        }
+    })
+    .await;
+    let known = format!("[{address:?}]\nbearer_file = {token:?}\nheaders = {{ X-Scope-OrgID = \"shop\" }}");
+    let known: Credentials = toml::from_str(&known).unwrap();
+    for probe in [format!("webhook {address}/gate"), format!("prometheus {address} up < 1")] {
+        let check: Check = format!("c={probe}").parse().unwrap();
+        let asked = async |credentials| {
+            let checks = Checks::new(Outbound::default(), None, credentials);
+            checks.probe(&check, &about()).await
+        };
+        let (seen, said) = asked(known.clone()).await;
+        assert_eq!(seen, Outcome::Pass, "{probe}: {said}");
+        assert_eq!(asked(Credentials::default()).await.0, Outcome::Inconclusive, "{probe}");
+        fs_err::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let (seen, said) = asked(known.clone()).await;
+        assert_eq!((seen, said.contains("chmod 600")), (Outcome::Inconclusive, true), "{said}");
+        assert!(!said.contains("s3cret"), "{said}");
+        fs_err::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
 

@@ -4,8 +4,7 @@ use http::{Request, Uri};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::inconclusive;
-use crate::outbound::Outbound;
+use super::{Checks, inconclusive};
 use crate::rollout::check::{Bound, Check, Outcome};
 use crate::rollout::prober::About;
 
@@ -22,7 +21,7 @@ struct Answer {
 }
 
 pub(super) async fn ask(
-    outbound: &Outbound,
+    checks: &Checks,
     check: &Check,
     url: &Uri,
     bound: Option<Bound>,
@@ -31,11 +30,7 @@ pub(super) async fn ask(
     let body = question(check, about).to_string();
     let request =
         Request::post(url).header("content-type", "application/json").body(body.into_bytes().into());
-    let request = match request {
-        Ok(request) => request,
-        Err(error) => return inconclusive(error),
-    };
-    match outbound.call(request, check.timeout).await {
+    match checks.call(request, check.timeout).await {
         Ok((status, body)) if status.is_success() => read(&body, bound),
         Ok((status, _)) => inconclusive(format!("answered {status}")),
         Err(error) => inconclusive(error),

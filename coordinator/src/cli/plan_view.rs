@@ -121,6 +121,7 @@ fn gates(forecast: &Forecast) -> Vec<String> {
         bake_seconds,
         first_site_bake_seconds,
         floors,
+        has_candidates,
         approvals,
         max_unavailable,
         max_failures,
@@ -135,6 +136,12 @@ fn gates(forecast: &Forecast) -> Vec<String> {
     ];
     if let Some(longer) = first_site_bake_seconds {
         gates.insert(1, format!("batches of the first site hold for {}", format_duration(longer.0)));
+    }
+    if *has_candidates {
+        gates.insert(
+            0,
+            "every host has its candidate up beside the live release before any traffic moves".to_owned(),
+        );
     }
     gates.extend(floors.iter().map(Floor::says));
     if *approvals > 0 {

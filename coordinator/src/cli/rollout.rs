@@ -175,6 +175,7 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
         waves,
         exponential,
         one_host_first,
+        blue_green,
         domain,
         domain_max_unavailable,
         domain_max_failures,
@@ -186,18 +187,22 @@ pub(super) fn spec(args: &RolloutArgs) -> v1::RolloutSpec {
         reason,
     } = args;
     let has_canary = !matches!(canary, Share::Count(0) | Share::Percent(0));
-    let kind = match (all_at_once, !waves.is_empty(), exponential, one_host_first, has_canary) {
-        (true, ..) => v1::StrategyKind::AllAtOnce,
-        (_, true, ..) => v1::StrategyKind::Waves,
-        (_, _, true, ..) => v1::StrategyKind::Exponential,
-        (_, _, _, true, _) => v1::StrategyKind::OneHostFirst,
-        (_, _, _, _, true) => v1::StrategyKind::Canary,
-        (_, _, _, _, false) => v1::StrategyKind::Rolling,
-    };
+    // They exclude one another: at most one of them is said.
+    let said = [
+        (*all_at_once, v1::StrategyKind::AllAtOnce),
+        (!waves.is_empty(), v1::StrategyKind::Waves),
+        (*exponential, v1::StrategyKind::Exponential),
+        (*one_host_first, v1::StrategyKind::OneHostFirst),
+        (*blue_green, v1::StrategyKind::BlueGreen),
+        (has_canary, v1::StrategyKind::Canary),
+    ];
+    let said = said.into_iter().find_map(|(is_said, kind)| is_said.then_some(kind));
+    let kind = said.unwrap_or(v1::StrategyKind::Rolling);
     let growing = Share::Percent(25);
+    let batch = &batch.unwrap_or(if *blue_green { Share::Percent(100) } else { growing });
     let (canary, batch, at_once) = match kind {
         v1::StrategyKind::Canary => (canary.to_string(), batch.to_string(), *batch),
-        v1::StrategyKind::Rolling | v1::StrategyKind::OneHostFirst => {
+        v1::StrategyKind::Rolling | v1::StrategyKind::OneHostFirst | v1::StrategyKind::BlueGreen => {
             (String::new(), batch.to_string(), *batch)
         }
         v1::StrategyKind::Exponential => (canary.to_string(), String::new(), growing),

@@ -77,6 +77,7 @@ fn strategy(spec: &Spec) -> String {
         Strategy::Waves { waves } => format!("waves {}", names(waves).join(", ")),
         Strategy::Exponential { first } => format!("{first} first, then doubling"),
         Strategy::OneHostFirst { batch } => format!("one host, then {batch} at a time"),
+        Strategy::BlueGreen { batch } => format!("candidates everywhere, then {batch} at a time"),
     }
 }
 

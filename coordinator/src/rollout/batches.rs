@@ -34,7 +34,9 @@ pub fn lower(strategy: &Strategy, mut candidates: Vec<Candidate>) -> Vec<Vec<Can
     let total = candidates.len();
     match strategy {
         Strategy::AllAtOnce => chunked(candidates, total),
-        Strategy::Rolling { batch } => chunked(candidates, size(*batch, total)),
+        Strategy::Rolling { batch } | Strategy::BlueGreen { batch } => {
+            chunked(candidates, size(*batch, total))
+        }
         Strategy::Canary { canary, batch } => {
             let (first, rest) = split_canary(candidates, size(*canary, total));
             let mut batches = chunked(first, total);
@@ -143,6 +145,7 @@ mod tests {
             proptest::collection::vec(any_share(), 1..5).prop_map(|waves| Strategy::Waves { waves }),
             any_share().prop_map(|first| Strategy::Exponential { first }),
             any_share().prop_map(|batch| Strategy::OneHostFirst { batch }),
+            any_share().prop_map(|batch| Strategy::BlueGreen { batch }),
         ]
     }
 
@@ -169,7 +172,7 @@ mod tests {
             let limit = |share: &Share| share.of_rounded_up(total).max(1);
             match &strategy {
                 Strategy::AllAtOnce => prop_assert_eq!(batches.len(), 1),
-                Strategy::Rolling { batch } => prop_assert!(batches.iter().all(|b| b.len() <= limit(batch))),
+                Strategy::Rolling { batch } | Strategy::BlueGreen { batch } => prop_assert!(batches.iter().all(|b| b.len() <= limit(batch))),
                 Strategy::Canary { canary, batch } => {
                     let platforms = |cs: &[Candidate]| cs.iter().map(|c| c.platform.clone()).collect::<BTreeSet<_>>();
                     prop_assert_eq!(platforms(&batches[0]), platforms(&candidates));

@@ -34,6 +34,15 @@ pub enum Blocker {
         /// All bytes of the hosts that are being staged.
         fetch_total_bytes: u64,
     },
+    /// Too few hosts have the release running beside what runs for the traffic to move.
+    Candidates {
+        /// How many have.
+        up: usize,
+        /// How many have to.
+        needed: usize,
+        /// How many hosts cannot be heard.
+        unreachable: usize,
+    },
     /// Too few approvers have agreed to the first switch.
     Approvals {
         /// Who has.
@@ -152,6 +161,10 @@ impl fmt::Display for Blocker {
                     write!(f, ", {unreachable} unreachable")?;
                 }
                 Ok(())
+            }
+            Self::Candidates { up, needed, unreachable } => {
+                write!(f, "candidates: {up} of {needed} hosts have theirs up")?;
+                if *unreachable > 0 { write!(f, ", {unreachable} unreachable") } else { Ok(()) }
             }
             Self::Approvals { approved, needed } => {
                 let missing = needed.saturating_sub(approved.len());
@@ -288,6 +301,10 @@ mod tests {
                     fetch_total_bytes: 8_000_000,
                 },
                 "staging: 4 of 6 hosts, 2.00 MB of 8.00 MB on the way, 1 unreachable",
+            ),
+            (
+                Blocker::Candidates { up: 3, needed: 4, unreachable: 1 },
+                "candidates: 3 of 4 hosts have theirs up, 1 unreachable",
             ),
             (Blocker::Approvals { approved: vec![], needed: 1 }, "waiting for 1 of 1 approvals"),
             (

@@ -82,6 +82,8 @@ pub trait Surroundings: Send + Sync + 'static {
     async fn transfer(&self, target: Digest, has: &[Digest]) -> Result<Transfer, String>;
     /// Returns for how long the package's own gate bakes on a host.
     async fn bake(&self, target: Digest) -> Duration;
+    /// Says whether the package can run beside another release; nothing where its `sluice.toml` cannot be read.
+    async fn has_slots(&self, target: Digest) -> Option<bool>;
 }
 
 /// A member's part.
@@ -226,7 +228,11 @@ fn scene(prospect: &Prospect, arrivals: &[Duration]) -> (Scene, BTreeMap<SiteNam
         site.bytes += load.bytes;
         site.staged = site.staged.max(*arrival);
     }
-    let pace = |(part, stage): (&Part, &Duration)| Pace { stage: *stage, switch: SWITCH_ASSUMED + part.bake };
+    let pace = |(part, stage): (&Part, &Duration)| Pace {
+        stage: *stage,
+        candidate: SWITCH_ASSUMED,
+        switch: SWITCH_ASSUMED + part.bake,
+    };
     let paces = parts.iter().zip(arrivals).map(pace).collect();
     let mut rollout = rollout.clone();
     // Nobody can say when people will agree: times count as if they had.

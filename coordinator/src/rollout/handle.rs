@@ -1,6 +1,6 @@
 //! The handle: how sessions, content and operators speak to the rollout component.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -41,6 +41,17 @@ pub enum StartError {
     /// There is no such release.
     #[error("there is no release {app} {version}; see: sluice release list {app}")]
     NoRelease {
+        /// The application.
+        app: AppName,
+        /// The version.
+        version: Version,
+    },
+    /// No candidate of it can run beside the live release.
+    #[error(
+        "release {app} {version} has no [parallel] slots in its sluice.toml, so it cannot run beside the live release; \
+         give it two slots, or choose another strategy than blue-green"
+    )]
+    NoSlots {
         /// The application.
         app: AppName,
         /// The version.
@@ -251,6 +262,16 @@ impl Handle {
         tracing::info!(app = %app, cause, "application reopened");
         self.shared.news.send_modify(|count| *count += 1);
         Ok(stops)
+    }
+
+    /// Returns the packages of a release, of every platform; none where there is no such release.
+    pub(super) async fn packages(
+        &self,
+        app: &AppName,
+        version: &Version,
+    ) -> Result<BTreeSet<Digest>, store::Error> {
+        let signed = releases::get(self.store(), app, version).await?;
+        Ok(signed.into_iter().flat_map(|signed| signed.release.packages.into_values()).collect())
     }
 
     /// Returns the notes of a release; nothing when there are none.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`spec`] | what an operator asks |
 //! | [`floor`] | how many hosts have to stay in service |
+//! | `slots` | whether a release can run beside another |
 //! | [`batches`] | strategies, lowered to batches of hosts |
 //! | [`mod@calendar`] | windows and freezes |
 //! | [`check`] | gates that ask somebody else, and what their samples come to |
@@ -58,6 +59,7 @@ mod sessions;
 mod shared;
 pub mod sim;
 pub mod simulate;
+mod slots;
 pub mod snapshot;
 pub mod spec;
 pub mod state;

@@ -90,6 +90,11 @@ pub struct Issued {
 pub enum Target {
     /// The rollout's release, ready beside the running one.
     Stage,
+    /// The rollout's release, running beside what runs.
+    Candidate {
+        /// What runs: where a roll-back leads.
+        over: Option<Installed>,
+    },
     /// The rollout's release, running.
     Activate {
         /// What ran before: where a roll-back leads.
@@ -108,7 +113,7 @@ impl Target {
     /// Says whether the order may take the application away for a moment.
     pub fn is_disruptive(&self) -> bool {
         match self {
-            Self::Stage => false,
+            Self::Stage | Self::Candidate { .. } => false,
             Self::Activate { .. } | Self::Restore { .. } | Self::Remove => true,
         }
     }
@@ -121,6 +126,12 @@ pub enum Failure {
     /// The release could not be staged.
     #[error("could not stage the release: {reason}")]
     Staging {
+        /// Why, in the host's words.
+        reason: String,
+    },
+    /// The release did not come up beside the live one; nothing changed.
+    #[error("could not bring up its candidate: {reason}")]
+    Candidate {
         /// Why, in the host's words.
         reason: String,
     },
@@ -295,6 +306,7 @@ mod tests {
         let text = |target| serde_json::to_string(&target).unwrap();
         let digest = to.package.to_string();
         assert_eq!(text(Target::Stage), r#"{"kind":"stage"}"#);
+        assert_eq!(text(Target::Candidate { over: None }), r#"{"kind":"candidate","over":null}"#);
         assert_eq!(text(Target::Activate { over: None }), r#"{"kind":"activate","over":null}"#);
         let installed = format!(r#"{{"package":"{digest}","version":"1"}}"#);
         assert_eq!(

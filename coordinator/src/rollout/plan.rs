@@ -11,6 +11,7 @@
 //! - No host is ordered to switch before as many have approved as the spec asks for, nor where the calendar closes before the
 //!   host's deadline; no batch begins where it closes before the batch has to be through. Going back asks neither.
 //! - No batch passes before each of its checks has, and none counts as passed because nobody knows.
+//! - Where releases run beside each other no host is ordered to switch before the candidates of enough hosts are healthy.
 //! - One host of a rollout is told to migrate what all of them share: the first that is ordered to switch. Another one is only where that
 //!   one has failed and is known to have gone back.
 //! - I15: nothing is ordered once the rollout has ended or is paused.
@@ -27,6 +28,7 @@ use super::view::FleetView;
 
 mod backward;
 mod budget;
+mod candidates;
 mod checking;
 mod floors;
 mod forward;

@@ -1,6 +1,7 @@
 //! `Rollouts.*`: start, look at, watch and command rollouts; what ran where.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::Stream;
 use sluice_common::caps;
@@ -11,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::command::Command;
+use super::forecast::Surroundings;
 use super::handle::{CommandError, Handle, StartError};
+use super::slots::check_slots;
 use super::wire;
 use crate::access::Caller;
 
@@ -34,13 +37,14 @@ const STOPS: u32 = 20;
 #[derive(Clone)]
 pub struct RolloutsService {
     handle: Handle,
+    surroundings: Arc<dyn Surroundings>,
     stop: CancellationToken,
 }
 
 impl RolloutsService {
     /// Makes the service. Watching streams end with `stop`.
-    pub fn new(handle: Handle, stop: CancellationToken) -> Self {
-        Self { handle, stop }
+    pub fn new(handle: Handle, surroundings: Arc<dyn Surroundings>, stop: CancellationToken) -> Self {
+        Self { handle, surroundings, stop }
     }
 
     async fn rollout(&self, id: &RolloutId) -> Result<v1::Rollout, Status> {
@@ -100,6 +104,8 @@ impl v1::rollouts_server::Rollouts for RolloutsService {
         let v1::StartRolloutRequest { app, version, spec } = request.into_inner();
         let (app, version, spec) =
             (parse("app", &app)?, parse("version", &version)?, wire::spec(spec.unwrap_or_default())?);
+        let packages = self.handle.packages(&app, &version).await?;
+        check_slots(&app, &version, &spec, packages, &*self.surroundings).await?;
         let id = self.handle.start(caller.operator()?, &caller, app, version, spec).await?;
         let rollout = self.rollout(&id).await?;
         Ok(Response::new(v1::StartRolloutResponse { rollout: Some(rollout) }))
@@ -238,9 +244,10 @@ impl From<StartError> for Status {
         match error {
             StartError::Spec(error) => Self::invalid_argument(format!("spec.{error}")),
             StartError::NoRelease { .. } => Self::not_found(error.to_string()),
-            StartError::Select(_) | StartError::Busy(_) | StartError::Closed(_) => {
-                Self::failed_precondition(error.to_string())
-            }
+            StartError::NoSlots { .. }
+            | StartError::Select(_)
+            | StartError::Busy(_)
+            | StartError::Closed(_) => Self::failed_precondition(error.to_string()),
             StartError::Store(error) => error.into(),
         }
     }

@@ -66,6 +66,7 @@ async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Opt
     let Standing { app, generation, rollout, target, wanted, state: _, migrates } = standing;
     let stage = match target {
         Target::Stage => Stage::Staged,
+        Target::Candidate { .. } => Stage::Candidate,
         Target::Activate { .. } | Target::Restore { .. } | Target::Remove => Stage::Active,
     };
     let desired = match wanted {

@@ -32,6 +32,8 @@ mod tests;
 pub struct Pace {
     /// From the order to stage until the release is on its disk.
     pub stage: Duration,
+    /// From the order to bring up a candidate until it is healthy.
+    pub candidate: Duration,
     /// From the order to switch until its gate has passed; the same back.
     pub switch: Duration,
 }
@@ -106,6 +108,8 @@ pub enum Kind {
     Paused,
     /// For hosts to be staged.
     Staging,
+    /// For candidates to come up.
+    Candidates,
     /// For approvers.
     Approvals,
     /// For a freeze to end.

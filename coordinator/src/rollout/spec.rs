@@ -40,7 +40,8 @@ pub struct Spec {
     /// How long a reachable host may take from the order to switch until it has switched, before it counts as failed.
     #[serde(with = "duration_text")]
     pub host_deadline: Duration,
-    /// How many of the hosts that can be heard must be staged before the first batch switches; a percentage is rounded up.
+    /// How many of the hosts that can be heard must be staged before the first batch switches, and have their candidate up where there
+    /// are any; a percentage is rounded up.
     pub stage_first: Share,
     /// How many hosts of one failure domain may be out at once; nothing: domains are not looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +122,11 @@ pub enum Strategy {
         /// The size of the others, of the whole selection; a percentage is rounded up.
         batch: Share,
     },
+    /// Every host brings up the release as a candidate beside the live one; once all are healthy the traffic moves, in batches of one size.
+    BlueGreen {
+        /// The size, of the whole selection; a percentage is rounded up.
+        batch: Share,
+    },
 }
 
 /// What happens once more hosts failed than are tolerated.
@@ -149,10 +155,24 @@ impl Strategy {
     pub fn default_max_unavailable(&self) -> Share {
         match self {
             Self::AllAtOnce => Share::Percent(100),
-            Self::Rolling { batch } | Self::Canary { batch, canary: _ } | Self::OneHostFirst { batch } => {
-                *batch
-            }
+            Self::Rolling { batch }
+            | Self::Canary { batch, canary: _ }
+            | Self::OneHostFirst { batch }
+            | Self::BlueGreen { batch } => *batch,
             Self::Waves { .. } | Self::Exponential { .. } => Share::Percent(25),
+        }
+    }
+
+    /// Says whether the release runs beside the live one on every host before any traffic moves.
+    pub fn has_candidates(&self) -> bool {
+        match self {
+            Self::BlueGreen { .. } => true,
+            Self::AllAtOnce
+            | Self::Rolling { .. }
+            | Self::Canary { .. }
+            | Self::Waves { .. }
+            | Self::Exponential { .. }
+            | Self::OneHostFirst { .. } => false,
         }
     }
 }
@@ -187,7 +207,11 @@ impl Spec {
     pub fn check(&self) -> Result<(), SpecError> {
         match &self.strategy {
             Strategy::AllAtOnce => {}
-            Strategy::Rolling { batch } | Strategy::OneHostFirst { batch } => not_none("batch", *batch)?,
+            Strategy::Rolling { batch }
+            | Strategy::OneHostFirst { batch }
+            | Strategy::BlueGreen { batch } => {
+                not_none("batch", *batch)?;
+            }
             Strategy::Canary { canary, batch } => {
                 not_none("canary", *canary)?;
                 not_none("batch", *batch)?;

@@ -96,14 +96,14 @@ impl State {
             (_, Target::Restore { .. } | Target::Remove) => true,
             (
                 Self::Running | Self::Paused { .. } | Self::Succeeded,
-                Target::Stage | Target::Activate { .. },
+                Target::Stage | Target::Candidate { .. } | Target::Activate { .. },
             ) => true,
             (
                 Self::RollingBack { .. }
                 | Self::RolledBack { .. }
                 | Self::Failed { .. }
                 | Self::Aborted { .. },
-                Target::Stage | Target::Activate { .. },
+                Target::Stage | Target::Candidate { .. } | Target::Activate { .. },
             ) => false,
         }
     }
@@ -154,6 +154,7 @@ mod tests {
         };
         let all = "running paused rolling-back succeeded rolled-back failed aborted";
         assert_eq!(names(&Target::Stage), "running paused succeeded");
+        assert_eq!(names(&Target::Candidate { over: None }), "running paused succeeded");
         assert_eq!(names(&Target::Activate { over: None }), "running paused succeeded");
         assert_eq!(names(&Target::Restore { to }), all);
         assert_eq!(names(&Target::Remove), all);

@@ -76,6 +76,7 @@ fn strategies() -> Vec<Case> {
     let rolling = |batch| Strategy::Rolling { batch: share(batch) };
     let waves = |text: &str| Strategy::Waves { waves: text.split(',').map(share).collect() };
     let growing = |first| Strategy::Exponential { first: share(first) };
+    let blue_green = |batch| Strategy::BlueGreen { batch: share(batch) };
     let one_first = |batch| Strategy::OneHostFirst { batch: share(batch) };
     let cases = [
         (Strategy::AllAtOnce, "web-1 web-2 web-0 web-3 web-4"),
@@ -95,6 +96,8 @@ fn strategies() -> Vec<Case> {
         (growing("2"), "web-1 web-4 | web-2 web-0 web-3"),
         // One, though there are two platforms.
         (one_first("2"), "web-1 | web-2 web-0 | web-3 web-4"),
+        (blue_green("100%"), "web-1 web-2 web-0 web-3 web-4"),
+        (blue_green("40%"), "web-1 web-2 | web-0 web-3 | web-4"),
         (one_first("100%"), "web-1 | web-2 web-0 web-3 web-4"),
     ];
     let asked = cases.into_iter().map(|(strategy, expected)| {

@@ -156,6 +156,9 @@ impl World {
         let host = |member: &usize| self.rollout.members[*member].host.clone();
         match action {
             Action::Order { member, target: Target::Stage, .. } => format!("stage {}", host(member)),
+            Action::Order { member, target: Target::Candidate { .. }, .. } => {
+                format!("candidate {}", host(member))
+            }
             Action::Order { member, target: Target::Activate { .. }, .. } => {
                 format!("activate {}", host(member))
             }

@@ -134,7 +134,7 @@ fn host_message(
 
 fn predecessor(member: &Member) -> Option<&Installed> {
     match &member.order.as_ref()?.target {
-        Target::Activate { over } => over.as_ref(),
+        Target::Candidate { over } | Target::Activate { over } => over.as_ref(),
         Target::Restore { to } => Some(to),
         Target::Stage | Target::Remove => None,
     }

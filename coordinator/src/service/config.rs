@@ -10,6 +10,7 @@ use serde::Deserialize;
 use sluice_common::units::ByteRate;
 use sluice_proto::transport::client::DEFAULT_PORT;
 
+use crate::checks::Credentials;
 use crate::depot::plans::Policy;
 use crate::depot::plans::improver::Options;
 
@@ -35,7 +36,7 @@ pub struct ServeFlags {
     /// Directory of the programs that checks of rollouts may run on this machine [default: none may run]
     #[arg(long, value_name = "DIR")]
     check_commands: Option<PathBuf>,
-    /// Configuration file (TOML): data, listen, limit, effort, plan_workers, check_commands
+    /// Configuration file (TOML): data, listen, limit, effort, plan_workers, check_commands, credentials
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -50,6 +51,8 @@ struct File {
     effort: Option<Policy>,
     plan_workers: Option<NonZeroUsize>,
     check_commands: Option<PathBuf>,
+    #[serde(default)]
+    credentials: Credentials,
 }
 
 /// What the service runs with.
@@ -65,6 +68,8 @@ pub struct Config {
     pub plans: Options,
     /// The directory of programs that checks may run.
     pub check_commands: Option<PathBuf>,
+    /// What servers that checks ask are shown.
+    pub credentials: Credentials,
 }
 
 impl Config {
@@ -85,6 +90,7 @@ impl Config {
             limit: flags.limit.or(file.limit),
             plans: Options { workers, ..standard },
             check_commands: flags.check_commands.or(file.check_commands),
+            credentials: file.credentials,
         })
     }
 }
@@ -126,6 +132,7 @@ mod tests {
             "data = \"/d\"\nlimits = \"1Mbit/s\"",
             "data = \"/d\"\nplan_workers = 0",
             "data = \"/d\"\nlimit = \"fast\"",
+            "data = \"/d\"\n[credentials.prometheus]\nbearer_file = \"/t\"",
         ] {
             assert!(load(bad, ServeFlags::default()).is_err(), "{bad}");
         }

@@ -102,7 +102,8 @@ pub async fn start(config: &Config, data: DataDir, stop: CancellationToken) -> a
     let fleet = Fleet::open(store.clone(), config.limit).await?;
     let depot = Depot::open(store.clone(), &data.path().join("depot"), stop.clone())?;
     let outbound = Outbound::default();
-    let prober = Arc::new(Checks::new(outbound.clone(), config.check_commands.clone()));
+    let prober =
+        Arc::new(Checks::new(outbound.clone(), config.check_commands.clone(), config.credentials.clone()));
     let sender = Sender::new(store.clone(), outbound);
     let (rollout_service, rollouts) = rollout::Service::new(store.clone(), Arc::new(fleet.clone()), prober);
     let (environment_service, environments) = environment::Service::new(store.clone(), rollouts.clone());
@@ -169,7 +170,7 @@ fn routes(parts: Parts) -> Routes {
     let around = Around { fleet: fleet.clone(), plans: plans.clone() };
     let around: Arc<dyn Surroundings> = Arc::new(around);
     let forecasts = ForecastsService::new(rollouts.clone(), Arc::clone(&around));
-    let rollout_rpcs = RolloutsService::new(rollouts.clone(), stop.clone());
+    let rollout_rpcs = RolloutsService::new(rollouts.clone(), Arc::clone(&around), stop.clone());
     let sink: Arc<dyn RolloutSink> = Arc::new(rollouts.clone());
     let enrolment = EnrollmentService::new(authority.clone(), fleet.clone(), refusals);
     let session = SessionService::new(fleet.clone(), sink.clone(), authority.clone(), tasks, stop);

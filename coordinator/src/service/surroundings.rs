@@ -46,4 +46,9 @@ impl Surroundings for Around {
         // A file that cannot be read is told to whoever installs it; here it only says how long a gate takes.
         Spec::parse(&self.plans.spec_text(target).await).map_or(Duration::ZERO, |spec| spec.gate.bake)
     }
+
+    async fn has_slots(&self, target: Digest) -> Option<bool> {
+        let spec = Spec::parse(&self.plans.spec_text(target).await).ok()?;
+        Some(spec.parallel.is_some())
+    }
 }

@@ -46,12 +46,13 @@ impl fmt::Display for Actor {
 pub struct Transaction {
     inner: sqlx::Transaction<'static, Any>,
     actor: Actor,
-    audited: bool,
+    /// The action of its audit entry, once there is one.
+    audited: Option<String>,
 }
 
 impl Transaction {
     pub(super) fn new(inner: sqlx::Transaction<'static, Any>, actor: Actor) -> Self {
-        Self { inner, actor, audited: false }
+        Self { inner, actor, audited: None }
     }
 
     /// Returns who acts.
@@ -59,17 +60,15 @@ impl Transaction {
         &self.actor
     }
 
-    /// Notes that the audit entry of this transaction is written.
-    pub(crate) fn mark_audited(&mut self) {
-        self.audited = true;
+    /// Notes that the audit entry of this transaction is written, and what it says was done.
+    pub(crate) fn mark_audited(&mut self, action: &str) {
+        self.audited = Some(action.to_owned());
     }
 
     /// Commits a change of state. On return it is durable. Refuses when no audit entry was appended.
-    pub async fn commit(self) -> Result<(), Error> {
-        if !self.audited {
-            return Err(Error::Unaudited);
-        }
-        self.end(Kind::Decision).await
+    pub async fn commit(mut self) -> Result<(), Error> {
+        let action = self.audited.take().ok_or(Error::Unaudited)?;
+        self.end(Kind::Decision(&action)).await
     }
 
     /// Commits what hosts reported. On return it is durable. Needs no audit entry.
@@ -82,7 +81,7 @@ impl Transaction {
         self.end(Kind::Other).await
     }
 
-    async fn end(self, kind: Kind) -> Result<(), Error> {
+    async fn end(self, kind: Kind<'_>) -> Result<(), Error> {
         let commit = Commit::begin(kind);
         self.inner.commit().await?;
         commit.end();

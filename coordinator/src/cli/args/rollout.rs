@@ -113,6 +113,7 @@ pub(in crate::cli) enum RolloutCommand {
     sluice rollout start shop 1.2.0 --waves 1,5%,25%,100% --stage-first 98%\n  \
     sluice rollout start shop 1.2.0 --window 'mon-fri 20:00-23:00 Europe/Berlin' --approvals 2\n  \
     sluice rollout start shop 1.2.0 --bake 10m --check 'errors=prometheus http://prometheus:9090 rate(errors_total[1m]) < 0.5'\n  \
+    sluice rollout start shop 1.2.0 --blue-green --bake 10m --check 'errors=webhook https://ci.example.com/gate'\n  \
     sluice rollout start shop 1.2.0 --all-at-once --on-failure pause --detach")]
 pub(in crate::cli) struct RolloutStartArgs {
     #[command(flatten)]
@@ -136,9 +137,9 @@ pub(in crate::cli) struct RolloutArgs {
     /// How many hosts go first; at least one of each platform does. 0: no canary
     #[arg(long, value_name = "N|P%", default_value = "1")]
     pub(in crate::cli) canary: Share,
-    /// How many hosts switch together after that
-    #[arg(long, value_name = "N|P%", default_value = "25%")]
-    pub(in crate::cli) batch: Share,
+    /// How many hosts switch together after that [default: 25%; all of them with --blue-green]
+    #[arg(long, value_name = "N|P%")]
+    pub(in crate::cli) batch: Option<Share>,
     /// How long a batch must stay healthy before the next begins
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub(in crate::cli) bake: Duration,
@@ -184,6 +185,9 @@ pub(in crate::cli) struct RolloutArgs {
     /// Switch one host first, which migrates what all of them share, and none of the others before it holds
     #[arg(long, conflicts_with_all = ["canary", "all_at_once", "waves", "exponential"])]
     pub(in crate::cli) one_host_first: bool,
+    /// Bring the release up beside the live one on every host, and let the traffic move once all are healthy; it needs [parallel] slots
+    #[arg(long, conflicts_with_all = ["canary", "all_at_once", "waves", "exponential", "one_host_first"])]
+    pub(in crate::cli) blue_green: bool,
     /// When hosts may switch: days, hours and an IANA time zone; may be given several times [default: at any time]
     ///
     /// Days are written mon-fri, sat,sun or daily; a window that ends before it begins goes over midnight. Staging goes on outside. A

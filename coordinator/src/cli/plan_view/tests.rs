@@ -29,6 +29,7 @@ fn some() -> Forecast {
         bake_seconds: after(30_000),
         first_site_bake_seconds: Some(after(600_000)),
         floors: vec![Floor { by: None, min_healthy: "60%".to_owned(), label: None }],
+        has_candidates: true,
         approvals: 2,
         max_unavailable: "25%".to_owned(),
         max_failures: "0".to_owned(),
@@ -69,6 +70,7 @@ fn some() -> Forecast {
 fn a_forecast_as_text() {
     insta::assert_snapshot!(text(&some()), @r"
     shop 1.2: 3 of 4 hosts change, done after 12h1m
+      every host has its candidate up beside the live release before any traffic moves
       each batch holds for 30s, with at most 25% of the hosts out
       batches of the first site hold for 10m
       more than 0 failed hosts end it
@@ -98,6 +100,7 @@ fn a_forecast_as_markdown() {
     insta::assert_snapshot!(document::markdown(&some()), @r"
     # shop 1.2: 3 of 4 hosts change, done after 12h1m
 
+    - every host has its candidate up beside the live release before any traffic moves
     - each batch holds for 30s, with at most 25% of the hosts out
     - batches of the first site hold for 10m
     - more than 0 failed hosts end it

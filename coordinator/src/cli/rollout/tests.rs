@@ -68,6 +68,14 @@ fn options_become_a_whole_spec() {
     let growing = spec_of(&["--exponential", "--canary", "2"]);
     assert_eq!(growing.strategy(), v1::StrategyKind::Exponential);
     assert_eq!((growing.canary.as_str(), growing.batch.as_str()), ("2", ""));
+    let blue_green = spec_of(&["--blue-green", "--first-site-bake", "1h", "--min-healthy", "60%"]);
+    assert_eq!(blue_green.strategy(), v1::StrategyKind::BlueGreen);
+    assert_eq!((blue_green.batch.as_str(), blue_green.max_unavailable.as_str()), ("100%", "100%"));
+    assert_eq!(
+        (blue_green.first_site_bake_ms, blue_green.floors[0].min_healthy.as_str()),
+        (3_600_000, "60%")
+    );
+    assert_eq!(spec_of(&["--blue-green", "--batch", "3"]).max_unavailable, "3");
     let one_first = spec_of(&["--one-host-first", "--batch", "3"]);
     assert_eq!(one_first.strategy(), v1::StrategyKind::OneHostFirst);
     assert_eq!((one_first.canary.as_str(), one_first.batch.as_str()), ("", "3"));

@@ -41,6 +41,8 @@ pub(in crate::cli) struct Forecast {
     pub(in crate::cli) bake_seconds: Span,
     pub(in crate::cli) first_site_bake_seconds: Option<Span>,
     pub(in crate::cli) floors: Vec<Floor>,
+    /// Whether every host brings the release up beside the live one before any traffic moves.
+    pub(in crate::cli) has_candidates: bool,
     pub(in crate::cli) approvals: u32,
     pub(in crate::cli) max_unavailable: String,
     pub(in crate::cli) max_failures: String,
@@ -133,6 +135,7 @@ impl From<v1::RolloutForecast> for Forecast {
             fits_window,
             bake_seconds: Span::of(spec.bake_ms),
             first_site_bake_seconds: (spec.first_site_bake_ms > 0).then(|| Span::of(spec.first_site_bake_ms)),
+            has_candidates: spec.strategy() == v1::StrategyKind::BlueGreen,
             floors: spec.floors.into_iter().map(Floor::from).collect(),
             approvals: spec.approvals,
             max_unavailable: spec.max_unavailable,

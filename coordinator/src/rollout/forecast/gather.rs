@@ -12,6 +12,7 @@ use super::super::floor::check_room;
 use super::super::handle::{Busy, Handle, StartError, running};
 use super::super::hosts::select;
 use super::super::model::Rollout;
+use super::super::slots::check_slots;
 use super::super::spec::Spec;
 use super::super::store as tables;
 use super::super::view::{FleetView, HostView, Observed};
@@ -67,6 +68,9 @@ impl Handle {
         let runs = running(&known);
         let room = check_room(&rollout, |host| runs.contains(host));
         obstacles.extend(room.err().map(|error| error.to_string()));
+        let packages = rollout.members.iter().map(|member| member.package).collect();
+        let slots = check_slots(&app, &rollout.version, &rollout.spec, packages, surroundings).await;
+        obstacles.extend(slots.err().map(|error| error.to_string()));
         let fleet = self.view(&rollout, known, now);
         let parts = self.parts(&app, &lowered, surroundings).await?;
         let (limits, mut disks) = (surroundings.limits(), surroundings.disks());

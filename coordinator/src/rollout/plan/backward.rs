@@ -5,6 +5,7 @@
 //! be heard hold up nobody else, but the rollout does not end before they have confirmed.
 
 use jiff::Timestamp;
+use sluice_common::order::Installed;
 
 use super::super::action::Action;
 use super::super::blocker::Blocker;
@@ -19,19 +20,28 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp, reason:
     let looks = look(rollout, fleet, now);
     let mut draft = Draft::default();
     let mut budget = Budget::new(rollout, &looks, |look| is_underway(look, rollout, now));
+    let is_own = |look: &&Look<'_>| !look.is_superseded();
+    let is_switched = looks.iter().filter(is_own).any(|look| {
+        matches!(look.member.order.as_ref().map(|order| &order.target), Some(Target::Activate { .. }))
+    });
     let (mut waiting, mut lost) = (0, Vec::new());
     for (member, look) in looks.iter().enumerate().rev().filter(|(_, look)| !look.is_superseded()) {
         let Some(order) = &look.member.order else { continue };
         match (&order.target, look.position) {
             (Target::Stage, _) => {}
+            // What serves goes first; what merely runs beside it waits, and then costs nothing.
+            (Target::Candidate { .. }, _) if is_switched => waiting += 1,
+            (Target::Candidate { over }, _) => {
+                waiting += 1;
+                draft.order(back(member, look, over.as_ref()));
+            }
             (Target::Activate { over }, _) => {
                 waiting += 1;
                 let serves = look.is_reachable && !look.is_unhealthy && look.position == Position::There;
                 if serves && budget.refuses(look, true).is_some() {
                     continue;
                 }
-                let target = over.clone().map_or(Target::Remove, |to| Target::Restore { to });
-                draft.order(Action::Order { member, generation: look.next_generation(), target });
+                draft.order(back(member, look, over.as_ref()));
                 budget.take(look, look.is_reachable);
             }
             (Target::Restore { .. } | Target::Remove, Position::Returned) => {}
@@ -49,6 +59,12 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp, reason:
         draft.actions.push(Action::Finish { state: outcome(reason, &lost, looks.len()) });
     }
     draft.finish()
+}
+
+/// Returns the order that brings a host back to what it ran.
+fn back(member: usize, look: &Look<'_>, over: Option<&Installed>) -> Action {
+    let target = over.cloned().map_or(Target::Remove, |to| Target::Restore { to });
+    Action::Order { member, generation: look.next_generation(), target }
 }
 
 /// Says whether a host is on its way back and may yet make it in time; one that hangs holds up nobody else.

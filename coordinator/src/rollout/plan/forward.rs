@@ -15,7 +15,7 @@ use super::budget::Budget;
 use super::checking::{Checked, checked};
 use super::look::{Look, Position, look};
 use super::opening::{may_switch, open};
-use super::{Draft, Plan, spent};
+use super::{Draft, Plan, candidates, spent};
 use crate::clock::{after, elapsed};
 
 pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan {
@@ -37,7 +37,8 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan
     }
     take_back_failed(&looks, &mut draft);
     stage(&looks, &mut draft);
-    if open(rollout, &looks, range.clone(), now, &mut draft) {
+    let is_up = candidates::bring_up(rollout, &looks, now, &mut draft);
+    if is_up && open(rollout, &looks, range.clone(), now, &mut draft) {
         switch(rollout, &looks, range.clone(), now, &mut draft);
         watch_gate(rollout, &looks, range, now, &mut draft);
     }
@@ -85,11 +86,12 @@ fn judge(rollout: &Rollout, failures: &[(usize, Failure)]) -> Option<Action> {
 /// the order costs nothing of `max_unavailable`; one that has come round since is left as it is.
 fn take_back_failed(looks: &[Look<'_>], draft: &mut Draft) {
     for (member, look) in looks.iter().enumerate().filter(|(_, look)| look.member.failure.is_some()) {
-        let Some(Target::Activate { over }) = look.member.order.as_ref().map(|order| &order.target) else {
-            continue;
+        let over = match look.member.order.as_ref().map(|order| &order.target) {
+            Some(Target::Candidate { over } | Target::Activate { over }) => over,
+            Some(Target::Stage | Target::Restore { .. } | Target::Remove) | None => continue,
         };
         let is_ill = look.position == Position::There && look.is_unhealthy;
-        if is_ill || matches!(look.position, Position::Switching { .. }) {
+        if is_ill || matches!(look.position, Position::Starting { .. } | Position::Switching { .. }) {
             let target = over.clone().map_or(Target::Remove, |to| Target::Restore { to });
             draft.order(Action::Order { member, generation: look.next_generation(), target });
         }
@@ -112,9 +114,14 @@ fn switch<'a>(
     now: Timestamp,
     draft: &mut Draft,
 ) {
-    let is_ready = |look: &Look<'_>| {
-        matches!(look.position, Position::Staged { .. }) && look.member.failure.is_none() && look.is_reachable
+    let has_candidates = rollout.spec.strategy.has_candidates();
+    let leaves = |look: &Look<'a>| match look.position {
+        Position::Staged { current } if !has_candidates => Some(current),
+        Position::Ready { current } if has_candidates => Some(current),
+        _ => None,
     };
+    let is_ready =
+        |look: &Look<'a>| leaves(look).is_some() && look.member.failure.is_none() && look.is_reachable;
     let is_asked = looks[range.clone()].iter().any(is_ready);
     // A host that comes late has its own deadline within the window too.
     if !is_asked || !may_switch(rollout, rollout.spec.host_deadline, now, draft) {
@@ -123,7 +130,7 @@ fn switch<'a>(
     let mut budget = Budget::new(rollout, looks, Look::is_out);
     let (mut full, mut is_migrated) = (BTreeSet::new(), is_migrated(rollout, looks));
     for (member, look) in looks[range.clone()].iter().enumerate().map(|(i, look)| (range.start + i, look)) {
-        let Position::Staged { current } = look.position else { continue };
+        let Some(current) = leaves(look) else { continue };
         if !is_ready(look) {
             continue;
         }
@@ -214,7 +221,7 @@ fn explain(look: &Look<'_>, now: Timestamp, draft: &mut Draft) {
         Position::Staging { fetched_bytes, fetch_total_bytes } => {
             draft.blockers.push_host(|| Blocker::Staging { host: host(), fetched_bytes, fetch_total_bytes });
         }
-        Position::Switching { phase } | Position::Returning { phase } => {
+        Position::Starting { phase } | Position::Switching { phase } | Position::Returning { phase } => {
             draft.blockers.push_host(|| Blocker::Switching { host: host(), phase, waited: look.waited(now) });
         }
         Position::There => {
@@ -222,7 +229,9 @@ fn explain(look: &Look<'_>, now: Timestamp, draft: &mut Draft) {
         }
         // Staged hosts wait for the budget, which says so itself; the others have failed or are about to.
         Position::Staged { .. }
+        | Position::Ready { .. }
         | Position::StagingFailed
+        | Position::CandidateFailed
         | Position::NotSwitched
         | Position::Returned
         | Position::ReturnFailed => {}

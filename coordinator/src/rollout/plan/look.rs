@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::order::{Generation, Installed, Phase};
+use sluice_common::units::format_duration;
 
 use super::super::model::{Failure, Issued, Member, Rollout, Target};
 use super::super::view::{FleetView, HostView, Observed};
@@ -26,6 +27,12 @@ pub(super) enum Position<'a> {
     StagingFailed,
     /// It is ready to switch; this is what it would leave.
     Staged { current: Option<&'a Installed> },
+    /// It was ordered to bring up the release beside what runs, and has not yet.
+    Starting { phase: Option<Phase> },
+    /// The release did not come up beside what runs.
+    CandidateFailed,
+    /// The release runs beside what runs, and is healthy there; this is what it would leave.
+    Ready { current: Option<&'a Installed> },
     /// It was ordered to switch, and nobody knows whether it has.
     Switching { phase: Option<Phase> },
     /// It runs the release.
@@ -86,6 +93,7 @@ fn position<'a>(member: &Member, view: &'a HostView) -> Position<'a> {
     let answer = observed.filter(|o| o.generation == order.generation);
     match &order.target {
         Target::Stage => staging(answer),
+        Target::Candidate { .. } => starting(answer),
         Target::Activate { .. } => switching(answer, member),
         Target::Restore { to } => returning(answer, Some(&to.package)),
         Target::Remove => returning(answer, None),
@@ -107,6 +115,14 @@ fn staging(answer: Option<&Observed>) -> Position<'_> {
                 fetch_total_bytes: answer.fetch_total_bytes,
             }
         }
+    }
+}
+
+fn starting(answer: Option<&Observed>) -> Position<'_> {
+    match answer.map(|answer| (answer.phase, answer)) {
+        Some((Phase::Candidate, answer)) => Position::Ready { current: answer.current.as_ref() },
+        Some((Phase::Reverted | Phase::Failed, _)) => Position::CandidateFailed,
+        answer => Position::Starting { phase: answer.map(|(phase, _)| phase) },
     }
 }
 
@@ -140,6 +156,9 @@ impl Look<'_> {
             | Position::Staging { .. }
             | Position::StagingFailed
             | Position::Staged { .. }
+            | Position::Starting { .. }
+            | Position::CandidateFailed
+            | Position::Ready { .. }
             | Position::There
             | Position::NotSwitched
             | Position::Returned
@@ -151,7 +170,7 @@ impl Look<'_> {
     /// Says whether the host runs something of the application, or did before it was ordered to switch: only then can it be missed.
     pub(super) fn runs(&self) -> bool {
         let had = self.member.order.as_ref().is_some_and(|order| match &order.target {
-            Target::Activate { over } => over.is_some(),
+            Target::Candidate { over } | Target::Activate { over } => over.is_some(),
             Target::Restore { .. } => true,
             Target::Stage | Target::Remove => false,
         });
@@ -178,6 +197,11 @@ impl Look<'_> {
                 Some(Failure::Reverted { reason: reason() })
             }
             Position::NotSwitched => Some(Failure::Switch { reason: reason() }),
+            Position::CandidateFailed => Some(Failure::Candidate { reason: reason() }),
+            Position::Starting { .. } if self.is_reachable => {
+                let reason = || format!("it is not healthy within {}", format_duration(host_deadline));
+                (now >= self.deadline(host_deadline)?).then(|| Failure::Candidate { reason: reason() })
+            }
             Position::Switching { .. } if self.is_reachable => {
                 (now >= self.deadline(host_deadline)?).then_some(Failure::Deadline)
             }
@@ -187,6 +211,8 @@ impl Look<'_> {
             Position::New
             | Position::Staging { .. }
             | Position::Staged { .. }
+            | Position::Starting { .. }
+            | Position::Ready { .. }
             | Position::Switching { .. }
             | Position::There
             | Position::Returning { .. }
@@ -212,12 +238,16 @@ impl Look<'_> {
             return None;
         }
         match self.position {
-            Position::Switching { .. } | Position::Returning { .. } => self.deadline(host_deadline),
+            Position::Starting { .. } | Position::Switching { .. } | Position::Returning { .. } => {
+                self.deadline(host_deadline)
+            }
             Position::There if self.is_unhealthy => self.ill_until(),
             Position::New
             | Position::Staging { .. }
             | Position::StagingFailed
             | Position::Staged { .. }
+            | Position::CandidateFailed
+            | Position::Ready { .. }
             | Position::There
             | Position::NotSwitched
             | Position::Returned

@@ -44,11 +44,15 @@ pub(super) fn may_switch(rollout: &Rollout, needs: Duration, now: Timestamp, dra
         let approved = rollout.approvals.keys().cloned().collect();
         draft.blockers.push(Blocker::Approvals { approved, needed });
     }
-    let is_open = rollout.overridden.is_some() || is_open(rollout, needs, now, draft);
+    let is_open = is_open(rollout, needs, now, draft);
     is_approved && is_open
 }
 
-fn is_open(rollout: &Rollout, needs: Duration, now: Timestamp, draft: &mut Draft) -> bool {
+/// Says whether the calendar is open for as long as is needed.
+pub(super) fn is_open(rollout: &Rollout, needs: Duration, now: Timestamp, draft: &mut Draft) -> bool {
+    if rollout.overridden.is_some() {
+        return true;
+    }
     let Closed { freeze, is_short, opens } = match rollout.spec.calendar.look(now, needs) {
         Verdict::Open => return true,
         Verdict::Closed(closed) => closed,
@@ -64,7 +68,8 @@ fn is_open(rollout: &Rollout, needs: Duration, now: Timestamp, draft: &mut Draft
     false
 }
 
-fn staged_enough(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bool {
+/// Says whether as many hosts are staged as have to be before anything switches.
+pub(super) fn staged_enough(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bool {
     let (mut staged, mut failed, mut unreachable) = (0, 0, 0);
     let (mut fetched_bytes, mut fetch_total_bytes) = (0_u64, 0_u64);
     for look in looks {
@@ -79,8 +84,10 @@ fn staged_enough(rollout: &Rollout, looks: &[Look<'_>], draft: &mut Draft) -> bo
                 fetched_bytes = fetched_bytes.saturating_add(fetched);
                 fetch_total_bytes = fetch_total_bytes.saturating_add(total);
             }
-            Position::StagingFailed => {}
+            Position::StagingFailed | Position::CandidateFailed => {}
             Position::Staged { .. }
+            | Position::Starting { .. }
+            | Position::Ready { .. }
             | Position::Switching { .. }
             | Position::There
             | Position::NotSwitched

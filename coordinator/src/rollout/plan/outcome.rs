@@ -33,7 +33,7 @@ pub fn outcomes(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Vec<(Ou
 fn outcome(rollout: &Rollout, look: &Look<'_>) -> Outcome {
     let is_failed = look.member.failure.is_some();
     let goes_back = look.member.order.as_ref().is_some_and(|order| match order.target {
-        Target::Stage | Target::Activate { .. } => false,
+        Target::Stage | Target::Candidate { .. } | Target::Activate { .. } => false,
         Target::Restore { .. } | Target::Remove => true,
     });
     match rollout.state {
@@ -54,9 +54,21 @@ fn now_at(position: Position<'_>, is_failed: bool) -> Outcome {
     match position {
         Position::Returning { .. } => Outcome::RollingBack,
         Position::Returned => Outcome::RolledBack,
-        Position::StagingFailed | Position::NotSwitched | Position::ReturnFailed => Outcome::Failed,
-        Position::New | Position::Staging { .. } | Position::Staged { .. } if is_failed => Outcome::Failed,
-        Position::New | Position::Staging { .. } | Position::Staged { .. } => Outcome::Waiting,
+        Position::StagingFailed
+        | Position::CandidateFailed
+        | Position::NotSwitched
+        | Position::ReturnFailed => Outcome::Failed,
+        Position::New
+        | Position::Staging { .. }
+        | Position::Staged { .. }
+        | Position::Starting { .. }
+        | Position::Ready { .. } => {
+            if is_failed {
+                Outcome::Failed
+            } else {
+                Outcome::Waiting
+            }
+        }
         Position::Switching { .. } if is_failed => Outcome::Failed,
         Position::Switching { .. } => Outcome::Ordered,
         Position::There if is_failed => Outcome::Failed,

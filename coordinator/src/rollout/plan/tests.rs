@@ -9,6 +9,7 @@ use super::super::testing::{World, at};
 use super::*;
 use crate::rollout::{Command, OnFailure, PerDomain, Spec, Strategy, Target};
 
+mod candidates;
 mod checks;
 mod floors;
 mod gates;

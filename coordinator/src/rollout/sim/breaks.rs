@@ -57,13 +57,20 @@ const fn by_journal(rule: &'static str, what: &'static str, slip: Slip) -> Break
 }
 
 /// Every rule, broken.
-pub const BREAKS: [Break; 19] = [
+pub const BREAKS: [Break; 20] = [
     by_planner("I10", "orders to switch repeat a generation", repeats_a_generation),
     by_planner("I11", "the budget is not looked at", |rollout, fleet, now| {
         altered(rollout, fleet, now, |rollout| rollout.spec.max_unavailable = Share::Percent(100))
     }),
     by_planner("I11", "the budget of failure domains is not looked at", |rollout, fleet, now| {
         altered(rollout, fleet, now, |rollout| rollout.spec.per_domain = None)
+    }),
+    by_planner("candidates", "the traffic moves with whatever candidates are up", |rollout, fleet, now| {
+        altered(rollout, fleet, now, |rollout| {
+            if rollout.spec.strategy.has_candidates() {
+                rollout.spec.stage_first = Share::Count(0);
+            }
+        })
     }),
     by_planner("floor", "what dependents need is not looked at", |rollout, fleet, now| {
         altered(rollout, fleet, now, |rollout| rollout.spec.floors.clear())

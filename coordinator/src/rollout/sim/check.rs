@@ -10,7 +10,7 @@ use sluice_common::order::{Generation, Phase};
 
 use super::fixture::package;
 use super::scenario::WINDOW_SECONDS;
-use crate::rollout::{Action, FleetView, HostView, Member, Rollout, State, Target};
+use crate::rollout::{Action, FleetView, HostView, Member, Rollout, State, Strategy, Target};
 
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
@@ -45,7 +45,7 @@ fn is_out(member: &Member, view: &HostView, now: Timestamp) -> bool {
         matches!(phase, Some(Phase::Active | Phase::Reverted | Phase::Failed))
     };
     let unconfirmed =
-        member.order.as_ref().is_some_and(|o| o.target != Target::Stage && !answered(o.generation));
+        member.order.as_ref().is_some_and(|o| o.target.is_disruptive() && !answered(o.generation));
     let ill = view.observed.as_ref().is_some_and(|o| o.healthy == Some(false));
     unconfirmed || ill || !is_reachable(view, now)
 }
@@ -61,6 +61,33 @@ fn domain_holds(after: &Rollout, member: &Member, fleet: &FleetView, now: Timest
             Err(format!("I11: {out} hosts of domain {:?} out, {max} may be", member.domain))
         }
         _ => Ok(()),
+    }
+}
+
+/// Looks whether the candidates of enough hosts are healthy, when the traffic may begin to move.
+fn candidates_are_up(before: &Rollout, fleet: &FleetView, now: Timestamp) -> Result<(), String> {
+    if !matches!(before.spec.strategy, Strategy::BlueGreen { .. }) {
+        return Ok(());
+    }
+    let is_up = |member: &&Member| {
+        let answer = fleet[&member.host].observed.as_ref();
+        let runs = answer.is_some_and(|o| o.current.as_ref().is_some_and(|c| c.package == package()));
+        let order = member.order.as_ref().filter(|order| matches!(order.target, Target::Candidate { .. }));
+        let is_beside = answer.is_some_and(|o| {
+            o.phase == Phase::Candidate && order.is_some_and(|order| order.generation == o.generation)
+        });
+        runs || is_beside
+    };
+    let mut heard = before
+        .members
+        .iter()
+        .filter(|m| m.failure.is_none() && is_reachable(&fleet[&m.host], now))
+        .collect::<Vec<_>>();
+    let needed = before.spec.stage_first.of_rounded_up(heard.len());
+    heard.retain(is_up);
+    match heard.len() < needed {
+        true => Err(format!("candidates: the traffic moves with {} of {needed} up", heard.len())),
+        false => Ok(()),
     }
 }
 
@@ -107,7 +134,7 @@ fn floors_hold(
 ) -> Result<(), String> {
     let ran = |member: &Member| {
         let had = match member.order.as_ref().map(|order| &order.target) {
-            Some(Target::Activate { over }) => over.is_some(),
+            Some(Target::Candidate { over } | Target::Activate { over }) => over.is_some(),
             Some(Target::Restore { .. }) => true,
             Some(Target::Stage | Target::Remove) | None => false,
         };
@@ -218,6 +245,7 @@ impl Checker {
                     }
                 }
                 Action::Migrates { member } => named(before, after, *member, fleet)?,
+                Action::BatchOpened { batch: 0 } => candidates_are_up(before, fleet, now)?,
                 Action::HostFailed { .. }
                 | Action::CheckFailed { .. }
                 | Action::BatchOpened { .. }

@@ -87,7 +87,7 @@ impl Host {
         self.order = Some(wanted.clone());
         self.busy_until = now + self.pace(random);
         let is_there = match &wanted.target {
-            Target::Stage => false,
+            Target::Stage | Target::Candidate { .. } => false,
             Target::Activate { .. } => self.current == Some(successor()),
             Target::Restore { to } => self.current.as_ref() == Some(to),
             Target::Remove => self.current.is_none(),
@@ -128,7 +128,15 @@ impl Host {
                 self.enter(Phase::Failed);
             }
             (Phase::Fetching, _) => self.enter(Phase::Staged),
-            (Phase::Staged, Target::Activate { .. }) if !may_begin => return,
+            (Phase::Staged, Target::Candidate { .. } | Target::Activate { .. }) if !may_begin => return,
+            (Phase::Staged, Target::Candidate { .. }) => self.enter(Phase::Validating),
+            (Phase::Validating, Target::Candidate { .. }) if self.nature == Nature::Hangs && !is_calm => {
+                return;
+            }
+            (Phase::Validating, Target::Candidate { .. }) if self.nature == Nature::CannotSwitch => {
+                self.enter(Phase::Failed);
+            }
+            (Phase::Validating, Target::Candidate { .. }) => self.enter(Phase::Candidate),
             (Phase::Staged, Target::Activate { .. }) if self.nature == Nature::CannotSwitch => {
                 self.enter(Phase::Failed);
             }
@@ -146,7 +154,7 @@ impl Host {
                 self.current = match target {
                     Target::Activate { .. } => Some(successor()),
                     Target::Restore { to } => Some(to),
-                    Target::Stage => self.current.clone(),
+                    Target::Stage | Target::Candidate { .. } => self.current.clone(),
                     Target::Remove => None,
                 };
                 self.healthy = self.current.is_some().then_some(true);
@@ -166,7 +174,7 @@ impl Host {
                 self.healthy = self.current.is_some().then_some(true);
                 self.enter(Phase::Reverted);
             }
-            // No order asks for these yet.
+            // What runs beside the live release rests; nobody drains here.
             (Phase::Candidate | Phase::Draining, _) => {}
             (Phase::Active | Phase::Reverted | Phase::Failed, _) => {}
         }

@@ -16,10 +16,11 @@ pub(super) fn any_spec(random: &mut Random) -> Spec {
     let tolerated = |random: &mut Random| Share::Count(random.pick(&[0, 0, 0, 1, 2]));
     Spec {
         selector: sluice_common::selector::Selector::everything(),
-        strategy: match random.within(0, 5) {
+        strategy: match random.within(0, 6) {
             0 => Strategy::AllAtOnce,
             1 => Strategy::Rolling { batch: share(random) },
             2 => Strategy::Exponential { first: share(random) },
+            6 => Strategy::BlueGreen { batch: share(random) },
             3 => Strategy::OneHostFirst { batch: share(random) },
             _ => Strategy::Canary { canary: share(random), batch: share(random) },
         },

@@ -39,7 +39,11 @@ impl Host {
         let times = if random.chance(odds.slow_host) { odds.slowness.max(1) } else { 1 };
         let fails = random.chance(odds.host_failure) || (is_bad && odds.bad_after.is_zero());
         Self {
-            pace: Pace { stage: pace.stage * times, switch: pace.switch * times },
+            pace: Pace {
+                stage: pace.stage * times,
+                candidate: pace.candidate * times,
+                switch: pace.switch * times,
+            },
             is_to_be_lost: random.chance(odds.host_loss),
             fails,
             is_heard,
@@ -57,7 +61,11 @@ impl Host {
         odds: &Odds,
     ) -> Vec<(Duration, Event)> {
         let is_disruptive = target.is_disruptive();
-        let needs = if is_disruptive { self.pace.switch } else { self.pace.stage };
+        let needs = match target {
+            Target::Stage => self.pace.stage,
+            Target::Candidate { .. } => self.pace.candidate,
+            Target::Activate { .. } | Target::Restore { .. } | Target::Remove => self.pace.switch,
+        };
         self.has_switched |= matches!(target, Target::Activate { .. });
         self.order = Some((generation, target));
         if !(is_disruptive && std::mem::take(&mut self.is_to_be_lost)) {
@@ -77,6 +85,9 @@ impl Host {
         let (_, target) = self.order.as_ref().filter(|(newest, _)| *newest == generation)?;
         let (phase, current) = match target {
             Target::Stage => (Phase::Staged, runs),
+            // What its own checks find they find on the candidate; nobody is hurt.
+            Target::Candidate { .. } if self.fails => (Phase::Failed, runs),
+            Target::Candidate { .. } => (Phase::Candidate, runs),
             Target::Activate { over } if self.fails => (Phase::Reverted, over.clone()),
             Target::Activate { .. } => (Phase::Active, Some(release.clone())),
             Target::Restore { to } => (Phase::Active, Some(to.clone())),
@@ -84,7 +95,8 @@ impl Host {
         };
         self.is_hurt |= phase == Phase::Reverted;
         let switched = phase == Phase::Active && matches!(target, Target::Activate { .. });
-        let reason = (phase == Phase::Reverted).then(|| "its gate did not pass".to_owned());
+        let reason =
+            matches!(phase, Phase::Reverted | Phase::Failed).then(|| "its gate did not pass".to_owned());
         let observed = Observed {
             generation,
             phase,

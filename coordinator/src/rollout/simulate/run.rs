@@ -249,6 +249,7 @@ fn kind(blocker: &Blocker) -> Option<Kind> {
     match blocker {
         Blocker::Paused { .. } => Some(Kind::Paused),
         Blocker::StageFirst { .. } => Some(Kind::Staging),
+        Blocker::Candidates { .. } => Some(Kind::Candidates),
         Blocker::Approvals { .. } => Some(Kind::Approvals),
         Blocker::Frozen { .. } => Some(Kind::Freeze),
         Blocker::Window { .. } => Some(Kind::Window),

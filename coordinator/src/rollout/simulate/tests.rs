@@ -30,7 +30,7 @@ fn scene(hosts: usize, spec: Spec) -> Scene {
         generation: Generation(7),
     };
     let fleet = rollout.members.iter().map(|member| (member.host.clone(), view.clone())).collect();
-    let paces = vec![Pace { stage: seconds(100), switch: seconds(5) }; hosts];
+    let paces = vec![Pace { stage: seconds(100), candidate: seconds(20), switch: seconds(5) }; hosts];
     Scene { rollout, fleet, paces, begins: at(0) }
 }
 

@@ -69,6 +69,7 @@ fn a_spec_reads_back_from_its_json() {
         Strategy::Waves { waves: vec![Share::Count(1), Share::Percent(25)] },
         Strategy::Exponential { first: Share::Percent(1) },
         Strategy::OneHostFirst { batch: Share::Percent(50) },
+        Strategy::BlueGreen { batch: Share::Percent(100) },
     ] {
         let spec = Spec { strategy, selector: "role in (web,api),!old".parse().unwrap(), ..Spec::default() };
         let text = serde_json::to_string(&spec).unwrap();

@@ -226,7 +226,7 @@ async fn order(
         return Err(CommitError::Conflict);
     }
     let wanted = match target {
-        Target::Stage | Target::Activate { .. } => {
+        Target::Stage | Target::Candidate { .. } | Target::Activate { .. } => {
             Some(Installed { package: member.package, version: rollout.version.clone() })
         }
         Target::Restore { to } => Some(to.clone()),
@@ -327,6 +327,7 @@ fn detail(rollout: &Rollout, actions: &[Action]) -> Value {
 fn word(target: &Target) -> &'static str {
     match target {
         Target::Stage => "stage",
+        Target::Candidate { .. } => "candidate",
         Target::Activate { .. } => "activate",
         Target::Restore { .. } => "restore",
         Target::Remove => "remove",

@@ -129,7 +129,11 @@ async fn write(
         Target::Restore { .. } | Target::Remove if report.hook_output.is_none() => {
             output_before(tx, host, rollout, report).await?
         }
-        Target::Stage | Target::Activate { .. } | Target::Restore { .. } | Target::Remove => None,
+        Target::Stage
+        | Target::Candidate { .. }
+        | Target::Activate { .. }
+        | Target::Restore { .. }
+        | Target::Remove => None,
     };
     let body = match output {
         Some(output) => text::from_report(&Report { hook_output: Some(output), ..report.clone() })?,
@@ -172,7 +176,9 @@ fn line(
     let reason = match (&order, report.phase) {
         (_, Phase::Reverting | Phase::Reverted) => format!("went back by itself: {why}"),
         (Some((_, Target::Restore { .. } | Target::Remove)), _) => "rolled back".to_owned(),
-        (Some((_, Target::Stage | Target::Activate { .. })), _) => "rolled out".to_owned(),
+        (Some((_, Target::Stage | Target::Candidate { .. } | Target::Activate { .. })), _) => {
+            "rolled out".to_owned()
+        }
         (None, _) => "found on the host".to_owned(),
     };
     Line {

@@ -1,13 +1,22 @@
 //! `Rollouts.*` as operators call it.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use futures::StreamExt;
+use sluice_common::digest::Digest;
 use sluice_common::identity::{Principal, Role};
+use sluice_common::name::HostName;
 use sluice_proto::v1;
 use sluice_proto::v1::rollouts_server::Rollouts;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Status};
 
 use super::world::{BAD, World};
 use crate::access::Caller;
+use crate::rollout::forecast::link::Limits;
+use crate::rollout::forecast::{Disk, Surroundings, Transfer};
 use crate::rollout::{Handle, RolloutsService};
 
 fn asked<T>(message: T) -> Request<T> {
@@ -18,7 +27,65 @@ fn asked<T>(message: T) -> Request<T> {
 }
 
 fn service(handle: &Handle) -> RolloutsService {
-    RolloutsService::new(handle.clone(), tokio_util::sync::CancellationToken::new())
+    service_with(handle, Some(true))
+}
+
+fn service_with(handle: &Handle, slots: Option<bool>) -> RolloutsService {
+    RolloutsService::new(handle.clone(), Arc::new(Around { slots }), CancellationToken::new())
+}
+
+/// What is around the rollouts, as far as they ask when they start.
+struct Around {
+    slots: Option<bool>,
+}
+
+#[tonic::async_trait]
+impl Surroundings for Around {
+    fn limits(&self) -> Limits {
+        Limits { total: None, sites: HashMap::new() }
+    }
+
+    fn disks(&self) -> HashMap<HostName, Disk> {
+        HashMap::new()
+    }
+
+    async fn transfer(&self, _: Digest, _: &[Digest]) -> Result<Transfer, String> {
+        Err("nothing is sent here".to_owned())
+    }
+
+    async fn bake(&self, _: Digest) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn has_slots(&self, _: Digest) -> Option<bool> {
+        self.slots
+    }
+}
+
+#[tokio::test]
+async fn a_release_without_slots_is_refused_where_candidates_are_asked_for() {
+    let world = World::new(2).await;
+    let spec = v1::RolloutSpec { strategy: v1::StrategyKind::BlueGreen.into(), ..Default::default() };
+    let request = || {
+        asked(v1::StartRolloutRequest { app: "shop".into(), version: "1".into(), spec: Some(spec.clone()) })
+    };
+    let refused = service_with(&world.handle, Some(false)).start(request()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(
+        refused.message(),
+        "release shop 1 has no [parallel] slots in its sluice.toml, so it cannot run beside the live release; \
+         give it two slots, or choose another strategy than blue-green"
+    );
+    // What cannot be known is for the hosts to find out.
+    service_with(&world.handle, None).start(request()).await.unwrap();
+    assert!(
+        service_with(&world.handle, Some(false))
+            .start(start("1"))
+            .await
+            .unwrap_err()
+            .message()
+            .contains("not finished")
+    );
 }
 
 fn start(version: &str) -> Request<v1::StartRolloutRequest> {

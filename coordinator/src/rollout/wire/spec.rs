@@ -106,6 +106,7 @@ fn strategy(
             Ok(Strategy::Waves { waves })
         }
         v1::StrategyKind::OneHostFirst => Ok(Strategy::OneHostFirst { batch }),
+        v1::StrategyKind::BlueGreen => Ok(Strategy::BlueGreen { batch }),
         v1::StrategyKind::Exponential => {
             Ok(Strategy::Exponential { first: share("spec.canary", canary, Share::Count(1))? })
         }
@@ -150,6 +151,7 @@ pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
         Strategy::OneHostFirst { batch } => {
             (v1::StrategyKind::OneHostFirst, String::new(), batch.to_string())
         }
+        Strategy::BlueGreen { batch } => (v1::StrategyKind::BlueGreen, String::new(), batch.to_string()),
     };
     let waves = match strategy {
         Strategy::Waves { waves } => waves.iter().map(Share::to_string).collect(),
@@ -157,7 +159,8 @@ pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
         | Strategy::Rolling { .. }
         | Strategy::Canary { .. }
         | Strategy::Exponential { .. }
-        | Strategy::OneHostFirst { .. } => Vec::new(),
+        | Strategy::OneHostFirst { .. }
+        | Strategy::BlueGreen { .. } => Vec::new(),
     };
     let on_failure = match on_failure {
         OnFailure::Rollback => v1::OnFailure::RollBack,
@@ -230,6 +233,7 @@ mod tests {
             Strategy::AllAtOnce,
             Strategy::Rolling { batch: Share::Count(3) },
             Strategy::Canary { canary: Share::Percent(5), batch: Share::Percent(20) },
+            Strategy::BlueGreen { batch: Share::Percent(50) },
         ] {
             let there = Spec {
                 selector: "site=berlin,role in (api,web)".parse().unwrap(),

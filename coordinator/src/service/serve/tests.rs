@@ -19,6 +19,7 @@ async fn started(dir: &tempfile::TempDir) -> (Coordinator, CancellationToken) {
         limit: None,
         plans: Options::new(Policy::Improve),
         check_commands: None,
+        credentials: Default::default(),
     };
     let stop = CancellationToken::new();
     let coordinator = start(&config, DataDir::open(&data).unwrap(), stop.clone()).await.unwrap();

@@ -196,6 +196,7 @@ fn scene(hosts: usize, begins: Timestamp) -> Result<Scene> {
     let fleet: FleetView = rollout.members.iter().map(|member| (member.host.clone(), view.clone())).collect();
     let pace = |i: usize| Pace {
         stage: Duration::from_secs(60 + (i % SITE) as u64 * 7),
+        candidate: Duration::from_secs(5),
         switch: Duration::from_secs(2 + (i % 9) as u64),
     };
     Ok(Scene { rollout, fleet, paces: (0..hosts).map(pace).collect(), begins })

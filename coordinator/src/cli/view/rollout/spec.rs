@@ -89,6 +89,7 @@ impl From<v1::RolloutSpec> for Spec {
             v1::StrategyKind::Waves => "waves",
             v1::StrategyKind::Exponential => "exponential",
             v1::StrategyKind::OneHostFirst => "one_host_first",
+            v1::StrategyKind::BlueGreen => "blue_green",
         };
         let on_failure = match v1::OnFailure::try_from(on_failure).unwrap_or_default() {
             v1::OnFailure::Unspecified => "unknown",
