@@ -151,6 +151,7 @@ mod tests {
             ttl: Duration::from_secs(1),
             confirmed: false,
             migrates: true,
+            needs: std::collections::BTreeMap::new(),
         }
     }
 
@@ -218,6 +219,7 @@ mod tests {
                     ttl: Duration::from_secs(1),
                     confirmed: false,
                     migrates: true,
+                    needs: std::collections::BTreeMap::new(),
                 };
                 let before = state.as_ref().map(|s| s.generation);
                 if judge(&order, state.as_ref(), &rules) == Verdict::Accept {

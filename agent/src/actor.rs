@@ -303,6 +303,7 @@ mod tests {
             ttl: Duration::from_secs(9),
             confirmed: false,
             migrates: true,
+            needs: std::collections::BTreeMap::new(),
         }
     }
 

@@ -267,7 +267,8 @@ fn order(call: &Call, key: &SecretKey) -> anyhow::Result<Order> {
     let rollout = format!("r{}", call.generation).parse()?;
     let ttl = Duration::from_secs(900);
     let generation = Generation(call.generation);
-    Ok(Order { app, generation, rollout, desired, ttl, confirmed: false, migrates: true })
+    let needs = std::collections::BTreeMap::new();
+    Ok(Order { app, generation, rollout, desired, ttl, confirmed: false, migrates: true, needs })
 }
 
 /// Writes down what the board shows.

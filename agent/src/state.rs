@@ -9,6 +9,7 @@ mod signed;
 mod standing;
 mod steps;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_common::digest::Digest;
 use sluice_common::durable;
-use sluice_common::name::{RolloutId, Version};
+use sluice_common::name::{AppName, RolloutId, Version};
 use sluice_common::order::{Desired, Generation, Installed, Order, Stage};
 
 use crate::clock::BootTime;
@@ -56,6 +57,9 @@ pub(crate) struct AppState {
     /// Whether this host is the one that migrates shared data.
     #[serde(default = "yes")]
     pub(crate) migrates: bool,
+    /// What each need of the application is met by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) needs: BTreeMap<AppName, String>,
     /// What outlives the order.
     #[serde(default)]
     pub(crate) standing: Standing,
@@ -143,6 +147,7 @@ impl AppState {
             cost: Cost::default(),
             confirmed: order.confirmed,
             migrates: order.migrates,
+            needs: order.needs.clone(),
             standing: Standing::default(),
         }
     }
@@ -337,6 +342,7 @@ mod tests {
                     cost: Cost { wire_bytes: 5, ..Cost::default() },
                     confirmed: true,
                     migrates: false,
+                    needs: BTreeMap::from([("search".parse().unwrap(), "lists by name".to_owned())]),
                     standing: Standing {
                         slot: Some("blue".into()),
                         beside: Some(Beside {

@@ -13,6 +13,8 @@ const GIB: u64 = 1024 * MIB;
 
 /// Largest gRPC message either way: tonic's own default, restated so that nobody raises it by accident.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 4 * MIB as usize;
+/// Bytes of a list in one answer; what is left comes with the next page. A quarter of a message: what stands beside the list has room.
+pub const PAGE_BYTES: usize = MIB as usize;
 /// Largest chunk, raw: a quarter of a gRPC message, so that one always fits.
 pub const CHUNK_BYTES_MAX: u32 = 256 * KIB as u32;
 /// Mean chunk: below 64 KiB the index outgrows what deduplication saves (measured on package trees).
@@ -228,6 +230,10 @@ pub const SPEC_BYTES_MAX: u64 = 256 * KIB;
 pub const FLEET_BYTES_MAX: usize = MIB as usize;
 /// Most applications of an environment: as many as a host may run, and more than a person reads as one plan.
 pub const ENVIRONMENT_APPS_MAX: usize = 256;
+/// Most needs of an application: more than a person keeps in mind, and each is a variable of every hook.
+pub const NEEDS_MAX: usize = 64;
+/// Longest text of what is done without an optional application: a line, and what a shell passes on without a thought.
+pub const FALLBACK_BYTES_MAX: usize = 512;
 /// Most windows and most freezes of a calendar: more than an operator reads at once, and a plan looks at each of them.
 pub const CALENDAR_LINES_MAX: usize = 32;
 /// Most approvals that a rollout may ask for: beyond it nobody feels asked.

@@ -4,6 +4,7 @@
 //! accepts a [`Generation`] only if it is not lower than the one it accepted last. A report is level-triggered:
 //! it says how things stand and is repeated until acknowledged.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -80,6 +81,9 @@ pub struct Order {
     pub confirmed: bool,
     /// Whether this host is the one of the rollout that migrates shared data.
     pub migrates: bool,
+    /// What each need of the application is met by on the whole fleet: provider and version, or what is done without it. Told
+    /// to hooks.
+    pub needs: BTreeMap<AppName, String>,
 }
 
 /// Where a host stands with an order. The order of the variants is the order in which a good deployment passes them.

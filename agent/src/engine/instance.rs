@@ -42,6 +42,12 @@ impl Instance {
     }
 }
 
+/// Returns the name of the variable that says what a need is met by: `SLUICE_NEED_USERS_API` of `users-api`.
+fn need_variable(app: &AppName) -> String {
+    let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    format!("SLUICE_NEED_{}", app.as_str().chars().map(letter).collect::<String>())
+}
+
 impl<O: Origin> Engine<O> {
     /// Reads a release's `sluice.toml` after checking it, and the programs it names, against the signed manifest.
     pub(super) async fn spec(&self, release: &Installed) -> io::Result<Spec> {
@@ -163,6 +169,8 @@ impl<O: Origin> Engine<O> {
         if let Some(state) = &self.state {
             variables.insert("ROLLOUT_ID".into(), state.rollout.to_string());
             variables.insert("GENERATION".into(), state.generation.to_string());
+            let need = |(app, by): (&AppName, &String)| (need_variable(app), by.clone());
+            variables.extend(state.needs.iter().map(need));
         }
         variables
     }

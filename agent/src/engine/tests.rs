@@ -155,6 +155,7 @@ impl World {
             ttl: Duration::from_secs(900),
             confirmed: false,
             migrates: true,
+            needs: std::collections::BTreeMap::new(),
         }
     }
 

@@ -25,6 +25,7 @@ fn state(wanted: Wanted, progress: Progress) -> AppState {
         cost: Cost::default(),
         confirmed: false,
         migrates: true,
+        needs: std::collections::BTreeMap::new(),
         standing: Standing::default(),
     }
 }

@@ -28,6 +28,7 @@ use super::connect::Coordinator;
 use super::error::{self, advise, context as advice};
 use super::exit::Exit;
 use super::output::{Closed, Output};
+use super::pages;
 use super::view::environment::forecast::Forecast;
 use super::view::environment::{Diff, Difference, Environment, Layout, LayoutApp, Plan};
 use crate::environment::{Environment as File, ParseError};
@@ -206,9 +207,7 @@ async fn show(context: &Context, name: NameArgs) -> anyhow::Result<Exit> {
 async fn diff(context: &Context, name: NameArgs, format: Format) -> anyhow::Result<Exit> {
     let coordinator = context.connect().await?;
     let environment = named(&coordinator, name).await?;
-    let request = v1::DiffEnvironmentRequest { name: environment.clone() };
-    let v1::DiffEnvironmentResponse { differences, looked_at } =
-        coordinator.environments().diff(request).await?.into_inner();
+    let (differences, looked_at) = pages::differences(&coordinator, &environment).await?;
     let differences: Vec<Difference> = differences.into_iter().map(Difference::from).collect();
     let diff = Diff { environment, looked_at, differences };
     let output = context.output;
@@ -219,9 +218,8 @@ async fn diff(context: &Context, name: NameArgs, format: Format) -> anyhow::Resu
 async fn layout(context: &Context, name: NameArgs, format: Format) -> anyhow::Result<Exit> {
     let coordinator = context.connect().await?;
     let environment = named(&coordinator, name).await?;
-    let request = v1::LayoutEnvironmentRequest { name: environment.clone() };
-    let answer = coordinator.environments().layout(request).await?.into_inner();
-    let layout = Layout { environment, apps: answer.apps.into_iter().map(LayoutApp::from).collect() };
+    let apps = pages::layout(&coordinator, &environment).await?;
+    let layout = Layout { environment, apps: apps.into_iter().map(LayoutApp::from).collect() };
     let (output, view) = (context.output, &layout);
     print(
         output,

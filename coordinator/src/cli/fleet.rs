@@ -12,10 +12,10 @@ use super::args::{HostCommand, OperatorCommand, SiteCommand};
 use super::error::context as advice;
 use super::exit::Exit;
 use super::output::{moment, or_dash, pairs, table};
-use super::past;
 use super::view::Installed;
 use super::view::fleet::{Application, Drift, Host, HostState, Operator, Site};
 use super::view::short;
+use super::{pages, past};
 
 #[derive(Serialize)]
 struct Hosts {
@@ -40,10 +40,9 @@ struct Revoked {
 pub(super) async fn host(context: &Context, command: HostCommand) -> anyhow::Result<Exit> {
     match command {
         HostCommand::List { selector } => {
-            let request =
-                v1::ListHostsRequest { selector: selector.map(|s| s.to_string()).unwrap_or_default() };
-            let answer = context.connect().await?.fleet().list_hosts(request).await?.into_inner();
-            let hosts = Hosts { hosts: answer.hosts.into_iter().map(Host::from).collect() };
+            let selector = selector.map(|selector| selector.to_string()).unwrap_or_default();
+            let hosts = pages::hosts(&context.connect().await?, selector).await?;
+            let hosts = Hosts { hosts: hosts.into_iter().map(Host::from).collect() };
             context.output.show(&hosts, || host_table(&hosts.hosts, Timestamp::now()))?;
         }
         HostCommand::History { name, at, limit } => return past::host(context, name, at, limit).await,

@@ -34,6 +34,7 @@ mod key;
 mod notify;
 mod output;
 mod package;
+mod pages;
 mod past;
 mod plan_view;
 mod progress;

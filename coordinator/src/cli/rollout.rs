@@ -17,9 +17,9 @@ use super::connect::Coordinator;
 use super::error::context as advice;
 use super::exit::Exit;
 use super::output::{moment, or_dash, table};
-use super::plan_view;
 use super::view::rollout::{Outcome, Rollout};
 use super::watch::{self, Goal, Watch};
+use super::{pages, plan_view};
 
 const WATCH_IT: &str = "watch it with sluice rollout watch";
 
@@ -47,16 +47,19 @@ pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::R
         RolloutCommand::Pause { id, reason } => {
             let request = v1::PauseRolloutRequest { id: id.to_string(), reason };
             let answer = coordinator.rollouts().pause(request).await.with_context(|| no_such(&id))?;
-            changed(context, answer.into_inner().rollout, "go on with sluice rollout resume")
+            changed(context, &coordinator, answer.into_inner().rollout, "go on with sluice rollout resume")
+                .await
         }
         RolloutCommand::Abort { id, reason } => {
             let request = v1::AbortRolloutRequest { id: id.to_string(), reason };
             let answer = coordinator.rollouts().abort(request).await.with_context(|| no_such(&id))?;
             changed(
                 context,
+                &coordinator,
                 answer.into_inner().rollout,
                 "hosts keep what they have; see sluice rollout show",
             )
+            .await
         }
         RolloutCommand::Resume { id, watch } => {
             let request = v1::ResumeRolloutRequest { id: id.to_string() };
@@ -72,12 +75,12 @@ pub(super) async fn run(context: &Context, command: RolloutCommand) -> anyhow::R
         RolloutCommand::Approve { id } => {
             let request = v1::ApproveRolloutRequest { id: id.to_string() };
             let answer = coordinator.rollouts().approve(request).await.with_context(|| no_such(&id))?;
-            changed(context, answer.into_inner().rollout, WATCH_IT)
+            changed(context, &coordinator, answer.into_inner().rollout, WATCH_IT).await
         }
         RolloutCommand::Override { id, reason } => {
             let request = v1::OverrideRolloutRequest { id: id.to_string(), reason };
             let answer = coordinator.rollouts().r#override(request).await.with_context(|| no_such(&id))?;
-            changed(context, answer.into_inner().rollout, WATCH_IT)
+            changed(context, &coordinator, answer.into_inner().rollout, WATCH_IT).await
         }
     }
 }
@@ -107,9 +110,10 @@ async fn retry(
     id: &RolloutId,
     watch: WatchArgs,
 ) -> anyhow::Result<Exit> {
-    let request = v1::GetRolloutRequest { id: id.to_string() };
+    let request = v1::GetRolloutRequest { id: id.to_string(), hosts_from: 0 };
     let answer = coordinator.rollouts().get(request).await.with_context(|| no_such(id))?;
     let rollout = answer.into_inner().rollout.context("the coordinator answered without a rollout")?;
+    let rollout = pages::whole(coordinator, rollout).await?;
     let again = again(&rollout).ok_or_else(|| {
         anyhow::Error::from(advice(
             format!("no host of {id} is to be tried again: none has failed, or it has not ended"),
@@ -254,13 +258,19 @@ fn no_such(id: &RolloutId) -> super::error::Advice {
     )
 }
 
-fn received(rollout: Option<v1::Rollout>) -> anyhow::Result<Rollout> {
-    Ok(rollout.context("the coordinator answered without a rollout")?.into())
+async fn received(coordinator: &Coordinator, rollout: Option<v1::Rollout>) -> anyhow::Result<Rollout> {
+    let rollout = rollout.context("the coordinator answered without a rollout")?;
+    Ok(pages::whole(coordinator, rollout).await?.into())
 }
 
 /// Ends a command that does not watch.
-fn changed(context: &Context, rollout: Option<v1::Rollout>, next: &str) -> anyhow::Result<Exit> {
-    let rollout = received(rollout)?;
+async fn changed(
+    context: &Context,
+    coordinator: &Coordinator,
+    rollout: Option<v1::Rollout>,
+    next: &str,
+) -> anyhow::Result<Exit> {
+    let rollout = received(coordinator, rollout).await?;
     context.output.show(&rollout, || format!("{} {}\n", rollout.id, rollout.state.as_str()))?;
     context.output.note(format_args!("{next} {}", rollout.id));
     Ok(Exit::Success)
@@ -274,7 +284,7 @@ async fn begun(
     goal: Goal,
     watch: WatchArgs,
 ) -> anyhow::Result<Exit> {
-    let rollout = received(rollout)?;
+    let rollout = received(coordinator, rollout).await?;
     if watch.detach {
         context.output.show(&rollout, || format!("{}\n", rollout.id))?;
         context.output.note(format_args!("{WATCH_IT} {}", rollout.id));
@@ -299,8 +309,9 @@ async fn list(
 
 fn rollout_table(rollouts: &[Rollout]) -> String {
     let rows = rollouts.iter().map(|rollout| {
-        let total = rollout.hosts().count();
+        let total = rollout.hosts().count() + rollout.hosts_left as usize;
         let updated = rollout.hosts().filter(|(_, host)| host.outcome == Outcome::Updated).count();
+        let updated = updated + rollout.hosts_left_updated as usize;
         vec![
             rollout.id.clone(),
             rollout.app.clone(),
@@ -326,9 +337,9 @@ fn took(rollout: &Rollout) -> Option<Duration> {
 }
 
 async fn show(context: &Context, coordinator: &Coordinator, id: &RolloutId) -> anyhow::Result<Exit> {
-    let request = v1::GetRolloutRequest { id: id.to_string() };
+    let request = v1::GetRolloutRequest { id: id.to_string(), hosts_from: 0 };
     let answer = coordinator.rollouts().get(request).await.with_context(|| no_such(id))?;
-    let rollout = received(answer.into_inner().rollout)?;
+    let rollout = received(coordinator, answer.into_inner().rollout).await?;
     context.output.show(&rollout, || watch::full_text(&rollout, Timestamp::now()))?;
     Ok(Exit::Success)
 }

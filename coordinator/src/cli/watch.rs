@@ -25,6 +25,7 @@ use super::Context;
 use super::connect::Coordinator;
 use super::error::{context as advice, insist};
 use super::exit::Exit;
+use super::pages;
 use super::push::is_broken;
 use super::view::rollout::{Rollout, State};
 use reporter::Reporter;
@@ -164,6 +165,8 @@ impl Watcher {
     }
 
     async fn stream(&mut self, mut stream: Streaming<v1::WatchRolloutResponse>) -> anyhow::Result<Ended> {
+        // The pieces so far of a rollout that no single message has room for.
+        let mut pieces: Option<v1::Rollout> = None;
         loop {
             let message = tokio::select! {
                 biased;
@@ -175,7 +178,18 @@ impl Watcher {
             };
             match message {
                 Ok(Some(v1::WatchRolloutResponse { rollout: Some(rollout) })) => {
-                    if let Some(exit) = self.take(rollout.into())? {
+                    let whole = match pieces.take() {
+                        Some(mut whole) => {
+                            pages::join(&mut whole, rollout);
+                            whole
+                        }
+                        None => rollout,
+                    };
+                    if whole.hosts_left > 0 {
+                        pieces = Some(whole);
+                        continue;
+                    }
+                    if let Some(exit) = self.take(whole.into())? {
                         return Ok(Ended::Exit(exit));
                     }
                 }

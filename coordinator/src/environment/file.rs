@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use sluice_common::name::{AppName, EnvironmentName, HostName, SiteName, Version};
 use sluice_common::selector::Selector;
+use sluice_common::units::Share;
 
 use super::options::Options;
 use crate::rollout::{Freeze, Window};
@@ -101,6 +102,9 @@ pub struct Need {
     /// What takes its place then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// How many of its hosts have to stay in service while it is rolled out.
+    #[serde(default, deserialize_with = "share", skip_serializing_if = "Option::is_none")]
+    pub min_healthy: Option<Share>,
 }
 
 /// What takes the place of a missing application.
@@ -119,6 +123,20 @@ pub enum Fallback {
 pub struct Instead {
     /// It.
     pub app: AppName,
+}
+
+/// Reads a count, written as a number too, or a percentage.
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Share>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "write a count, such as 2, or a percentage, such as \"50%\"")]
+    enum Said {
+        Count(u32),
+        Share(Share),
+    }
+    Ok(Some(match Said::deserialize(deserializer)? {
+        Said::Count(count) => Share::Count(count),
+        Said::Share(share) => share,
+    }))
 }
 
 impl fmt::Display for Fallback {

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use sluice_common::caps;
 use sluice_common::name::{AppName, Version};
+use sluice_common::units::Share;
 
 use super::file::{Application, Fallback, Instead, Need};
 
@@ -62,6 +64,10 @@ pub struct GraphError {
 pub fn edges(apps: &BTreeMap<AppName, Application>) -> Result<Vec<Edge>, GraphError> {
     let mut edges = Vec::new();
     for (app, application) in apps {
+        if application.needs.len() > caps::NEEDS_MAX {
+            let reason = format!("are {}; there may be at most {}", application.needs.len(), caps::NEEDS_MAX);
+            return Err(GraphError { app: app.clone(), field: "needs".to_owned(), reason });
+        }
         for (number, need) in application.needs.iter().enumerate() {
             let fail = |part: &str, reason: String| GraphError {
                 app: app.clone(),
@@ -91,7 +97,14 @@ fn need_edges(
     fail: &impl Fn(&str, String) -> GraphError,
     edges: &mut Vec<Edge>,
 ) -> Result<(), GraphError> {
-    let Need { app, contract, optional, fallback } = need;
+    let Need { app, contract, optional, fallback, min_healthy } = need;
+    if let Some(share @ (Share::Count(0) | Share::Percent(0))) = min_healthy {
+        let reason = format!("is {share}; it must be at least 1 or 1%, or be left out");
+        return Err(fail(".min_healthy", reason));
+    }
+    if let Some(Fallback::Words(words)) = fallback {
+        check_words(words).map_err(|reason| fail(".fallback", reason))?;
+    }
     match (optional, fallback) {
         (true, None) => {
             let reason = format!(
@@ -119,6 +132,15 @@ fn need_edges(
     let why = Why::InsteadOf(app.clone());
     // Where the one that is preferred can come, nobody waits for this one.
     edges.push(Edge { from: from.clone(), to: instead.clone(), why, optional: apps.contains_key(app) });
+    Ok(())
+}
+
+/// Refuses what hooks could not be told in a variable.
+fn check_words(words: &str) -> Result<(), String> {
+    let max = caps::FALLBACK_BYTES_MAX;
+    if words.trim().is_empty() || words.len() > max || words.chars().any(char::is_control) {
+        return Err(format!("is told to hooks as a variable; write one line of 1 to {max} bytes"));
+    }
     Ok(())
 }
 

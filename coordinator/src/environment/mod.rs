@@ -15,7 +15,7 @@
 //! | `store`, `survey` | environments in the database, and a look at the fleet for one |
 //! | `runner` | the task that takes every environment further |
 //! | [`tables`] | case tables of needs |
-//! | [`handle`], [`service`], `wire` | how operators speak to all of it |
+//! | [`handle`], [`service`], `wire`, `pages` | how operators speak to all of it |
 
 pub mod blocker;
 pub mod diff;
@@ -29,6 +29,7 @@ pub mod next;
 pub mod options;
 pub mod order;
 pub mod outline;
+mod pages;
 mod runner;
 pub mod service;
 pub mod spec;

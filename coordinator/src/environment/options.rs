@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sluice_common::selector::Selector;
 use sluice_common::units::Share;
 
-use crate::rollout::{Calendar, Check, Freeze, OnFailure, PerDomain, Spec, Strategy, Window};
+use crate::rollout::{Calendar, Check, Floor, Freeze, OnFailure, PerDomain, Spec, Strategy, Window};
 
 /// Options of a rollout; what is not said is taken from the environment's, then from the defaults of `rollout start`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
@@ -27,6 +27,12 @@ pub struct Options {
     /// How long a batch must stay healthy.
     #[serde(with = "time", skip_serializing_if = "Option::is_none")]
     pub bake: Option<Duration>,
+    /// How long batches with hosts of the site that comes first must stay healthy.
+    #[serde(with = "time", skip_serializing_if = "Option::is_none")]
+    pub first_site_bake: Option<Duration>,
+    /// How many hosts have to stay in service, of those that run the application.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_healthy: Option<Share>,
     /// How many hosts may be out at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<Share>,
@@ -81,6 +87,8 @@ pub enum StrategyName {
     Exponential,
     /// One host, which migrates what all of them share, then batches of one size.
     OneHostFirst,
+    /// Candidates on all hosts, then batches of one size.
+    BlueGreen,
 }
 
 /// Says which option does not go with the strategy.
@@ -114,6 +122,8 @@ impl Options {
             batch: self.batch.or(kept(under.batch)),
             waves: self.waves.or_else(|| if has_strategy { None } else { under.waves.clone() }),
             bake: self.bake.or(under.bake),
+            first_site_bake: self.first_site_bake.or(under.first_site_bake),
+            min_healthy: self.min_healthy.or(under.min_healthy),
             max_unavailable: self.max_unavailable.or(under.max_unavailable),
             max_failures: self.max_failures.or(under.max_failures),
             on_failure: self.on_failure.or(under.on_failure),
@@ -162,6 +172,8 @@ impl Options {
             host_deadline: self.host_deadline.unwrap_or(standard.host_deadline),
             stage_first: self.stage_first.unwrap_or(standard.stage_first),
             per_domain,
+            first_site_bake: self.first_site_bake,
+            floors: self.min_healthy.map(floor).into_iter().collect(),
             calendar,
             approvals: self.approvals.unwrap_or_default(),
             checks: self.checks.clone().unwrap_or_default(),
@@ -178,7 +190,9 @@ impl Options {
         });
         let (canary, batch, waves) = match name {
             StrategyName::AllAtOnce => (false, false, false),
-            StrategyName::Rolling | StrategyName::OneHostFirst => (false, true, false),
+            StrategyName::Rolling | StrategyName::OneHostFirst | StrategyName::BlueGreen => {
+                (false, true, false)
+            }
             StrategyName::Canary => (true, true, false),
             StrategyName::Waves => (false, false, true),
             StrategyName::Exponential => (true, false, false),
@@ -195,7 +209,8 @@ impl Options {
             }
         }
         let canary = self.canary.unwrap_or(Share::Count(1));
-        let batch = self.batch.unwrap_or(Share::Percent(25));
+        let all = matches!(name, StrategyName::BlueGreen);
+        let batch = self.batch.unwrap_or(Share::Percent(if all { 100 } else { 25 }));
         Ok(match name {
             StrategyName::AllAtOnce => Strategy::AllAtOnce,
             StrategyName::Rolling => Strategy::Rolling { batch },
@@ -203,8 +218,13 @@ impl Options {
             StrategyName::Waves => Strategy::Waves { waves: self.waves.clone().unwrap_or_default() },
             StrategyName::Exponential => Strategy::Exponential { first: canary },
             StrategyName::OneHostFirst => Strategy::OneHostFirst { batch },
+            StrategyName::BlueGreen => Strategy::BlueGreen { batch },
         })
     }
+}
+
+fn floor(min_healthy: Share) -> Floor {
+    Floor { by: None, min_healthy, label: None }
 }
 
 impl StrategyName {
@@ -216,6 +236,7 @@ impl StrategyName {
             Self::Waves => "waves",
             Self::Exponential => "exponential",
             Self::OneHostFirst => "one-host-first",
+            Self::BlueGreen => "blue-green",
         }
     }
 }
@@ -271,6 +292,8 @@ mod tests {
         assert_eq!((waves.bake, waves.max_unavailable), (Duration::ZERO, Share::Percent(25)));
         let checked = of("checks = [\"smoke=webhook https://ci.example.com/gate\"]");
         assert_eq!(checked.checks[0].to_string(), "smoke=webhook https://ci.example.com/gate");
+        let parallel = of("strategy = \"blue-green\"");
+        assert_eq!(parallel.strategy, Strategy::BlueGreen { batch: Share::Percent(100) });
         let own = of("windows = []\nfreezes = [\"2026-11-27 00:00 to 2026-11-28 00:00 UTC: sale\"]");
         assert_eq!((own.calendar.windows.len(), own.calendar.freezes.len()), (0, 2));
     }
@@ -282,6 +305,7 @@ mod tests {
             ("strategy = \"rolling\"\ncanary = \"1\"", "canary"),
             ("strategy = \"canary\"\nwaves = [\"1\"]", "waves"),
             ("strategy = \"waves\"", "waves"),
+            ("strategy = \"blue-green\"\ncanary = \"1\"", "canary"),
             ("domain_max_unavailable = \"1\"", "domain_max_unavailable"),
             ("domain_max_failures = \"1\"", "domain_max_failures"),
             ("host_deadline = \"1s\"", "host_deadline"),

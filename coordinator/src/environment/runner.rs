@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{Handle, declared};
+use super::layout::told;
 use super::next::Action;
 use super::store::{self as tables, Change, Stored};
 use super::view::View;
@@ -131,7 +132,8 @@ impl Service {
         else {
             return Ok(false);
         };
-        let origin = Origin { environment: stored.name().clone(), run: stored.run, part, is_addition };
+        let needs = environment.applications().get(&app).map(|of| told(of, view)).unwrap_or_default();
+        let origin = Origin { environment: stored.name().clone(), run: stored.run, part, is_addition, needs };
         let spec = rollout::Spec { origin: Some(origin), ..spec };
         let (rollouts, by) = (&self.handle.rollouts, &stored.applied_by);
         let started = rollouts.start(by, Actor::coordinator(), app.clone(), release.clone(), spec).await;

@@ -9,7 +9,7 @@ use sluice_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::handle::{ApplyError, AskError, Handle};
-use super::wire;
+use super::{pages, wire};
 use crate::access::Caller;
 use crate::rollout::forecast::Surroundings;
 
@@ -112,18 +112,20 @@ impl v1::environments_server::Environments for EnvironmentsService {
         &self,
         request: Request<v1::DiffEnvironmentRequest>,
     ) -> Result<Response<v1::DiffEnvironmentResponse>, Status> {
-        let (differences, looked_at) = self.handle.diff(&parse("name", &request.get_ref().name)?).await?;
+        let v1::DiffEnvironmentRequest { name, page } = request.get_ref();
+        let (differences, looked_at) = self.handle.diff(&parse("name", name)?).await?;
         let looked_at = u32::try_from(looked_at).unwrap_or(u32::MAX);
-        let differences = differences.into_iter().map(wire::difference).collect();
-        Ok(Response::new(v1::DiffEnvironmentResponse { differences, looked_at }))
+        let page = pages::differences(differences, page)?;
+        Ok(Response::new(v1::DiffEnvironmentResponse { looked_at, ..page }))
     }
 
     async fn layout(
         &self,
         request: Request<v1::LayoutEnvironmentRequest>,
     ) -> Result<Response<v1::LayoutEnvironmentResponse>, Status> {
-        let rows = self.handle.layout(&parse("name", &request.get_ref().name)?).await?;
-        Ok(Response::new(v1::LayoutEnvironmentResponse { apps: rows.into_iter().map(wire::row).collect() }))
+        let v1::LayoutEnvironmentRequest { name, page } = request.get_ref();
+        let rows = self.handle.layout(&parse("name", name)?).await?;
+        Ok(Response::new(pages::layout(rows, page)?))
     }
 
     async fn export(

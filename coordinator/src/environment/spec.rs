@@ -9,11 +9,11 @@ use sluice_common::caps;
 use sluice_common::name::{AppName, EnvironmentName, HostName, SiteName, Version};
 use sluice_common::selector::{Labels, Selector};
 
-use super::file::{Application, File, OnFailure, SiteCalendar};
+use super::file::{Application, File, Need, OnFailure, SiteCalendar};
 use super::graph::{Edge, edges};
 use super::options::{OptionError, Options};
 use super::order::{Unit, order};
-use crate::rollout::Spec;
+use crate::rollout::{Floor, Spec};
 
 /// A checked environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,12 @@ impl Environment {
         for app in self.file.applications.keys() {
             let table = format!("applications.{app}.rollout");
             let options = self.options(app, None);
-            options.spec(Selector::everything()).map_err(|error| failed(&table, error))?;
+            let spec = options.spec(Selector::everything()).map_err(|error| failed(&table, error))?;
+            let floors = spec.floors.len() + self.floors(app).count();
+            if floors > caps::FLOORS_MAX {
+                let reason = format!("of {floors} needs is more than {} can ask", caps::FLOORS_MAX);
+                return Err(ParseError::Field { field: format!("applications.{app}.min_healthy"), reason });
+            }
             for (site, calendar) in &self.file.sites {
                 let options = self.options(app, Some(calendar));
                 let spec = options.spec(Selector::everything());
@@ -177,7 +182,18 @@ impl Environment {
         }
         let selector = terms.join(",").parse().expect("names make a valid selector");
         let calendar = part.and_then(|site| self.file.sites.get(site));
-        self.options(app, calendar).spec(selector).ok()
+        let spec = self.options(app, calendar).spec(selector).ok()?;
+        Some(Spec { floors: spec.floors.iter().cloned().chain(self.floors(app)).collect(), ..spec })
+    }
+
+    /// Returns what those that need an application ask of it while it is rolled out.
+    fn floors(&self, app: &AppName) -> impl Iterator<Item = Floor> {
+        let floor = move |dependent: &AppName, need: &Need| {
+            let min_healthy = need.min_healthy.filter(|_| need.app == *app)?;
+            Some(Floor { by: Some(dependent.clone()), min_healthy, label: None })
+        };
+        let dependents = self.file.applications.iter();
+        dependents.flat_map(move |(by, of)| of.needs.iter().filter_map(move |need| floor(by, need)))
     }
 
     fn options(&self, app: &AppName, site: Option<&SiteCalendar>) -> Options {

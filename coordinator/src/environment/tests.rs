@@ -5,6 +5,7 @@ mod world;
 use super::handle::{ApplyError, AskError, Status};
 use super::{State, diff};
 use crate::audit;
+use crate::fleet::RolloutSink as _;
 use crate::rollout::Command;
 use crate::store::Actor;
 use world::{BAD, World};
@@ -131,6 +132,22 @@ async fn a_failure_takes_everything_back_where_the_file_says_so() {
     assert_eq!(exported, super::Environment::parse(&fleet("1", "1", "1", back)).unwrap());
     let observed = super::Environment::parse(&world.handle.export(None).await.unwrap()).unwrap();
     assert_eq!(observed.release(&"web".parse().unwrap()).unwrap().as_str(), "1");
+}
+
+#[tokio::test]
+async fn hosts_are_told_what_their_needs_are_met_by() {
+    let world = world().await;
+    let needs = "needs = [{ app = \"api\", contract = \"1\" }, { app = \"search\", optional = true, fallback = \"lists by name\" }]";
+    let file = fleet("1", "1", "1", "").replace("needs = [{ app = \"api\", contract = \"1\" }]", needs);
+    world.apply(&file).await.unwrap();
+    let status = world.comes_to("standing").await;
+    let orders = world.rollouts.standing_orders(&"w1".parse().unwrap()).await.unwrap();
+    let told: Vec<String> = orders.iter().map(|order| format!("{} {:?}", order.app, order.needs)).collect();
+    let web = r#"web {AppName("api"): "api 1", AppName("search"): "lists by name"}"#;
+    assert_eq!(told, [r#"api {AppName("data"): "data 1"}"#, web]);
+    let layout = world.handle.layout(status.stored.name()).await.unwrap();
+    let by: Vec<_> = layout.iter().flat_map(|row| &row.needs).map(|need| need.by.as_deref()).collect();
+    assert_eq!(by, [Some("data 1"), Some("api 1"), Some("lists by name")]);
 }
 
 #[tokio::test]

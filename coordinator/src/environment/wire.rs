@@ -178,13 +178,15 @@ pub(super) fn row(row: Row) -> v1::LayoutApp {
 }
 
 fn need(need: NeedMet) -> v1::LayoutNeed {
-    let NeedMet { app, contract, optional, is_met, fallback } = need;
+    let NeedMet { app, contract, optional, is_met, fallback, by, min_healthy } = need;
     v1::LayoutNeed {
         app: app.to_string(),
         contract: contract.map(String::from).unwrap_or_default(),
         optional,
         met: is_met,
         fallback: fallback.unwrap_or_default(),
+        by: by.unwrap_or_default(),
+        min_healthy: min_healthy.map(|share| share.to_string()).unwrap_or_default(),
     }
 }
 

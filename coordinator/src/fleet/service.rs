@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use prost::Message as _;
+use sluice_common::caps;
 use sluice_common::name::{HostName, SiteName};
 use sluice_common::order::Report;
 use sluice_common::selector::Selector;
@@ -68,25 +70,42 @@ impl FleetService {
     }
 }
 
+/// Takes as many hosts as one answer has room for, and says where to go on.
+fn page_of(hosts: impl Iterator<Item = v1::Host>) -> v1::ListHostsResponse {
+    let mut answer = v1::ListHostsResponse::default();
+    let mut room = caps::PAGE_BYTES;
+    for host in hosts {
+        let bytes = host.encoded_len();
+        if let (true, Some(last)) = (bytes > room, answer.hosts.last()) {
+            answer.next_page.clone_from(&last.name);
+            break;
+        }
+        room = room.saturating_sub(bytes);
+        answer.hosts.push(host);
+    }
+    answer
+}
+
 #[tonic::async_trait]
 impl v1::fleet_server::Fleet for FleetService {
     async fn list_hosts(
         &self,
         request: Request<v1::ListHostsRequest>,
     ) -> Result<Response<v1::ListHostsResponse>, Status> {
-        let v1::ListHostsRequest { selector } = request.into_inner();
+        let v1::ListHostsRequest { selector, page } = request.into_inner();
         let selector: Selector = match selector.as_str() {
             "" => Selector::everything(),
             text => parse("selector", text)?,
         };
         let mut reports = self.reports(None).await?;
-        let chosen = self.fleet.hosts().into_iter();
+        // By name, so that a page can begin after the last name of the one before.
+        let chosen = self.fleet.hosts().into_iter().filter(|host| host.name.as_str() > page.as_str());
         let chosen = chosen.filter(|host| selector.matches(&host.name, &host.site, &host.labels));
         let hosts = chosen.map(|host| {
             let reports = reports.remove(&host.name).unwrap_or_default();
             self.message(host, reports)
         });
-        Ok(Response::new(v1::ListHostsResponse { hosts: hosts.collect() }))
+        Ok(Response::new(page_of(hosts)))
     }
 
     async fn get_host(
@@ -132,5 +151,34 @@ impl From<SiteView> for v1::Site {
             hosts_connected: u32::try_from(hosts_connected).unwrap_or(u32::MAX),
             content_bytes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_twenty_thousand_hosts_fit_and_name_each_once() {
+        let host = |number: usize| v1::Host {
+            name: format!("h{number:05}"),
+            site: "berlin".to_owned(),
+            labels: (0..8).map(|label| (format!("label-{label}"), "value".to_owned())).collect(),
+            ..v1::Host::default()
+        };
+        let all: Vec<v1::Host> = (0..20_000).map(host).collect();
+        let (mut names, mut page, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let answer = page_of(all.iter().filter(|host| host.name > page).cloned());
+            assert!(answer.encoded_len() < caps::GRPC_MESSAGE_BYTES_MAX / 2);
+            names.extend(answer.hosts.into_iter().map(|host| host.name));
+            pages += 1;
+            if answer.next_page.is_empty() {
+                break;
+            }
+            page = answer.next_page;
+        }
+        assert!(pages > 2 && names.len() == 20_000, "{pages} pages, {} hosts", names.len());
+        assert!(names.is_sorted());
     }
 }

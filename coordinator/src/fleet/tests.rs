@@ -22,6 +22,7 @@ fn order(generation: u64) -> Order {
         ttl: Duration::from_secs(60),
         confirmed: false,
         migrates: true,
+        needs: std::collections::BTreeMap::new(),
     }
 }
 

@@ -64,7 +64,7 @@ impl RolloutsService {
         let caller = Caller::of(request)?;
         let id: RolloutId = parse("id", id)?;
         self.handle.command(caller, &id, command).await?;
-        self.rollout(&id).await.map(Some)
+        Ok(Some(wire::piece(self.rollout(&id).await?, 0)))
     }
 }
 
@@ -107,7 +107,7 @@ impl v1::rollouts_server::Rollouts for RolloutsService {
         let packages = self.handle.packages(&app, &version).await?;
         check_slots(&app, &version, &spec, packages, &*self.surroundings).await?;
         let id = self.handle.start(caller.operator()?, &caller, app, version, spec).await?;
-        let rollout = self.rollout(&id).await?;
+        let rollout = wire::piece(self.rollout(&id).await?, 0);
         Ok(Response::new(v1::StartRolloutResponse { rollout: Some(rollout) }))
     }
 
@@ -118,7 +118,8 @@ impl v1::rollouts_server::Rollouts for RolloutsService {
         let v1::ListRolloutsRequest { app, limit: asked } = request.into_inner();
         let app = app_or_all(&app)?;
         let list = self.handle.list(app.as_ref(), limit(asked, LISTED, LISTED_MAX)).await?;
-        let rollouts = list.iter().map(|snapshot| wire::rollout(snapshot, String::new(), false)).collect();
+        let rollouts = list.iter().map(|snapshot| wire::rollout(snapshot, String::new(), false));
+        let rollouts = wire::fitted(rollouts.collect());
         Ok(Response::new(v1::ListRolloutsResponse { rollouts }))
     }
 
@@ -126,8 +127,8 @@ impl v1::rollouts_server::Rollouts for RolloutsService {
         &self,
         request: Request<v1::GetRolloutRequest>,
     ) -> Result<Response<v1::GetRolloutResponse>, Status> {
-        let id = parse("id", &request.into_inner().id)?;
-        let rollout = self.rollout(&id).await?;
+        let v1::GetRolloutRequest { id, hosts_from } = request.into_inner();
+        let rollout = wire::piece(self.rollout(&parse("id", &id)?).await?, hosts_from as usize);
         Ok(Response::new(v1::GetRolloutResponse { rollout: Some(rollout) }))
     }
 

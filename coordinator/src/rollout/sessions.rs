@@ -63,7 +63,7 @@ fn awaits_confirmation(report: &Report) -> bool {
 }
 
 async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Option<Order>, store::Error> {
-    let Standing { app, generation, rollout, target, wanted, state: _, migrates } = standing;
+    let Standing { app, generation, rollout, target, wanted, state: _, migrates, needs } = standing;
     let stage = match target {
         Target::Stage => Stage::Staged,
         Target::Candidate { .. } => Stage::Candidate,
@@ -79,7 +79,8 @@ async fn order(store: &Store, host: &HostName, standing: Standing) -> Result<Opt
             Desired::Release { stage, release, package: wanted.package }
         }
     };
-    Ok(Some(Order { app, generation, rollout, desired, ttl: caps::ORDER_TTL, confirmed: false, migrates }))
+    let ttl = caps::ORDER_TTL;
+    Ok(Some(Order { app, generation, rollout, desired, ttl, confirmed: false, migrates, needs }))
 }
 
 /// Finds the signed release of an installed package: that of its version, else any that brings the package.

@@ -13,8 +13,10 @@ use super::snapshot::{HostSnapshot, Snapshot};
 use super::state::State;
 use super::store::Line;
 
+mod pieces;
 mod spec;
 
+pub(super) use pieces::{fitted, named, piece};
 pub(super) use spec::{message as spec_message, spec};
 
 /// Most hosts whose reports all travel; beyond it only of those that are neither done nor yet to begin.
@@ -53,6 +55,8 @@ pub(super) fn rollout(snapshot: &Snapshot, notes: String, with_reports: bool) ->
         approvals: rollout.approvals.iter().map(|(by, at)| approval(by, *at)).collect(),
         overridden: rollout.overridden.clone().unwrap_or_default(),
         checks: rollout.tallies.iter().map(|((batch, name), tally)| check(*batch, name, tally)).collect(),
+        hosts_left: 0,
+        hosts_left_updated: 0,
     }
 }
 

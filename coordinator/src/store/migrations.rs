@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_environments.sql"),
     migration!(9, "0009_checks.sql"),
     migration!(10, "0010_migrating_host.sql"),
+    migration!(11, "0011_needs.sql"),
 ];
 
 /// Says why the schema does not fit.

@@ -95,7 +95,7 @@ impl Operator {
     /// Returns every host as the coordinator sees it.
     pub fn hosts(&self) -> Result<Vec<v1::Host>> {
         self.ask(async |channel| {
-            let request = v1::ListHostsRequest { selector: String::new() };
+            let request = v1::ListHostsRequest::default();
             Ok(FleetClient::new(channel).list_hosts(request).await?.into_inner().hosts)
         })
     }
@@ -103,7 +103,7 @@ impl Operator {
     /// Returns a rollout as the coordinator sees it.
     pub fn rollout(&self, id: &str) -> Result<v1::Rollout> {
         self.ask(async |channel| {
-            let request = v1::GetRolloutRequest { id: id.to_owned() };
+            let request = v1::GetRolloutRequest { id: id.to_owned(), hosts_from: 0 };
             let answer = RolloutsClient::new(channel).get(request).await?.into_inner();
             answer.rollout.context("no rollout in the answer")
         })

@@ -1,8 +1,10 @@
 //! Orders and reports.
 
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use sluice_common::caps;
+use sluice_common::name::AppName;
 use sluice_common::order::{Desired, Drift, Generation, Order, Phase, Report, Stage};
 
 use super::{Invalid, digest, micros, millis, parse, required};
@@ -71,7 +73,7 @@ impl TryFrom<v1::Phase> for Phase {
 
 impl From<&Order> for v1::Order {
     fn from(order: &Order) -> Self {
-        let Order { app, generation, rollout, desired, ttl, confirmed, migrates } = order;
+        let Order { app, generation, rollout, desired, ttl, confirmed, migrates, needs } = order;
         let desired = match desired {
             Desired::Release { stage, release, package } => WireDesired::Release(v1::DesiredRelease {
                 stage: v1::Stage::from(*stage).into(),
@@ -89,6 +91,7 @@ impl From<&Order> for v1::Order {
             confirmed: *confirmed,
             // What is said by default is left out.
             migrates: (!migrates).then_some(false),
+            needs: needs.iter().map(|(app, by)| (app.to_string(), by.clone())).collect(),
         }
     }
 }
@@ -97,7 +100,7 @@ impl TryFrom<v1::Order> for Order {
     type Error = Invalid;
 
     fn try_from(message: v1::Order) -> Result<Self, Invalid> {
-        let v1::Order { app, generation, rollout, desired, ttl_ms, confirmed, migrates } = message;
+        let v1::Order { app, generation, rollout, desired, ttl_ms, confirmed, migrates, needs } = message;
         let desired = match required("order.desired", desired)? {
             WireDesired::Release(release) => {
                 let stage = release.stage().try_into()?;
@@ -118,8 +121,25 @@ impl TryFrom<v1::Order> for Order {
             ttl: Duration::from_millis(ttl_ms),
             confirmed,
             migrates: migrates.unwrap_or(true),
+            needs: read_needs(needs)?,
         })
     }
+}
+
+/// Reads what needs are met by: lines that can be variables of a hook.
+fn read_needs(needs: HashMap<String, String>) -> Result<BTreeMap<AppName, String>, Invalid> {
+    let invalid = |reason: String| Invalid::new("order.needs", reason);
+    if needs.len() > caps::NEEDS_MAX {
+        return Err(invalid(format!("are {}, more than {}", needs.len(), caps::NEEDS_MAX)));
+    }
+    let need = |(app, by): (String, String)| {
+        if by.len() > caps::FALLBACK_BYTES_MAX || by.chars().any(char::is_control) {
+            let max = caps::FALLBACK_BYTES_MAX;
+            return Err(invalid(format!("of {app} is not one line of at most {max} bytes")));
+        }
+        Ok((parse("order.needs", &app)?, by))
+    };
+    needs.into_iter().map(need).collect()
 }
 
 impl From<&Report> for v1::Report {

@@ -30,6 +30,7 @@ fn order() -> Order {
         ttl: Duration::from_secs(900),
         confirmed: false,
         migrates: true,
+        needs: BTreeMap::new(),
     }
 }
 
@@ -62,6 +63,10 @@ fn golden_bytes() {
     assert_eq!(Digest::of(&report_bytes).short(), "cb2616f84469");
 }
 
+fn needing(by: &str) -> Order {
+    Order { needs: BTreeMap::from([("search".parse().unwrap(), by.to_owned())]), ..order() }
+}
+
 #[test]
 fn orders_and_reports_round_trip() {
     assert_eq!(Order::try_from(v1::Order::from(&order())).unwrap(), order());
@@ -70,6 +75,8 @@ fn orders_and_reports_round_trip() {
     assert_eq!(Order::try_from(v1::Order::from(&absent)).unwrap(), absent);
     let renewed = Order { confirmed: true, migrates: false, ..order() };
     assert_eq!(Order::try_from(v1::Order::from(&renewed)).unwrap(), renewed);
+    let needing = needing("lists by name");
+    assert_eq!(Order::try_from(v1::Order::from(&needing)).unwrap(), needing);
 }
 
 #[test]
@@ -80,6 +87,9 @@ fn what_is_missing_or_wrong_is_named() {
         ("order.desired", v1::Order { desired: None, ..good }),
     ] {
         assert_eq!(Order::try_from(bad).unwrap_err().field, field);
+    }
+    for by in ["a\0b".to_owned(), "x".repeat(513)] {
+        assert_eq!(Order::try_from(v1::Order::from(&needing(&by))).unwrap_err().field, "order.needs");
     }
     let bad = v1::Report { phase: 0, ..v1::Report::from(&report()) };
     assert_eq!(Report::try_from(bad).unwrap_err().field, "phase");

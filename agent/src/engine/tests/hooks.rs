@@ -176,6 +176,19 @@ async fn only_one_host_of_a_rollout_migrates() {
 }
 
 #[tokio::test]
+async fn hooks_are_told_what_needs_are_met_by() {
+    let mut world = World::new();
+    let mut engine = world.engine(CrashPoints::default()).await.unwrap();
+    let spec = "[hooks.start]\ncommand = [\"/bin/sh\", \"-c\", \"echo $SLUICE_NEED_USERS_API/$SLUICE_NEED_SEARCH >> $LOG\"]";
+    let one = world.pack("1", spec, &[]);
+    let met = [("users-api", "users-api 3.1"), ("search", "by name")];
+    let needs = met.map(|(app, by)| (app.parse().unwrap(), by.to_owned())).into();
+    let order = Order { needs, ..world.order("1", one, Stage::Active) };
+    assert_eq!(obey(&mut engine, order).await, Phase::Active);
+    assert_eq!(world.logged(), "users-api 3.1/by name");
+}
+
+#[tokio::test]
 async fn an_unconfirmed_release_goes_back_by_itself() {
     let spec = "[gate]\nconfirm = true\nconfirm_within = \"300ms\"";
     let (world, _, phase) = after_one("", spec).await;

@@ -190,7 +190,8 @@ pub(in crate::cli) struct RolloutArgs {
     pub(in crate::cli) blue_green: bool,
     /// When hosts may switch: days, hours and an IANA time zone; may be given several times [default: at any time]
     ///
-    /// Days are written mon-fri, sat,sun or daily; a window that ends before it begins goes over midnight. Staging goes on outside. A
+    /// Days are written mon-fri, sat,sun or daily; a window that ends before it begins goes over midnight. One that begins by cron is written
+    /// 'cron 0 22 * * 6#1 for 4h Europe/Berlin'. Staging goes on outside. A
     /// batch that might not be through when the window closes (host deadline and bake) waits for the next one.
     #[arg(long = "window", value_name = "'DAYS HH:MM-HH:MM ZONE'")]
     pub(in crate::cli) windows: Vec<Window>,

@@ -114,11 +114,15 @@ fn calendar(app: &PlannedApp, part: &PlannedPart) -> Vec<String> {
 pub(super) fn need(need: &Need) -> String {
     let contract =
         need.contract.as_ref().map(|contract| format!(" (contract {contract})")).unwrap_or_default();
-    match (need.met, need.optional, &need.fallback) {
+    let said = match (need.met, need.optional, &need.fallback) {
         (false, true, Some(fallback)) => format!("can do without {}{contract}: {fallback}", need.app),
         (_, true, _) => format!("likes {}{contract}", need.app),
         (_, false, _) => format!("needs {}{contract}", need.app),
-    }
+    };
+    let min_healthy = need.min_healthy.as_ref().map(|share| format!(", {share} of it in service"));
+    // What is done without it is said already.
+    let by = need.by.as_ref().filter(|by| need.fallback.as_ref() != Some(by)).map(|by| format!("; now {by}"));
+    [Some(said), min_healthy, by].into_iter().flatten().collect()
 }
 
 /// Returns the word for a state.

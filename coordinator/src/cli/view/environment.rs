@@ -70,6 +70,8 @@ pub(in crate::cli) struct Need {
     pub(in crate::cli) optional: bool,
     pub(in crate::cli) met: bool,
     pub(in crate::cli) fallback: Option<String>,
+    pub(in crate::cli) by: Option<String>,
+    pub(in crate::cli) min_healthy: Option<String>,
 }
 
 /// An environment as it stands.
@@ -226,8 +228,9 @@ impl From<v1::PlannedPart> for PlannedPart {
 
 impl From<v1::LayoutNeed> for Need {
     fn from(message: v1::LayoutNeed) -> Self {
-        let v1::LayoutNeed { app, contract, optional, met, fallback } = message;
-        Self { app, contract: text(contract), optional, met, fallback: text(fallback) }
+        let v1::LayoutNeed { app, contract, optional, met, fallback, by, min_healthy } = message;
+        let (by, min_healthy) = (text(by), text(min_healthy));
+        Self { app, contract: text(contract), optional, met, fallback: text(fallback), by, min_healthy }
     }
 }
 

@@ -30,6 +30,9 @@ pub(in crate::cli) struct Rollout {
     pub(in crate::cli) approvals: Vec<Approval>,
     pub(in crate::cli) overridden: Option<String>,
     pub(in crate::cli) checks: Vec<Check>,
+    /// Hosts that a list has no room for, and those of them that are updated.
+    pub(in crate::cli) hosts_left: u32,
+    pub(in crate::cli) hosts_left_updated: u32,
 }
 
 /// What a check has said of a batch.
@@ -229,6 +232,8 @@ impl From<v1::Rollout> for Rollout {
             approvals,
             overridden,
             checks,
+            hosts_left,
+            hosts_left_updated,
         } = message;
         let approval =
             |v1::RolloutApproval { operator, at_unix_ms }| Approval { operator, at: at_millis(at_unix_ms) };
@@ -249,6 +254,8 @@ impl From<v1::Rollout> for Rollout {
             approvals: approvals.into_iter().map(approval).collect(),
             overridden: text(overridden),
             checks: checks.into_iter().map(Check::from).collect(),
+            hosts_left,
+            hosts_left_updated,
         }
     }
 }

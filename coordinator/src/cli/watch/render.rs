@@ -233,7 +233,7 @@ fn host_tone(host: &Host) -> Tone {
 fn host_state(host: &Host) -> String {
     match (host.outcome, host.phase) {
         (Outcome::Waiting | Outcome::Ordered, Some(Phase::Fetching)) => fetching(host),
-        (Outcome::Waiting, Some(Phase::Staged)) => "staged".to_owned(),
+        (Outcome::Waiting, Some(phase @ (Phase::Staged | Phase::Candidate))) => phase.to_string(),
         (Outcome::Ordered, Some(phase)) if phase > Phase::Staged => phase.to_string(),
         (
             Outcome::RollingBack,

@@ -52,6 +52,8 @@ fn rollout(state: State, batches: Vec<(BatchState, Vec<Host>)>) -> Rollout {
         approvals: Vec::new(),
         overridden: None,
         checks: Vec::new(),
+        hosts_left: 0,
+        hosts_left_updated: 0,
     }
 }
 

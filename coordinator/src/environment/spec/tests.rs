@@ -158,6 +158,37 @@ fn an_optional_need_that_is_missing_has_its_fallback() {
 }
 
 #[test]
+fn what_dependents_need_in_service_is_a_floor() {
+    let text = WHOLE.replace("contract = \"2\" }", "contract = \"2\", min_healthy = 2 }");
+    let text =
+        text.replace("batch = \"1\" }", "batch = \"1\", min_healthy = \"60%\", first_site_bake = \"10m\" }");
+    let environment = Environment::parse(&text).unwrap();
+    let spec = environment.spec(&"catalogue".parse().unwrap(), None, &[]).unwrap();
+    let floors: Vec<(Option<String>, String)> = spec
+        .floors
+        .iter()
+        .map(|floor| (floor.by.as_ref().map(ToString::to_string), floor.min_healthy.to_string()))
+        .collect();
+    assert_eq!(floors, [(None, "60%".to_owned()), (Some("shop".to_owned()), "2".to_owned())]);
+    assert_eq!(spec.first_site_bake, Some(std::time::Duration::from_secs(600)));
+    assert!(environment.spec(&"shop".parse().unwrap(), None, &[]).unwrap().floors.is_empty());
+    let again = toml::to_string(environment.file()).unwrap();
+    assert_eq!(Environment::parse(&again).unwrap(), environment, "{again}");
+    let none = text.replace("min_healthy = 2", "min_healthy = 0");
+    assert!(
+        error_of(&none).starts_with("applications.shop.needs[0].min_healthy: is 0; it must be at least 1")
+    );
+}
+
+#[test]
+fn a_fallback_is_a_line_that_hooks_can_be_told() {
+    for words in ["", "two\\nlines", "nul\\u0000"] {
+        let error = error_of(&WHOLE.replace("lists by name", words));
+        assert!(error.starts_with("applications.shop.needs[1].fallback: is told to hooks"), "{error}");
+    }
+}
+
+#[test]
 fn the_example_of_the_reference_is_right() {
     let text = include_str!("../../../../docs/fleet-toml.md");
     let (_, rest) = text.split_once("```toml\n").unwrap();

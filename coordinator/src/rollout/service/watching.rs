@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::RolloutsService;
+use crate::rollout::wire;
 
 /// Time between two looks of a watching operator at most: blockers count seconds.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,15 +23,21 @@ pub(super) struct Watching {
     /// What was read and not yet sent.
     next: Option<v1::Rollout>,
     sent: Option<v1::Rollout>,
+    /// How many hosts of what is being sent were named, where one message has no room for all.
+    named: Option<usize>,
 }
 
 impl Watching {
     pub(super) fn new(service: RolloutsService, id: RolloutId, first: v1::Rollout) -> Self {
-        Self { changes: service.handle.changes(&id), service, id, next: Some(first), sent: None }
+        Self { changes: service.handle.changes(&id), service, id, next: Some(first), sent: None, named: None }
     }
 
     /// Waits until the rollout looks different, and says how; nothing once it has ended.
     pub(super) async fn step(mut self) -> Result<Option<(v1::WatchRolloutResponse, Self)>, Status> {
+        if let (Some(named), Some(sent)) = (self.named, &self.sent) {
+            let next = wire::piece(sent.clone(), named);
+            return Ok(Some(self.say(named, next)));
+        }
         loop {
             let rollout = match self.next.take() {
                 Some(first) => first,
@@ -47,9 +54,15 @@ impl Watching {
             };
             if self.sent.as_ref() != Some(&rollout) {
                 self.sent = Some(rollout.clone());
-                return Ok(Some((v1::WatchRolloutResponse { rollout: Some(rollout) }, self)));
+                return Ok(Some(self.say(0, wire::piece(rollout, 0))));
             }
         }
+    }
+
+    /// Says a piece, before which so many hosts were named.
+    fn say(mut self, before: usize, piece: v1::Rollout) -> (v1::WatchRolloutResponse, Self) {
+        self.named = (piece.hosts_left > 0).then(|| before + wire::named(&piece));
+        (v1::WatchRolloutResponse { rollout: Some(piece) }, self)
     }
 }
 

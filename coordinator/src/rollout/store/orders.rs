@@ -1,5 +1,7 @@
 //! Orders that stand: the newest of each application on a host.
 
+use std::collections::BTreeMap;
+
 use sluice_common::digest::Digest;
 use sluice_common::name::{AppName, HostName, RolloutId};
 use sluice_common::order::{Generation, Installed};
@@ -24,12 +26,14 @@ pub(crate) struct Standing {
     pub(crate) state: State,
     /// Whether the host is the one of that rollout that migrates what all of them share.
     pub(crate) migrates: bool,
+    /// What each need of the application is met by.
+    pub(crate) needs: BTreeMap<AppName, String>,
 }
 
 /// Returns the newest order of each application on a host.
 pub(crate) async fn standing(store: &Store, host: &HostName) -> Result<Vec<Standing>, store::Error> {
     let rows = sqlx::query(
-        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state, h.migrates FROM orders o
+        "SELECT o.app, o.generation, o.rollout, o.target, o.package, o.version, r.state, r.needs, h.migrates FROM orders o
          JOIN rollouts r ON r.id = o.rollout
          LEFT JOIN rollout_hosts h ON h.rollout = o.rollout AND h.host = o.host WHERE o.host = $1 AND NOT EXISTS
          (SELECT 1 FROM orders n WHERE n.host = o.host AND n.app = o.app AND n.generation > o.generation)
@@ -52,6 +56,7 @@ fn from_row(row: &AnyRow) -> Result<Standing, store::Error> {
         (_, _) => None,
     };
     let state: &str = row.try_get("state")?;
+    let needs: Option<&str> = row.try_get("needs")?;
     Ok(Standing {
         app: store::parse("orders.app", row.try_get("app")?)?,
         generation: Generation(store::unsigned("orders.generation", row.try_get("generation")?)?),
@@ -61,6 +66,7 @@ fn from_row(row: &AnyRow) -> Result<Standing, store::Error> {
         state: State::from_parts(state, None)
             .ok_or_else(|| store::Error::damaged("rollouts.state", state))?,
         migrates: row.try_get::<Option<i64>, _>("migrates")?.is_some(),
+        needs: needs.map(|text| text::from_json("rollouts.needs", text)).transpose()?.unwrap_or_default(),
     })
 }
 

@@ -29,13 +29,17 @@ pub struct OfRun {
 /// Notes the run that a rollout was started for.
 pub(super) async fn note(tx: &mut Transaction, rollout: &Rollout) -> Result<(), store::Error> {
     let Some(origin) = &rollout.spec.origin else { return Ok(()) };
-    sqlx::query("UPDATE rollouts SET environment = $1, environment_run = $2, addition = $3 WHERE id = $4")
-        .bind(origin.environment.as_str())
-        .bind(text::signed(origin.run))
-        .bind(origin.is_addition.then_some(1_i64))
-        .bind(rollout.id.as_str())
-        .execute(&mut **tx)
-        .await?;
+    let needs = (!origin.needs.is_empty()).then(|| text::json(&origin.needs)).transpose()?;
+    sqlx::query(
+        "UPDATE rollouts SET environment = $1, environment_run = $2, addition = $3, needs = $4 WHERE id = $5",
+    )
+    .bind(origin.environment.as_str())
+    .bind(text::signed(origin.run))
+    .bind(origin.is_addition.then_some(1_i64))
+    .bind(needs)
+    .bind(rollout.id.as_str())
+    .execute(&mut **tx)
+    .await?;
     Ok(())
 }
 

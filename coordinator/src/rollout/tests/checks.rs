@@ -33,7 +33,7 @@ async fn a_check_without_an_answer_fails_the_rollout_whatever_kills_the_coordina
     let end = world.ended(&id).await;
     let reason = "check errors of batch 1 failed: inconclusive for 1s after the bake: no data";
     assert_eq!(end.rollout.state, State::RolledBack { reason: reason.to_owned() });
-    assert_eq!(world.paper.versions(), "- - -");
+    assert_eq!(world.versions(), "- - -");
     let failure = end.rollout.tallies[&(0, name())].failure.clone();
     assert!(failure.is_some_and(|failure| failure.contains("no data")));
     assert!(matches!(world.start("2", spec()).await, Err(StartError::Closed(_))), "the line is stopped");

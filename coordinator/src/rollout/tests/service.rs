@@ -133,7 +133,7 @@ async fn a_failed_host_says_why_after_it_went_back() {
         watch(&service, if version == "1" { "r1" } else { "r2" }).await;
     }
     let end = service
-        .get(asked(v1::GetRolloutRequest { id: "r2".into() }))
+        .get(asked(v1::GetRolloutRequest { id: "r2".into(), hosts_from: 0 }))
         .await
         .unwrap()
         .into_inner()
