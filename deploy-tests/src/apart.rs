@@ -12,6 +12,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -32,6 +33,10 @@ const NAMESPACES: [&str; 7] =
     ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--kill-child", "--mount-proc"];
 /// The directory of the scratch directory that is kept in memory.
 const MEMORY: &str = "memory";
+/// The file of the scratch directory that names the namespace of the processes that use it.
+const NAMESPACE: &str = "namespace";
+/// Where a process says what namespace it is in, below its own directory of `/proc`.
+const OWN_NAMESPACE: &str = "ns/pid";
 /// How long the last processes of a program that was killed may still write.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -89,6 +94,8 @@ pub fn first(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "tmpfs"]).arg(memory());
         measure::run(mount)?;
+        let own = fs::read_link(Path::new("/proc/self").join(OWN_NAMESPACE))?;
+        fs::write(std::env::temp_dir().join(NAMESPACE), own.as_os_str().as_bytes())?;
         Ok(Command::new(std::env::current_exe()?).args(args.into_iter().skip(1)).spawn()?)
     };
     match started().and_then(|child| reap(&child)) {
@@ -115,13 +122,26 @@ pub fn sweep(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some(dir) = args.into_iter().nth(1).map(PathBuf::from) else { return ExitCode::FAILURE };
     // Closed or broken, nobody is there any more.
     let _ = std::io::stdin().read(&mut [0]);
-    match wait_for("the last writes", SWEEP_PATIENCE, || Ok(swept(&dir).ok())) {
+    // A directory on which something is mounted must not be removed from outside: the kernel would hide the mount and keep it.
+    let gone = wait_for("the last process", SWEEP_PATIENCE, || Ok((!is_inhabited(&dir)).then_some(())));
+    match gone.and_then(|()| wait_for("the last writes", SWEEP_PATIENCE, || Ok(swept(&dir).ok()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {} stays: {error:#}", dir.display());
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says whether a process is left in the namespace that a scratch directory names, if it names one.
+fn is_inhabited(dir: &Path) -> bool {
+    let Ok(namespace) = fs::read(dir.join(NAMESPACE)) else { return false };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_in = |process: fs::DirEntry| {
+        fs::read_link(process.path().join(OWN_NAMESPACE))
+            .is_ok_and(|own| own.as_os_str().as_bytes() == namespace)
+    };
+    processes.into_iter().any(is_in)
 }
 
 fn swept(dir: &Path) -> Result<()> {

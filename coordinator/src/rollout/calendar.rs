@@ -1,4 +1,4 @@
-//! When hosts may switch: weekly maintenance windows, less freezes, each in its own time zone.
+//! When hosts may switch: maintenance windows, weekly or by cron, less freezes, each in its own time zone.
 //!
 //! Pure: the time is an argument, the rules of time zones are data. Staging and going back never ask a calendar.
 //! Invariant: a moment is open exactly if some window, or none being written down, holds it and no freeze does.
@@ -9,8 +9,10 @@ use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 
 mod freeze;
+mod recurring;
 #[cfg(test)]
 mod tests;
+mod weekly;
 mod window;
 
 pub use freeze::{Freeze, FreezeError};
@@ -20,6 +22,9 @@ use crate::clock::{after, elapsed};
 
 /// How far ahead an opening is looked for: a freeze of more than a year is a decision to make anew.
 const HORIZON: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// Openings that are looked at: as many windows as a calendar may have, once a day up to [`HORIZON`]. Cron may begin every minute.
+const OPENINGS_MAX: usize = 13_000;
 
 /// When hosts may switch.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -76,7 +81,7 @@ impl Calendar {
     /// begins or a freeze ends.
     fn next(&self, now: Timestamp, needs: Duration) -> Option<Zoned> {
         let mut at = now;
-        loop {
+        for _ in 0..OPENINGS_MAX {
             let next = match self.freeze_at(at) {
                 Some(freeze) => freeze.to.clone(),
                 None => self.next_change(at)?,
@@ -89,6 +94,7 @@ impl Calendar {
                 return Some(next);
             }
         }
+        None
     }
 
     fn next_change(&self, at: Timestamp) -> Option<Zoned> {

@@ -71,6 +71,8 @@ mod watcher;
 mod wire;
 
 #[cfg(test)]
+pub(crate) mod paper;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ async fn three_releases_one_of_them_bad() {
         let id = world.start(version, spec()).await.unwrap();
         let end = world.ended(&id).await;
         assert_eq!(end.rollout.state.as_str(), state, "{:?}", end.rollout.state);
-        assert_eq!(world.paper.versions(), versions);
+        assert_eq!(world.versions(), versions);
     }
     let bad = world.look(&"r3".parse().unwrap()).await;
     let reason = "h1 went back by itself: 503 from /health (1 of 5 hosts failed, 0 tolerated)";
@@ -59,7 +59,7 @@ async fn a_rollout_survives_every_kill() {
         assert!(kills < 400, "{:#?}", world.look(&id).await);
     }
     assert_eq!(world.look(&id).await.rollout.state, State::Succeeded);
-    assert_eq!(world.paper.versions(), "1 1 1 1 1 1");
+    assert_eq!(world.versions(), "1 1 1 1 1 1");
     assert!(kills > 5, "only {kills} kills");
     let verdict = audit::verify(&world.store).await.unwrap();
     assert_eq!(verdict.broken_at, None);
@@ -82,7 +82,7 @@ async fn operators_pause_resume_abort_and_roll_back() {
     tokio::time::sleep(Duration::from_millis(400)).await;
     let paused = world.look(&id).await;
     assert_eq!(paused.blockers, [Blocker::Paused { reason: why() }]);
-    assert_eq!(world.paper.versions(), "1 - -");
+    assert_eq!(world.versions(), "1 - -");
     world.command(&id, Command::Resume).await.unwrap();
     world.until(&id, |s| s.rollout.cursor.batch == 1).await;
     world.command(&id, Command::Abort { reason: why() }).await.unwrap();
@@ -92,7 +92,7 @@ async fn operators_pause_resume_abort_and_roll_back() {
     world.command(&id, Command::RollBack { reason: why() }).await.unwrap();
     let end = world.ended(&id).await;
     assert_eq!(end.rollout.state, State::RolledBack { reason: why() });
-    assert_eq!(world.paper.versions(), "- - -");
+    assert_eq!(world.versions(), "- - -");
     let error = world.command(&"r9".parse().unwrap(), Command::Resume).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no rollout r9; see: sluice rollout list");
 }
@@ -102,7 +102,7 @@ async fn an_order_of_an_aborted_rollout_no_longer_goes_out() {
     let world = World::new(2).await;
     let at_once = Spec { strategy: Strategy::AllAtOnce, max_unavailable: Share::Count(2), ..spec() };
     let stubborn: HostName = "h2".parse().unwrap();
-    world.paper.hosts.lock().unwrap().get_mut(&stubborn).unwrap().is_stubborn = true;
+    world.paper.make_stubborn(&stubborn);
     let id = world.start("1", at_once).await.unwrap();
     world.until(&id, |s| s.hosts[1].outcome == Outcome::Ordered).await;
     let standing = world.handle.standing_orders(&stubborn).await.unwrap();
@@ -203,7 +203,7 @@ async fn approvals_and_overrides_survive_a_kill() {
     world.command(&id, Command::Approve { by: "bob".parse().unwrap() }).await.unwrap();
     let world = world.kill().await;
     world.until(&id, |s| matches!(s.blockers[..], [Blocker::Window { .. }])).await;
-    assert_eq!(world.paper.versions(), "- -");
+    assert_eq!(world.versions(), "- -");
     world.command(&id, Command::Override { reason: "by bob: leak".into() }).await.unwrap();
     let world = world.kill().await;
     let end = world.ended(&id).await;

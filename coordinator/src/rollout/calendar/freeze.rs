@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 
-use super::window::{first, time, zone_name, zone_of};
+use super::weekly::{first, time, zone_name, zone_of};
 
 /// Longest reason of a freeze: a line to read.
 const REASON_BYTES_MAX: usize = 200;

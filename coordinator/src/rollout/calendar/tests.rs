@@ -21,6 +21,8 @@ fn windows_and_freezes_read_back_from_their_text() {
         ("fri-mon 22:00-02:00 America/New_York", "mon,fri-sun 22:00-02:00 America/New_York"),
         ("mon-sun 00:00-24:00 UTC", "daily 00:00-00:00 UTC"),
         ("mon,wed,fri 20:00-23:00 UTC", "mon,wed,fri 20:00-23:00 UTC"),
+        ("cron  0 22 * * 6#1  for 240m Europe/Berlin", "cron 0 22 * * 6#1 for 4h Europe/Berlin"),
+        ("cron */15 8-9 L * mon-fri for 5m UTC", "cron */15 8-9 L * mon-fri for 5m UTC"),
     ] {
         let window: Window = text.parse().unwrap();
         assert_eq!(window.to_string(), normal);
@@ -47,6 +49,13 @@ fn what_is_no_window_or_freeze_is_refused_with_its_reason() {
         ("mon +1:00-21:00 UTC", "+1:00 is not a time of day"),
         ("mon 20:00-23:00 Europe/Atlantis", "Europe/Atlantis is not a time zone"),
         ("mon 20:00-23:00 +02:00", "+02:00 is not a time zone"),
+        ("cron 0 22 * * for 4h UTC", "it is not of the form cron MINUTE HOUR DAY"),
+        ("cron 0 22 * * * of 4h UTC", "of stands where for must"),
+        ("cron 61 22 * * * for 4h UTC", "61 22 * * * is not cron: "),
+        ("cron 0 22 * * * for 4 UTC", "\"4\""),
+        ("cron 0 22 * * * for 30s UTC", "it lasts 30s; it must be 1m to 7d"),
+        ("cron 0 22 * * * for 4h Mars/Base", "Mars/Base is not a time zone"),
+        ("cron 0 22 30 2 * for 4h UTC", "0 22 30 2 * never comes"),
     ] {
         let error = text.parse::<Window>().unwrap_err().to_string();
         assert!(error.contains(reason), "{text}: {error}");

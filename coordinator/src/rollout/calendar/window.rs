@@ -1,38 +1,30 @@
-//! A weekly span of local time: `mon-fri 20:00-23:00 Europe/Berlin`.
-//!
-//! A day on which the clock is put forward may lack the hour that a window names: what is missing is cut off, and a window that
-//! lies in it whole does not take place. On the day on which the clock is put back, a time that comes twice means its first, so that a
-//! window over the change lasts an hour longer.
+//! A time in which hosts may switch: a weekly span, or a beginning by cron and how long it lasts.
 
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::civil::{Date, DateTime, Time, Weekday};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan, Zoned};
+use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 
-/// Days within which a window that takes place at all takes place again: it may fall into a missing hour once.
-const DAYS_AHEAD: i32 = 15;
-/// The days of a week as they are written.
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+use super::recurring::Recurring;
+use super::weekly::Weekly;
 
-/// A span of local time on some days of the week.
+/// A time that comes again and again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Window {
-    /// The days on which it begins, Monday first.
-    days: [bool; 7],
-    begins: Time,
-    /// On the next day where it is not after `begins`.
-    ends: Time,
-    zone: TimeZone,
+pub struct Window(Kind);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Weekly(Weekly),
+    Recurring(Recurring),
 }
 
 /// Says what is wrong with the text of a window.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "window {text:?} is not valid: {reason}; write days, hours and a time zone, such as \"mon-fri 20:00-23:00 Europe/Berlin\""
+    "window {text:?} is not valid: {reason}; write days, hours and a time zone, such as \"mon-fri 20:00-23:00 Europe/Berlin\", \
+     or cron, how long and a time zone, such as \"cron 0 22 * * 6#1 for 4h Europe/Berlin\""
 )]
 pub struct WindowError {
     text: String,
@@ -42,145 +34,41 @@ pub struct WindowError {
 impl Window {
     /// Returns when the window ends that holds `at`; nothing when it does not.
     pub fn ends_after(&self, at: Timestamp) -> Option<Timestamp> {
-        let today = at.to_zoned(self.zone.clone()).date();
-        let days = [today.yesterday().ok(), Some(today)];
-        let spans = days.into_iter().flatten().filter_map(|day| self.on(day));
-        spans.filter(|(begins, ends)| (*begins..*ends).contains(&at)).map(|(_, ends)| ends).max()
+        match &self.0 {
+            Kind::Weekly(weekly) => weekly.ends_after(at),
+            Kind::Recurring(recurring) => recurring.ends_after(at),
+        }
     }
 
     /// Returns when the window begins next, after `at`.
     pub fn begins_after(&self, at: Timestamp) -> Option<Zoned> {
-        let today = at.to_zoned(self.zone.clone()).date();
-        let days = (0..=DAYS_AHEAD).map_while(|ahead| today.checked_add(ahead.days()).ok());
-        let begins =
-            days.filter_map(|day| self.on(day)).map(|(begins, _)| begins).find(|begins| *begins > at)?;
-        Some(begins.to_zoned(self.zone.clone()))
-    }
-
-    /// Returns the span of the window that begins on a day; nothing when none does.
-    fn on(&self, day: Date) -> Option<(Timestamp, Timestamp)> {
-        if !self.days[index(day.weekday())] {
-            return None;
+        match &self.0 {
+            Kind::Weekly(weekly) => weekly.begins_after(at),
+            Kind::Recurring(recurring) => recurring.begins_after(at),
         }
-        let last = if self.ends > self.begins { day } else { day.tomorrow().ok()? };
-        let span = (
-            first(day.to_datetime(self.begins), &self.zone)?,
-            first(last.to_datetime(self.ends), &self.zone)?,
-        );
-        (span.0 < span.1).then_some(span)
     }
-}
-
-fn index(weekday: Weekday) -> usize {
-    usize::try_from(weekday.to_monday_zero_offset()).unwrap_or_default()
-}
-
-/// Returns the first moment at which the local clock shows `local` or has gone past it.
-pub(super) fn first(local: DateTime, zone: &TimeZone) -> Option<Timestamp> {
-    let moment = zone.to_ambiguous_timestamp(local);
-    if !matches!(moment.offset(), jiff::tz::AmbiguousOffset::Gap { .. }) {
-        return moment.earlier().ok();
-    }
-    // Read as before the change it lies behind it, read as after it before it.
-    let (before, behind) = (moment.earlier().ok()?, moment.later().ok()?);
-    let change = zone.following(before).next().map(|change| change.timestamp());
-    Some(change.unwrap_or(behind).min(behind))
 }
 
 impl FromStr for Window {
     type Err = WindowError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = |reason: String| WindowError { text: text.to_owned(), reason };
         let words: Vec<&str> = text.split_whitespace().collect();
-        let [days, hours, zone] = words.as_slice() else {
-            return Err(error(format!("it has {} words instead of 3", words.len())));
+        let read = match words.as_slice() {
+            ["cron", rest @ ..] => Recurring::read(rest).map(Kind::Recurring),
+            words => Weekly::read(words).map(Kind::Weekly),
         };
-        let (begins, ends) = hours
-            .split_once('-')
-            .ok_or_else(|| error(format!("{hours} has no beginning and end, such as 20:00-23:00")))?;
-        let ends = if ends == "24:00" { "00:00" } else { ends };
-        Ok(Self {
-            days: days_of(days).map_err(error)?,
-            begins: time(begins).map_err(error)?,
-            ends: time(ends).map_err(error)?,
-            zone: zone_of(zone).map_err(error)?,
-        })
+        read.map(Self).map_err(|reason| WindowError { text: text.to_owned(), reason })
     }
-}
-
-/// Reads days: `daily`, `sat`, `mon-fri`, `fri-mon`, `mon,wed,fri-sun`.
-fn days_of(text: &str) -> Result<[bool; 7], String> {
-    if text == "daily" {
-        return Ok([true; 7]);
-    }
-    let day = |name: &str| {
-        let known = DAYS.iter().position(|day| name.eq_ignore_ascii_case(day));
-        known.ok_or_else(|| format!("{name} is not a day; days are {} and daily", DAYS.join(", ")))
-    };
-    let mut days = [false; 7];
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (day(first)?, day(last)?);
-        for ahead in 0..=(last + 7 - first) % 7 {
-            days[(first + ahead) % 7] = true;
-        }
-    }
-    Ok(days)
-}
-
-/// Reads hours and minutes: `20:00`.
-pub(super) fn time(text: &str) -> Result<Time, String> {
-    let bad = || format!("{text} is not a time of day, such as 20:00");
-    let (hour, minute) = text.split_once(':').ok_or_else(bad)?;
-    let number = |digits: &str| -> Option<i8> {
-        let is_number = (1..=2).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| digits.parse().ok()).flatten()
-    };
-    let (hour, minute) = number(hour).zip(number(minute)).ok_or_else(bad)?;
-    Time::new(hour, minute, 0, 0).map_err(|_| bad())
-}
-
-/// Finds a time zone by its IANA name.
-pub(super) fn zone_of(name: &str) -> Result<TimeZone, String> {
-    let zone = TimeZone::get(name).ok().filter(|zone| zone.iana_name().is_some());
-    zone.ok_or_else(|| {
-        format!("{name} is not a time zone of the IANA database, such as Europe/Berlin or UTC")
-    })
-}
-
-/// Writes a time zone as its IANA name.
-pub(super) fn zone_name(zone: &TimeZone) -> &str {
-    zone.iana_name().unwrap_or("UTC")
 }
 
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_days(&self.days, f)?;
-        let (begins, ends) = (self.begins.strftime("%H:%M"), self.ends.strftime("%H:%M"));
-        write!(f, " {begins}-{ends} {}", zone_name(&self.zone))
-    }
-}
-
-fn write_days(days: &[bool; 7], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    if days.iter().all(|day| *day) {
-        return f.write_str("daily");
-    }
-    let (mut day, mut is_first) = (0, true);
-    while day < days.len() {
-        let last = day + days[day..].iter().take_while(|day| **day).count();
-        if last == day {
-            day += 1;
-            continue;
+        match &self.0 {
+            Kind::Weekly(weekly) => weekly.fmt(f),
+            Kind::Recurring(recurring) => recurring.fmt(f),
         }
-        f.write_str(if is_first { "" } else { "," })?;
-        f.write_str(DAYS[day])?;
-        if last - day > 1 {
-            write!(f, "{}{}", if last - day > 2 { '-' } else { ',' }, DAYS[last - 1])?;
-        }
-        (day, is_first) = (last, false);
     }
-    Ok(())
 }
 
 impl From<Window> for String {

@@ -10,12 +10,15 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// When, for how long, and what must be said.
 type Row = (&'static str, Duration, &'static str);
 
-pub(super) fn run() -> [(&'static str, Vec<Case>); 5] {
+pub(super) fn run() -> [(&'static str, Vec<Case>); 8] {
     [
         ("windows and their days", days()),
         ("windows over midnight, and joined", midnight()),
         ("the clock put forward", forward()),
         ("the clock put back", back()),
+        ("windows by cron", cron()),
+        ("cron where the clock is put forward", cron_forward()),
+        ("cron where the clock is put back", cron_back()),
         ("freezes, also in mid-window", freezes()),
     ]
 }
@@ -119,6 +122,100 @@ fn back() -> Vec<Case> {
         ("sat 22:00-02:30", "2026-10-25 00:00 UTC", 30 * MINUTE, "open"),
         ("sat 22:00-02:30", "2026-10-25 00:31 UTC", MINUTE, "shut until Sat 31 22:00 CET"),
     ])
+}
+
+fn cron() -> Vec<Case> {
+    let first_saturday = cases(
+        &["cron 0 22 * * 6#1 for 4h Europe/Berlin"],
+        &[],
+        &[
+            ("2026-11-07 21:59 Europe/Berlin", MINUTE, "shut until Sat 07 22:00 CET"),
+            ("2026-11-07 22:00 Europe/Berlin", 4 * HOUR, "open"),
+            ("2026-11-08 01:00 Europe/Berlin", HOUR, "open"),
+            ("2026-11-08 01:00 Europe/Berlin", 2 * HOUR, "short until Sat 05 22:00 CET"),
+            ("2026-11-08 02:00 Europe/Berlin", Duration::ZERO, "shut until Sat 05 22:00 CET"),
+            ("2026-11-14 23:00 Europe/Berlin", MINUTE, "shut until Sat 05 22:00 CET"),
+        ],
+    );
+    let last_day = cases(
+        &["cron 30 23 L * * for 90m UTC"],
+        &[],
+        &[
+            ("2027-02-28 23:29 UTC", MINUTE, "shut until Sun 28 23:30 UTC"),
+            ("2027-03-01 00:30 UTC", 30 * MINUTE, "open"),
+            ("2027-03-01 01:00 UTC", MINUTE, "shut until Wed 31 23:30 UTC"),
+        ],
+    );
+    let several = cases(
+        &["cron */15 8-9 * * mon-fri for 5m UTC", "cron 5 8 * * * for 10m UTC"],
+        &[],
+        &[
+            // 2026-11-23 is a Monday: windows that meet are one.
+            ("2026-11-23 08:00 UTC", 20 * MINUTE, "open"),
+            ("2026-11-23 08:10 UTC", 11 * MINUTE, "short until Tue 24 08:00 UTC"),
+            ("2026-11-23 08:50 UTC", MINUTE, "shut until Mon 23 09:00 UTC"),
+            ("2026-11-22 08:00 UTC", MINUTE, "shut until Sun 22 08:05 UTC"),
+        ],
+    );
+    let leap = cases(
+        &["cron 0 0 29 2 * for 1h UTC"],
+        &[],
+        &[
+            ("2027-02-28 12:00 UTC", MINUTE, "shut until Tue 29 00:00 UTC"),
+            ("2026-11-22 08:00 UTC", MINUTE, "shut until never"),
+        ],
+    );
+    [first_saturday, last_day, several, leap].concat()
+}
+
+fn cron_forward() -> Vec<Case> {
+    // On 2026-03-29 Berlin goes from 02:00 to 03:00.
+    let begins = cases(
+        &["cron 30 2 * * * for 1h Europe/Berlin"],
+        &[],
+        &[
+            ("2026-03-28 02:30 Europe/Berlin", HOUR, "open"),
+            ("2026-03-29 01:59 Europe/Berlin", MINUTE, "shut until Sun 29 03:00 CEST"),
+            ("2026-03-29 03:00 Europe/Berlin", HOUR, "open"),
+            ("2026-03-29 04:00 Europe/Berlin", MINUTE, "shut until Mon 30 02:30 CEST"),
+        ],
+    );
+    // It lasts as long as it says, and not until the clock shows what it shows on other days.
+    let over = cases(
+        &["cron 0 1 * * * for 3h Europe/Berlin"],
+        &[],
+        &[
+            ("2026-03-29 01:00 Europe/Berlin", 3 * HOUR, "open"),
+            ("2026-03-29 04:59 Europe/Berlin", MINUTE, "open"),
+            ("2026-03-29 05:00 Europe/Berlin", MINUTE, "shut until Mon 30 01:00 CEST"),
+        ],
+    );
+    [begins, over].concat()
+}
+
+fn cron_back() -> Vec<Case> {
+    // On 2026-10-25 Berlin goes from 03:00 back to 02:00, which is 01:00 UTC.
+    let begins = cases(
+        &["cron 30 2 * * * for 20m Europe/Berlin"],
+        &[],
+        &[
+            ("2026-10-25 00:29 UTC", MINUTE, "shut until Sun 25 02:30 CEST"),
+            ("2026-10-25 00:30 UTC", 20 * MINUTE, "open"),
+            ("2026-10-25 01:35 UTC", MINUTE, "shut until Mon 26 02:30 CET"),
+        ],
+    );
+    let over = cases(
+        &["cron 45 2 * * * for 90m Europe/Berlin"],
+        &[],
+        &[
+            ("2026-10-25 00:45 UTC", 90 * MINUTE, "open"),
+            // The clock shows 02:05 for the second time.
+            ("2026-10-25 01:05 UTC", 70 * MINUTE, "open"),
+            ("2026-10-25 01:05 UTC", 71 * MINUTE, "short until Mon 26 02:45 CET"),
+            ("2026-10-25 02:15 UTC", MINUTE, "shut until Mon 26 02:45 CET"),
+        ],
+    );
+    [begins, over].concat()
 }
 
 fn freezes() -> Vec<Case> {

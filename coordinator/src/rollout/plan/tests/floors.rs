@@ -167,7 +167,13 @@ fn another_migrates_only_where_the_first_has_gone_back() {
 
 #[test]
 fn hosts_that_come_later_do_not_migrate_again() {
-    let origin = Origin { environment: "shop".parse().unwrap(), run: 1, part: None, is_addition: true };
+    let origin = Origin {
+        environment: "shop".parse().unwrap(),
+        run: 1,
+        part: None,
+        is_addition: true,
+        needs: std::collections::BTreeMap::new(),
+    };
     let mut world = staged(2, Spec { origin: Some(origin), ..at_once(2) });
     world.go();
     assert_eq!(world.migrators(), Vec::<&str>::new());
