@@ -84,7 +84,13 @@ mod tests {
             ("paused by failures", vec![fail(1)], vec![fail(2), pause.clone()], false),
             (
                 "failures accepted, then taken back",
-                vec![fail(1), fail(2), pause, Action::Resume],
+                vec![fail(1), fail(2), pause.clone(), Action::Resume],
+                vec![back.clone()],
+                false,
+            ),
+            (
+                "the first batch accepted and left behind, then taken back",
+                vec![fail(0), pause, Action::Resume, Action::BatchPassed { batch: 0 }, fail(1)],
                 vec![back.clone()],
                 false,
             ),

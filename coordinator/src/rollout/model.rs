@@ -266,7 +266,9 @@ impl Rollout {
     pub fn is_condemned(&self) -> bool {
         let unforgiven = self.failed().saturating_sub(self.forgiven);
         let first = self.batches.first().cloned().unwrap_or_default();
-        let is_first_lost = self.members[first].iter().all(|member| member.failure.is_some());
+        // A rollout that has left its first batch behind was let go on by somebody.
+        let is_first_lost =
+            self.cursor.batch == 0 && self.members[first].iter().all(|member| member.failure.is_some());
         let is_check_failed = self.tallies.values().any(|tally| tally.failure.is_some());
         is_check_failed
             || unforgiven > self.spec.max_failures.of_rounded_down(self.members.len())

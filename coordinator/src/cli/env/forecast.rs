@@ -9,7 +9,7 @@ use super::super::plan_view::{for_so_long, lasts};
 use super::super::view::environment::forecast::{Forecast, Foreseen, SiteTotal};
 use super::super::view::forecast::Span;
 
-const ROLLOUT_HEAD: [&str; 7] = ["ROLLOUT", "SENT", "DISK", "BEGINS", "STAGED", "STANDS", "WINDOW"];
+const ROLLOUT_HEAD: [&str; 7] = ["ROLLOUT", "SENT", "DISK", "BEGINS", "STAGED", "STANDS", "WINDOWS"];
 const SITE_HEAD: [&str; 6] = ["SITE", "CHANGE", "SENT", "LIMIT", "STAGED", "DISK"];
 
 /// Says in a sentence what it comes to.

@@ -208,7 +208,9 @@ impl fmt::Display for Change {
 
 fn standing(outcome: Outcome, phase: Option<Phase>) -> String {
     match (outcome, phase) {
-        (Outcome::Waiting, Some(phase @ (Phase::Fetching | Phase::Staged | Phase::Candidate))) => phase.to_string(),
+        (Outcome::Waiting, Some(phase @ (Phase::Fetching | Phase::Staged | Phase::Candidate))) => {
+            phase.to_string()
+        }
         (Outcome::Ordered | Outcome::RollingBack, Some(phase)) => format!("{}, {phase}", outcome.as_str()),
         (outcome, _) => outcome.as_str().to_owned(),
     }

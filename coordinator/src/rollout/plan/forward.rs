@@ -35,10 +35,10 @@ pub(super) fn plan(rollout: &Rollout, fleet: &FleetView, now: Timestamp) -> Plan
     for look in &looks {
         draft.wake_at(look.changes_at(rollout.spec.host_deadline));
     }
-    take_back_failed(&looks, &mut draft);
+    let is_dropping = take_back_failed(&looks, &mut draft);
     stage(&looks, &mut draft);
     let is_up = candidates::bring_up(rollout, &looks, now, &mut draft);
-    if is_up && open(rollout, &looks, range.clone(), now, &mut draft) {
+    if is_up && !is_dropping && open(rollout, &looks, range.clone(), now, &mut draft) {
         switch(rollout, &looks, range.clone(), now, &mut draft);
         watch_gate(rollout, &looks, range, now, &mut draft);
     }
@@ -83,8 +83,10 @@ fn judge(rollout: &Rollout, failures: &[(usize, Failure)]) -> Option<Action> {
 }
 
 /// A tolerated failure that still takes its host away is taken back on that host alone. Such a host is out already, so
-/// the order costs nothing of `max_unavailable`; one that has come round since is left as it is.
-fn take_back_failed(looks: &[Look<'_>], draft: &mut Draft) {
+/// the order costs nothing of `max_unavailable`; one that has come round since is left as it is. Says whether a host that was not
+/// out is to drop its candidate: until the next plan has counted it, nobody else switches.
+fn take_back_failed(looks: &[Look<'_>], draft: &mut Draft) -> bool {
+    let mut is_dropping = false;
     for (member, look) in looks.iter().enumerate().filter(|(_, look)| look.member.failure.is_some()) {
         let over = match look.member.order.as_ref().map(|order| &order.target) {
             Some(Target::Candidate { over } | Target::Activate { over }) => over,
@@ -94,8 +96,10 @@ fn take_back_failed(looks: &[Look<'_>], draft: &mut Draft) {
         if is_ill || matches!(look.position, Position::Starting { .. } | Position::Switching { .. }) {
             let target = over.clone().map_or(Target::Remove, |to| Target::Restore { to });
             draft.order(Action::Order { member, generation: look.next_generation(), target });
+            is_dropping |= !look.is_out();
         }
     }
+    is_dropping
 }
 
 fn stage(looks: &[Look<'_>], draft: &mut Draft) {

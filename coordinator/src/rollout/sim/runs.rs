@@ -44,6 +44,15 @@ fn no_seed_breaks_a_rule_and_every_rollout_ends() {
 }
 
 #[test]
+fn seeds_that_once_broke_a_rule_hold() {
+    for (seed, records) in [(6_970, Records::Paper), (894, Records::Database)] {
+        if let Err(log) = run(seed, records) {
+            panic!("seed {seed}:\n{log}");
+        }
+    }
+}
+
+#[test]
 fn the_database_holds_what_was_decided_and_heard() {
     for seed in 0..number("SLUICE_SIM_STORED_SEEDS").unwrap_or(40) {
         if let Err(log) = run(seed, Records::Database) {

@@ -12,6 +12,8 @@ use super::super::board::Board;
 
 /// Seeds within which each broken rule has to show.
 const FIND_WITHIN: u64 = 2_000;
+/// Violations beside the first of which the last line is printed.
+const SHOWN: usize = 10;
 
 pub(super) fn run(board: &mut Board, options: &Options) -> Result<()> {
     let (paper, stored) = if options.quick { (2_000, 40) } else { (10_000, 1_000) };
@@ -32,6 +34,9 @@ fn seeds(board: &mut Board, what: &str, seeds: u64, records: Records) -> Result<
     println!("       {}", ends.join(", "));
     for (seed, log) in tally.violations.iter().take(1) {
         println!("{log}\nagain with: SLUICE_SIM_SEED={seed} cargo test -p sluice-coordinator rollout::sim");
+    }
+    for (seed, log) in tally.violations.iter().skip(1).take(SHOWN) {
+        println!("       seed {seed}: {}", log.lines().last().unwrap_or_default());
     }
     let found = tally.violations.len();
     let ended: u64 = tally.ends.values().sum();
