@@ -44,6 +44,8 @@ pub enum Action {
         hosts: Vec<HostName>,
         /// Whether it is for hosts that came later.
         is_addition: bool,
+        /// The applications that it comes together with: none of them switches before all are staged.
+        beside: Vec<AppName>,
     },
     /// Take a rollout of the run back.
     TakeBack {
@@ -196,11 +198,11 @@ impl<'a> Applying<'a> {
             .iter()
             .flat_map(|app| self.waits(app, unit).into_iter().map(|wait| (app.clone(), wait)))
             .collect();
-        for (app, part) in due {
+        for (app, part) in &due {
             let own: Vec<Wait> =
-                waits.iter().filter(|(of, _)| of == app).map(|(_, wait)| wait.clone()).collect();
+                waits.iter().filter(|(of, _)| of == *app).map(|(_, wait)| wait.clone()).collect();
             match (own.is_empty(), waits.first()) {
-                (true, None) => self.start(app, part),
+                (true, None) => self.start(app, part.as_ref(), self.beside(unit, app, part.as_ref(), &due)),
                 (true, Some((_, wait))) => self.block(app, wait.clone()),
                 (false, _) => own.into_iter().for_each(|wait| self.block(app, wait)),
             }
@@ -250,10 +252,27 @@ impl<'a> Applying<'a> {
         }
     }
 
-    fn start(&mut self, app: &AppName, part: Option<SiteName>) {
+    /// Returns the others of its unit whose same part is begun with it, or was just before.
+    fn beside(
+        &self,
+        unit: &[AppName],
+        app: &AppName,
+        part: Option<&SiteName>,
+        due: &[(&AppName, Option<SiteName>)],
+    ) -> Vec<AppName> {
+        let comes = |other: &&AppName| match self.standing(other) {
+            Standing::UnderWay(attempts) => attempts.iter().any(|attempt| attempt.part.as_ref() == part),
+            Standing::Due(_) => due.iter().any(|(due, its)| due == other && its.as_ref() == part),
+            Standing::Settled | Standing::Vacant | Standing::Failed(_) | Standing::Stuck(_) => false,
+        };
+        unit.iter().filter(|other| *other != app).filter(comes).cloned().collect()
+    }
+
+    fn start(&mut self, app: &AppName, part: Option<&SiteName>, beside: Vec<AppName>) {
         let Some(view) = self.view.get(app) else { return };
-        let hosts = named(self.environment, view, part.as_ref());
-        self.step.actions.push(Action::Start { app: app.clone(), part, hosts, is_addition: false });
+        let (hosts, part) = (named(self.environment, view, part), part.cloned());
+        let app = app.clone();
+        self.step.actions.push(Action::Start { app, part, hosts, is_addition: false, beside });
     }
 
     /// Takes back what an atomic unit has brought beside the application that failed.

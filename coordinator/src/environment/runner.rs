@@ -125,7 +125,7 @@ impl Service {
     }
 
     async fn start(&self, stored: &Stored, view: &View, action: Action) -> Result<bool, store::Error> {
-        let Action::Start { app, part, hosts, is_addition } = action else { return Ok(true) };
+        let Action::Start { app, part, hosts, is_addition, beside } = action else { return Ok(true) };
         let Some(environment) = declared(stored, view, &app) else { return Ok(false) };
         let (Some(release), Some(spec)) =
             (environment.release(&app), environment.spec(&app, part.as_ref(), &hosts))
@@ -133,7 +133,8 @@ impl Service {
             return Ok(false);
         };
         let needs = environment.applications().get(&app).map(|of| told(of, view)).unwrap_or_default();
-        let origin = Origin { environment: stored.name().clone(), run: stored.run, part, is_addition, needs };
+        let (name, run) = (stored.name().clone(), stored.run);
+        let origin = Origin { environment: name, run, part, is_addition, needs, beside };
         let spec = rollout::Spec { origin: Some(origin), ..spec };
         let (rollouts, by) = (&self.handle.rollouts, &stored.applied_by);
         let started = rollouts.start(by, Actor::coordinator(), app.clone(), release.clone(), spec).await;

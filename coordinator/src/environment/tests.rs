@@ -76,6 +76,41 @@ async fn a_coordinator_that_is_killed_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn none_of_what_comes_together_switches_before_all_is_staged() {
+    let mut world = world().await;
+    let slow = "d1".parse().unwrap();
+    world.paper.make_idle(&slow, true);
+    let text = r#"environment = "e"
+[rollout]
+strategy = "all-at-once"
+bake = "0s"
+[applications.data]
+release = "1"
+selector = "role=data"
+atomic = true
+needs = [{ app = "web" }]
+[applications.web]
+release = "1"
+selector = "role=web"
+atomic = true
+needs = [{ app = "data" }]
+"#;
+    world.apply(text).await.unwrap();
+    for _ in 0..2 {
+        let waits = "staged, and waiting for data, which it comes together with";
+        world
+            .until_rollouts(|list| list.iter().any(|s| s.blockers.iter().any(|b| b.to_string() == waits)))
+            .await;
+        assert_eq!(world.runs(), "d1: ; w1: ; w2: ");
+        world = world.kill().await;
+    }
+    world.paper.make_idle(&slow, false);
+    world.comes_to("standing").await;
+    assert_eq!(world.runs(), "d1: data 1; w1: web 1; w2: web 1");
+    assert_eq!(audit::verify(&world.store).await.unwrap().broken_at, None);
+}
+
+#[tokio::test]
 async fn a_failure_stops_and_the_same_file_goes_on_once_the_line_is_open() {
     let world = world().await;
     world.apply(&fleet("1", "1", "1", "")).await.unwrap();

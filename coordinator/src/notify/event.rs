@@ -63,6 +63,7 @@ pub(crate) fn of_actions(actions: &[Action]) -> Vec<&'static str> {
         },
         Action::Order { .. }
         | Action::Migrates { .. }
+        | Action::Ready
         | Action::HostFailed { .. }
         | Action::CheckFailed { .. }
         | Action::BatchOpened { .. }

@@ -44,6 +44,8 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+    /// It waits for nothing but those that it comes together with.
+    Ready,
     /// The current batch may be ordered to switch.
     BatchOpened {
         /// The batch.
@@ -109,6 +111,7 @@ impl Rollout {
                     member.migrates = true;
                 }
             }
+            Action::Ready => self.is_ready = true,
             Action::HostFailed { member, failure } => {
                 if let Some(member) = self.members.get_mut(*member) {
                     member.failure = Some(failure.clone());

@@ -122,6 +122,11 @@ pub enum Blocker {
         /// How many are.
         serving: usize,
     },
+    /// Others that it comes together with are not staged yet, or are held up.
+    Together {
+        /// They.
+        apps: Vec<AppName>,
+    },
     /// The gate holds, and has to keep holding.
     Baking {
         /// The batch, counted from 0.
@@ -226,6 +231,10 @@ impl fmt::Display for Blocker {
                     write!(f, " ({domain})")?;
                 }
                 write!(f, " in service: {serving} {}", if *serving == 1 { "is" } else { "are" })
+            }
+            Self::Together { apps } => {
+                let names: Vec<&str> = apps.iter().map(AppName::as_str).collect();
+                write!(f, "staged, and waiting for {}, which it comes together with", names.join(", "))
             }
             Self::Baking { batch, left, bake } => {
                 write!(f, "baking batch {}: {} of {} left", batch + 1, whole(*left), format_duration(*bake))
@@ -393,6 +402,10 @@ mod tests {
                     serving: 1,
                 },
                 "min_healthy needs 1 of 2 hosts of db (site berlin) in service: 1 is",
+            ),
+            (
+                Blocker::Together { apps: vec!["basket".parse().unwrap(), "stock".parse().unwrap()] },
+                "staged, and waiting for basket, stock, which it comes together with",
             ),
             (
                 Blocker::Baking { batch: 1, left: seconds(12), bake: seconds(30) },

@@ -72,6 +72,7 @@ impl Driver {
                 (stored, fleet) = fresh;
             } else {
                 self.refresh(&stored.rollout, &mut fleet, hosts).await?;
+                stored.rollout.awaits = tables::awaited(&self.shared.store, &stored.rollout).await?;
             }
             if stored.rollout.state.is_ended() {
                 tracing::info!(state = %stored.rollout.state, "rollout has ended");
@@ -210,6 +211,7 @@ fn log(rollout: &Rollout, action: &Action) {
             let host = rollout.members.get(*member).map(|member| member.host.as_str());
             tracing::info!(host.id = host, "migrates shared data, if the release has any");
         }
+        Action::Ready => tracing::info!("ready, but for those that it comes together with"),
         Action::Order { .. }
         | Action::BakeStarted { .. }
         | Action::BakeBroken { .. }

@@ -43,6 +43,7 @@ pub fn stops(rollout: &Rollout, actions: &[Action]) -> bool {
         Action::Finish { state } => matches!(state, State::Failed { .. }),
         Action::Order { .. }
         | Action::Migrates { .. }
+        | Action::Ready
         | Action::HostFailed { .. }
         | Action::CheckFailed { .. }
         | Action::BatchOpened { .. }

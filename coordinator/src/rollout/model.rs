@@ -38,6 +38,10 @@ pub struct Rollout {
     pub state: State,
     /// How far the gates are.
     pub cursor: Cursor,
+    /// Whether it waits for nothing but those that it comes together with; once set, it stays.
+    pub is_ready: bool,
+    /// Those of them that are not ready. As they were read: it changes without this rollout.
+    pub awaits: Vec<AppName>,
     /// How many failures an operator has accepted by resuming.
     pub forgiven: usize,
     /// What its checks have said, by batch.
@@ -211,6 +215,8 @@ impl Rollout {
             batches,
             state: State::Running,
             cursor,
+            is_ready: false,
+            awaits: Vec::new(),
             forgiven: 0,
             tallies: BTreeMap::new(),
             approvals: BTreeMap::new(),
@@ -232,6 +238,14 @@ impl Rollout {
     /// Returns how long a batch takes at most, from the orders to its hosts until its gate has passed, where nothing is awry.
     pub fn batch_time(&self, batch: usize) -> Duration {
         self.spec.host_deadline + self.bake(batch)
+    }
+
+    /// Returns the applications that this one comes together with, while it has not begun to switch.
+    pub fn comes_with(&self) -> &[AppName] {
+        let is_waiting =
+            self.state == State::Running && self.cursor == Cursor { batch: 0, gate: Gate::Waiting };
+        let origin = self.spec.origin.as_ref().filter(|_| is_waiting);
+        origin.map_or(&[], |origin| &origin.beside)
     }
 
     /// Returns how many hosts have failed so far.

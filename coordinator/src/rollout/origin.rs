@@ -21,6 +21,9 @@ pub struct Origin {
     /// What each need of the application is met by, which its hooks are told: provider and version, or what is done without it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub needs: BTreeMap<AppName, String>,
+    /// The applications that it comes together with: none of them switches before all are staged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<AppName>,
 }
 
 #[cfg(test)]
@@ -31,11 +34,19 @@ mod tests {
     fn the_stored_form_never_changes() {
         let text = |origin: &Origin| serde_json::to_string(origin).unwrap();
         let (environment, part) = ("shop".parse().unwrap(), Some("lisbon".parse().unwrap()));
-        let plain = Origin { environment, run: 3, part: None, is_addition: false, needs: BTreeMap::new() };
+        let plain = Origin {
+            environment,
+            run: 3,
+            part: None,
+            is_addition: false,
+            needs: BTreeMap::new(),
+            beside: Vec::new(),
+        };
         assert_eq!(text(&plain), r#"{"environment":"shop","run":3}"#);
         let needs = BTreeMap::from([("search".parse().unwrap(), "lists by name".to_owned())]);
-        let whole = Origin { part, is_addition: true, needs, ..plain };
-        let golden = r#"{"environment":"shop","run":3,"part":"lisbon","is_addition":true,"needs":{"search":"lists by name"}}"#;
+        let beside = vec!["web".parse().unwrap()];
+        let whole = Origin { part, is_addition: true, needs, beside, ..plain };
+        let golden = r#"{"environment":"shop","run":3,"part":"lisbon","is_addition":true,"needs":{"search":"lists by name"},"beside":["web"]}"#;
         assert_eq!(text(&whole), golden);
         assert_eq!(serde_json::from_str::<Origin>(golden).unwrap(), whole);
     }

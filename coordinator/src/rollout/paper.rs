@@ -35,6 +35,8 @@ struct PaperHost {
     labels: Labels,
     /// Whether it takes orders to stage alone.
     is_stubborn: bool,
+    /// Whether it takes no orders for now.
+    is_idle: bool,
     apps: BTreeMap<AppName, PaperApp>,
 }
 
@@ -101,6 +103,11 @@ impl Paper {
         self.lock().get_mut(name).unwrap().is_stubborn = true;
     }
 
+    /// Lets a host take no orders, or take them again.
+    pub(crate) fn make_idle(&self, name: &HostName, is_idle: bool) {
+        self.lock().get_mut(name).unwrap().is_idle = is_idle;
+    }
+
     /// Returns the version of an application that each host runs.
     pub(crate) fn versions(&self, app: &AppName) -> String {
         let version = |host: &PaperHost| {
@@ -124,6 +131,9 @@ impl Paper {
     fn obey(&self, name: &HostName, order: &Order) -> Option<Report> {
         let mut hosts = self.lock();
         let host = hosts.get_mut(name)?;
+        if host.is_idle {
+            return None;
+        }
         let switches = !matches!(order.desired, Desired::Release { stage: Stage::Staged, .. });
         let is_stubborn = host.is_stubborn && switches;
         let app = host.apps.entry(order.app.clone()).or_default();

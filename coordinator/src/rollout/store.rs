@@ -28,7 +28,7 @@ pub(super) use load::{
 };
 pub(super) use orders::{Standing, may_fetch, standing};
 pub use origin::OfRun;
-pub(super) use origin::{closed_apps, lost_hosts, of_run, unfinished_by_app};
+pub(super) use origin::{awaited, closed_apps, lost_hosts, of_run, unfinished_by_app};
 pub use record::forget_reports;
 pub(super) use record::{Recorded, record};
 pub use stays::Stay;

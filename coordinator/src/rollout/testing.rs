@@ -167,6 +167,7 @@ impl World {
             }
             Action::Order { member, target: Target::Remove, .. } => format!("remove {}", host(member)),
             Action::Migrates { member } => format!("migrates {}", host(member)),
+            Action::Ready => "ready".to_owned(),
             Action::HostFailed { member, .. } => format!("fail {}", host(member)),
             Action::CheckFailed { name, .. } => format!("fail check {name}"),
             Action::BatchOpened { batch } => format!("open {batch}"),

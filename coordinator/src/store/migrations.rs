@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(9, "0009_checks.sql"),
     migration!(10, "0010_migrating_host.sql"),
     migration!(11, "0011_needs.sql"),
+    migration!(12, "0012_units.sql"),
 ];
 
 /// Says why the schema does not fit.

@@ -44,7 +44,9 @@ pub(super) fn additions(
         }
         let waits = waits(environment, app, seen, view);
         if waits.is_empty() && seen.is_released {
-            step.actions.push(Action::Start { app: app.clone(), part, hosts, is_addition: true });
+            // What they come to has come together already.
+            let (app, beside) = (app.clone(), Vec::new());
+            step.actions.push(Action::Start { app, part, hosts, is_addition: true, beside });
         }
         step.blockers.extend(waits.into_iter().map(|wait| Blocker { app: app.clone(), wait }));
     }

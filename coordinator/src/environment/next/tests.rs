@@ -101,7 +101,7 @@ impl World {
 
     fn perform(&mut self, action: Action) -> String {
         match action {
-            Action::Start { app, part, hosts, is_addition } => {
+            Action::Start { app, part, hosts, is_addition, beside: _ } => {
                 self.rollouts += 1;
                 let rollout: RolloutId = format!("r{}", self.rollouts).parse().unwrap();
                 let of: Vec<String> = part
@@ -237,6 +237,31 @@ fn a_failure_takes_the_run_back_in_reverse_order_where_the_file_says_so() {
     assert_eq!(world.go(), "take back a");
     world.fail("a x");
     assert_eq!(world.go(), "rolled-back");
+}
+
+#[test]
+fn members_of_an_atomic_unit_know_what_they_come_together_with() {
+    let begun = |world: &World| -> Vec<String> {
+        let beside = |action: Action| match action {
+            Action::Start { app, beside, .. } => {
+                let names: Vec<&str> = beside.iter().map(AppName::as_str).collect();
+                Some(format!("{app} with {}", names.join(" ")))
+            }
+            _ => None,
+        };
+        world.next().actions.into_iter().filter_map(beside).collect()
+    };
+    let mut world = World::of("a*:b b*:c c*:a d");
+    assert_eq!(begun(&world), ["a with b c", "b with a c", "c with a b", "d with "]);
+    // A coordinator that died after the first of them finds it under way.
+    let first = world.next().actions.remove(0);
+    world.perform(first);
+    assert_eq!(begun(&world), ["b with a c", "c with a b", "d with "]);
+    // What stands already is not waited for, nor what no host is for.
+    let mut world = World::of("a*:b b*:c c*:a");
+    world.app("a").hosts.iter_mut().for_each(settle);
+    world.app("c").hosts.clear();
+    assert_eq!(begun(&world), ["b with "]);
 }
 
 #[test]

@@ -95,6 +95,17 @@ impl World {
         panic!("never came to it: {:#?}", self.status().await);
     }
 
+    /// Waits until something holds of the rollouts.
+    pub(super) async fn until_rollouts(&self, holds: impl Fn(&[rollout::Snapshot]) -> bool) {
+        for _ in 0..12_000 {
+            if holds(&self.rollouts.list(None, 500).await.unwrap()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("never came to it: {:?}", self.rollouts().await);
+    }
+
     /// Waits until the environment is in this state.
     pub(super) async fn comes_to(&self, state: &str) -> Status {
         self.until(|status| status.stored.state.as_str() == state).await

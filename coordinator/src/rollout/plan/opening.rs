@@ -11,6 +11,10 @@ use super::super::calendar::{Closed, Verdict};
 use super::super::model::{Gate, Rollout};
 use super::Draft;
 use super::look::{Look, Position};
+use crate::clock::after;
+
+/// Until those that a rollout comes together with are looked at again: another coordinator may drive them.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Says whether hosts of the current batch may be ordered to switch, and opens the batch if it just became so.
 pub(super) fn open(
@@ -30,10 +34,28 @@ pub(super) fn open(
     let switches = |look: &Look<'_>| look.member.failure.is_none() && look.position != Position::There;
     let switches = looks[range].iter().any(switches);
     let may_begin = !switches || may_switch(rollout, rollout.batch_time(batch), now, draft);
-    if is_staged && may_begin {
+    let is_open = is_staged && may_begin && together(rollout, now, draft);
+    if is_open {
         draft.actions.push(Action::BatchOpened { batch });
     }
-    is_staged && may_begin
+    is_open
+}
+
+/// Says whether those that this rollout comes together with are as far as it is: none of them switches before all could. Notes
+/// first that this one could.
+fn together(rollout: &Rollout, now: Timestamp, draft: &mut Draft) -> bool {
+    if rollout.comes_with().is_empty() {
+        return true;
+    }
+    if !rollout.is_ready {
+        draft.actions.push(Action::Ready);
+        return false;
+    }
+    if !rollout.awaits.is_empty() {
+        draft.blockers.push(Blocker::Together { apps: rollout.awaits.clone() });
+        draft.wake_at(Some(after(now, LOOK_AGAIN)));
+    }
+    rollout.awaits.is_empty()
 }
 
 /// Says whether enough approvers have agreed, and whether the calendar is open for as long as is needed.

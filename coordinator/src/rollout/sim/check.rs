@@ -246,7 +246,8 @@ impl Checker {
                 }
                 Action::Migrates { member } => named(before, after, *member, fleet)?,
                 Action::BatchOpened { batch: 0 } => candidates_are_up(before, fleet, now)?,
-                Action::HostFailed { .. }
+                Action::Ready
+                | Action::HostFailed { .. }
                 | Action::CheckFailed { .. }
                 | Action::BatchOpened { .. }
                 | Action::BakeStarted { .. }
@@ -289,6 +290,7 @@ impl Checker {
                 Action::Finish { state: State::Failed { .. } } => self.is_line_stopped = true,
                 Action::Order { .. }
                 | Action::Migrates { .. }
+                | Action::Ready
                 | Action::HostFailed { .. }
                 | Action::CheckFailed { .. }
                 | Action::BatchOpened { .. }

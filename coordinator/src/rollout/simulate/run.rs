@@ -135,6 +135,7 @@ impl<'a> Run<'a> {
             Action::BatchOpened { batch } => self.course.batches[*batch].opened = Some(after_begin),
             Action::BatchPassed { batch } => self.course.batches[*batch].passed = Some(after_begin),
             Action::Migrates { .. }
+            | Action::Ready
             | Action::HostFailed { .. }
             | Action::CheckFailed { .. }
             | Action::BakeStarted { .. }
@@ -258,6 +259,7 @@ fn kind(blocker: &Blocker) -> Option<Kind> {
         Blocker::Unavailable { .. } | Blocker::Floor { .. } => Some(Kind::Budget),
         Blocker::Check { .. } => Some(Kind::Check),
         Blocker::Staging { .. }
+        | Blocker::Together { .. }
         | Blocker::Switching { .. }
         | Blocker::Baking { .. }
         | Blocker::MoreHosts { .. } => None,

@@ -43,6 +43,8 @@ pub(crate) async fn insert(tx: &mut Transaction, rollout: &Rollout, number: i64)
         batches,
         state,
         cursor: _,
+        is_ready: _,
+        awaits: _,
         forgiven: _,
         tallies: _,
         approvals: _,
@@ -139,6 +141,12 @@ pub(crate) async fn commit(
                 sqlx::query("UPDATE rollout_hosts SET migrates = 1 WHERE rollout = $1 AND position = $2")
                     .bind(rollout.id.as_str())
                     .bind(text::signed(*member as u64))
+                    .execute(&mut **tx)
+                    .await?;
+            }
+            Action::Ready => {
+                sqlx::query("UPDATE rollouts SET ready = 1 WHERE id = $1")
+                    .bind(rollout.id.as_str())
                     .execute(&mut **tx)
                     .await?;
             }
@@ -275,6 +283,7 @@ fn verb(actions: &[Action]) -> &'static str {
         Action::BatchPassed { .. } => (3, "rollout.batch_pass"),
         Action::BatchOpened { .. } => (2, "rollout.batch_open"),
         Action::Order { .. } | Action::Migrates { .. } => (1, "rollout.order"),
+        Action::Ready => (1, "rollout.ready"),
         Action::BakeStarted { .. } | Action::BakeBroken { .. } => (0, "rollout.bake"),
     };
     actions.iter().map(weight).max().map_or("rollout.keep", |(_, verb)| verb)
@@ -291,6 +300,7 @@ fn detail(rollout: &Rollout, actions: &[Action]) -> Value {
                 orders.push(json!([host(member), generation, word(target)]));
             }
             Action::Migrates { member } => drop(detail.insert("migrates".to_owned(), json!(host(member)))),
+            Action::Ready => gates.push(json!(["ready"])),
             Action::HostFailed { member, failure } => {
                 failures.push(json!([host(member), failure.to_string()]));
             }

@@ -10,7 +10,7 @@ use sluice_common::order::{Generation, Phase, Report};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use super::{checks, text};
+use super::{checks, origin, text};
 use crate::rollout::model::{Cursor, Gate, Issued, Member, Rollout};
 use crate::rollout::spec::Spec;
 use crate::rollout::state::State;
@@ -151,7 +151,8 @@ async fn with_members(connection: &mut AnyConnection, row: &AnyRow) -> Result<St
         let report: Option<String> = row.try_get("report")?;
         reports.push(report.map(|text| text::to_report("rollout_hosts.report", &app, &text)).transpose()?);
     }
-    let rollout = Rollout { approvals, tallies, ..rollout(row, app, members, batches)? };
+    let mut rollout = Rollout { approvals, tallies, ..rollout(row, app, members, batches)? };
+    rollout.awaits = origin::awaited_in(connection, &rollout).await?;
     Ok(Stored { rollout, revision: row.try_get("revision")?, reports })
 }
 
@@ -195,6 +196,8 @@ fn rollout(
             batch: usize::try_from(batch).map_err(|_| store::Error::damaged("rollouts.batch", batch))?,
             gate: gate(row)?,
         },
+        is_ready: row.try_get::<Option<i64>, _>("ready")?.is_some(),
+        awaits: Vec::new(),
         forgiven: usize::try_from(forgiven)
             .map_err(|_| store::Error::damaged("rollouts.forgiven", forgiven))?,
         tallies: BTreeMap::new(),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sluice_common::name::{AppName, EnvironmentName, HostName, RolloutId};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
 use super::text;
 use crate::rollout::model::Rollout;
@@ -41,6 +41,43 @@ pub(super) async fn note(tx: &mut Transaction, rollout: &Rollout) -> Result<(), 
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+/// Returns those of the applications that a rollout comes together with that are not ready.
+pub(crate) async fn awaited(store: &Store, rollout: &Rollout) -> Result<Vec<AppName>, store::Error> {
+    if rollout.comes_with().is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut connection = store.read().acquire().await?;
+    awaited_in(&mut connection, rollout).await
+}
+
+/// The same, on a connection that is at hand. One is ready where its newest rollout for the same part of the same run is.
+pub(super) async fn awaited_in(
+    connection: &mut AnyConnection,
+    rollout: &Rollout,
+) -> Result<Vec<AppName>, store::Error> {
+    let (apps, Some(origin)) = (rollout.comes_with(), &rollout.spec.origin) else { return Ok(Vec::new()) };
+    if apps.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query(
+        "SELECT app, spec, ready FROM rollouts WHERE environment = $1 AND environment_run = $2 AND addition IS NULL
+         ORDER BY number",
+    )
+    .bind(origin.environment.as_str())
+    .bind(text::signed(origin.run))
+    .fetch_all(connection)
+    .await?;
+    let mut ready: HashMap<AppName, bool> = HashMap::new();
+    for row in &rows {
+        let spec = text::from_json::<Spec>("rollouts.spec", row.try_get("spec")?)?;
+        if spec.origin.is_some_and(|other| other.part == origin.part) {
+            let is_ready = row.try_get::<Option<i64>, _>("ready")?.is_some();
+            ready.insert(store::parse("rollouts.app", row.try_get("app")?)?, is_ready);
+        }
+    }
+    Ok(apps.iter().filter(|app| !ready.get(*app).copied().unwrap_or(false)).cloned().collect())
 }
 
 /// Returns the rollouts of a run, oldest first.

@@ -173,6 +173,7 @@ fn hosts_that_come_later_do_not_migrate_again() {
         part: None,
         is_addition: true,
         needs: std::collections::BTreeMap::new(),
+        beside: Vec::new(),
     };
     let mut world = staged(2, Spec { origin: Some(origin), ..at_once(2) });
     world.go();

@@ -1,7 +1,10 @@
 //! What people set a rollout: windows, freezes, approvals.
 
 use super::*;
+use sluice_common::name::AppName;
+
 use crate::rollout::Calendar;
+use crate::rollout::origin::Origin;
 
 /// Lets time pass to `seconds` after the beginning, which is a Friday, 08:00:00 UTC.
 fn wait_until(world: &mut World, seconds: i64) {
@@ -42,6 +45,38 @@ fn hosts_are_staged_outside_a_window_and_switched_inside() {
     assert_eq!(world.blockers(), [waits]);
     wait_until(&mut world, 24 * 3600 + 600);
     assert_eq!(world.go(), "open 2, activate h4");
+}
+
+#[test]
+fn what_comes_together_switches_when_all_of_it_could() {
+    let others: Vec<AppName> = vec!["basket".parse().unwrap(), "stock".parse().unwrap()];
+    let origin = Origin {
+        environment: "shop".parse().unwrap(),
+        run: 1,
+        part: None,
+        is_addition: false,
+        needs: std::collections::BTreeMap::new(),
+        beside: others.clone(),
+    };
+    let mut world = World::new(2, Spec { origin: Some(origin), approvals: 1, ..spec() });
+    world.rollout.awaits = others.clone();
+    assert_eq!(world.go(), "stage h1, stage h2");
+    world.answer(&["h1", "h2"], Phase::Staged);
+    assert_eq!(world.go(), "", "it waits for an approval of its own");
+    world.command(Command::Approve { by: "bob".parse().unwrap() });
+    assert_eq!(world.go(), "ready");
+    let waits = "staged, and waiting for basket, stock, which it comes together with";
+    assert_eq!((world.blockers(), world.wakes_in()), (vec![waits.to_owned()], Some(1.0)));
+    world.rollout.awaits = others[1..].to_vec();
+    assert_eq!(world.go(), "");
+    world.rollout.awaits.clear();
+    assert_eq!(world.go(), "open 0, activate h1");
+    // Once it has begun it waits for nobody.
+    world.rollout.awaits = others;
+    world.answer(&["h1"], Phase::Active);
+    world.go();
+    world.wait(30);
+    assert_eq!(world.go(), "pass 0, open 1, activate h2");
 }
 
 #[test]
