@@ -89,8 +89,12 @@ async fn start(context: &Context, coordinator: &Coordinator, args: RolloutStartA
     let RolloutStartArgs { what, watch } = args;
     let spec = spec(&what);
     let RolloutArgs { app, version, .. } = what;
-    let request =
-        v1::StartRolloutRequest { app: app.to_string(), version: version.to_string(), spec: Some(spec) };
+    let request = v1::StartRolloutRequest {
+        app: app.to_string(),
+        version: version.to_string(),
+        spec: Some(spec),
+        ..v1::StartRolloutRequest::default()
+    };
     let failed = || {
         advice(
             format!("cannot start a rollout of {app} {version}"),
@@ -156,6 +160,7 @@ fn again(rollout: &v1::Rollout) -> Option<v1::StartRolloutRequest> {
         app: rollout.app.clone(),
         version: rollout.version.clone(),
         spec: Some(spec),
+        retry_of: rollout.id.clone(),
     })
 }
 

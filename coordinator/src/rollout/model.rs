@@ -248,6 +248,22 @@ impl Rollout {
         origin.map_or(&[], |origin| &origin.beside)
     }
 
+    /// Says whether what all hosts share was migrated, by this rollout or before it, and was not taken back.
+    pub fn has_migrated(&self) -> bool {
+        let stays = |order: &Issued| matches!(order.target, Target::Activate { .. });
+        let is_kept = |member: &Member| {
+            member.migrates && member.failure.is_none() && member.order.as_ref().is_some_and(stays)
+        };
+        self.was_migrated_before() || self.members.iter().any(is_kept)
+    }
+
+    /// Says whether what all hosts share was migrated before this rollout: when the release came, for hosts that come later, or in
+    /// the first try.
+    pub fn was_migrated_before(&self) -> bool {
+        self.spec.origin.as_ref().is_some_and(|origin| origin.is_addition)
+            || self.spec.retry.as_ref().is_some_and(|retry| retry.is_migrated)
+    }
+
     /// Returns how many hosts have failed so far.
     pub fn failed(&self) -> usize {
         self.members.iter().filter(|member| member.failure.is_some()).count()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use sluice_common::caps;
-use sluice_common::name::{AppName, RolloutId};
+use sluice_common::name::{AppName, RolloutId, Version};
 use sluice_proto::convert::{Invalid, parse};
 use sluice_proto::v1;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,7 @@ use super::command::Command;
 use super::forecast::Surroundings;
 use super::handle::{CommandError, Handle, StartError};
 use super::slots::check_slots;
+use super::spec::Retry;
 use super::wire;
 use crate::access::Caller;
 
@@ -52,6 +53,26 @@ impl RolloutsService {
         let snapshot = snapshot.ok_or_else(|| Status::from(CommandError::NoRollout(id.clone())))?;
         let notes = self.handle.notes(&snapshot.rollout.app, &snapshot.rollout.version).await?;
         Ok(wire::rollout(&snapshot, notes, true))
+    }
+
+    /// Returns what a second try of a rollout goes on from.
+    async fn retry(&self, of: RolloutId, app: &AppName, version: &Version) -> Result<Retry, Status> {
+        let first = self
+            .handle
+            .snapshot(&of)
+            .await?
+            .ok_or_else(|| Status::from(CommandError::NoRollout(of.clone())))?;
+        let first = first.rollout;
+        let refuse = |reason| Err(Invalid::new("retry_of", reason).into());
+        if (&first.app, &first.version) != (app, version) {
+            return refuse(format!("{of} is of {} {}, not of {app} {version}", first.app, first.version));
+        }
+        if !first.state.is_ended() {
+            return refuse(format!(
+                "{of} has not ended; it goes on by itself, or with sluice rollout resume {of}"
+            ));
+        }
+        Ok(Retry { of, is_migrated: first.has_migrated() })
     }
 
     /// Carries out a command and answers with the rollout as it stands then.
@@ -101,9 +122,12 @@ impl v1::rollouts_server::Rollouts for RolloutsService {
         request: Request<v1::StartRolloutRequest>,
     ) -> Result<Response<v1::StartRolloutResponse>, Status> {
         let caller = Caller::of(&request)?.clone();
-        let v1::StartRolloutRequest { app, version, spec } = request.into_inner();
-        let (app, version, spec) =
+        let v1::StartRolloutRequest { app, version, spec, retry_of } = request.into_inner();
+        let (app, version, mut spec) =
             (parse("app", &app)?, parse("version", &version)?, wire::spec(spec.unwrap_or_default())?);
+        if !retry_of.is_empty() {
+            spec.retry = Some(self.retry(parse("retry_of", &retry_of)?, &app, &version).await?);
+        }
         let packages = self.handle.packages(&app, &version).await?;
         check_slots(&app, &version, &spec, packages, &*self.surroundings).await?;
         let id = self.handle.start(caller.operator()?, &caller, app, version, spec).await?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sluice_common::caps;
+use sluice_common::name::RolloutId;
 use sluice_common::selector::Selector;
 use sluice_common::units::{Share, duration_text, format_duration};
 
@@ -64,9 +65,21 @@ pub struct Spec {
     /// How many hosts have to stay in service, and who needs them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub floors: Vec<Floor>,
+    /// The rollout that it is a second try of; nothing: it is a first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// The run of an environment that has started it; nothing: an operator has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+}
+
+/// What a second try goes on from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// The rollout that came before, which has ended.
+    pub of: RolloutId,
+    /// Whether what all hosts share was migrated then, and not taken back: it must not be migrated again.
+    pub is_migrated: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -197,6 +210,7 @@ impl Default for Spec {
             emergency: None,
             first_site_bake: None,
             floors: Vec::new(),
+            retry: None,
             origin: None,
         }
     }

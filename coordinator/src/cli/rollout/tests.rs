@@ -25,6 +25,7 @@ fn a_second_try_is_for_the_hosts_that_failed() {
         host("h4", v1::HostOutcome::Waiting),
     ];
     let rollout = v1::Rollout {
+        id: "r5".into(),
         app: "shop".into(),
         version: "1".into(),
         ended_unix_ms: 1,
@@ -32,7 +33,9 @@ fn a_second_try_is_for_the_hosts_that_failed() {
         batches: vec![v1::RolloutBatch { hosts, ..Default::default() }],
         ..Default::default()
     };
-    let spec = again(&rollout).unwrap().spec.unwrap();
+    let request = again(&rollout).unwrap();
+    assert_eq!(request.retry_of, "r5");
+    let spec = request.spec.unwrap();
     assert_eq!((spec.selector.as_str(), spec.bake_ms, spec.emergency.as_str()), ("host in (h2,h3)", 7, ""));
     assert_eq!(again(&v1::Rollout { ended_unix_ms: 0, ..rollout.clone() }), None);
     assert_eq!(again(&v1::Rollout { batches: Vec::new(), ..rollout }), None);

@@ -155,14 +155,13 @@ fn switch<'a>(
     spent::explain(rollout, looks, &budget, &full, draft);
 }
 
-/// Says whether what all hosts share was migrated, or is being: by a host that was told to and did not go back, or, for hosts that
-/// come later, when the release came.
+/// Says whether what all hosts share was migrated, or is being: by a host that was told to and did not go back, or before this
+/// rollout.
 fn is_migrated(rollout: &Rollout, looks: &[Look<'_>]) -> bool {
-    let is_addition = rollout.spec.origin.as_ref().is_some_and(|origin| origin.is_addition);
     let went_back = |look: &Look<'_>| {
         look.member.failure.is_some() && matches!(look.position, Position::NotSwitched | Position::Returned)
     };
-    is_addition || looks.iter().any(|look| look.member.migrates && !went_back(look))
+    rollout.was_migrated_before() || looks.iter().any(|look| look.member.migrates && !went_back(look))
 }
 
 /// Passes the batch once each host that has not failed has been holding for the whole bake.

@@ -17,6 +17,7 @@ use super::world::{BAD, World};
 use crate::access::Caller;
 use crate::rollout::forecast::link::Limits;
 use crate::rollout::forecast::{Disk, Surroundings, Transfer};
+use crate::rollout::spec::Retry;
 use crate::rollout::{Handle, RolloutsService};
 
 fn asked<T>(message: T) -> Request<T> {
@@ -67,7 +68,12 @@ async fn a_release_without_slots_is_refused_where_candidates_are_asked_for() {
     let world = World::new(2).await;
     let spec = v1::RolloutSpec { strategy: v1::StrategyKind::BlueGreen.into(), ..Default::default() };
     let request = || {
-        asked(v1::StartRolloutRequest { app: "shop".into(), version: "1".into(), spec: Some(spec.clone()) })
+        asked(v1::StartRolloutRequest {
+            app: "shop".into(),
+            version: "1".into(),
+            spec: Some(spec.clone()),
+            ..Default::default()
+        })
     };
     let refused = service_with(&world.handle, Some(false)).start(request()).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
@@ -88,9 +94,37 @@ async fn a_release_without_slots_is_refused_where_candidates_are_asked_for() {
     );
 }
 
+#[tokio::test]
+async fn a_second_try_is_of_an_ended_rollout_of_the_same_release() {
+    let world = World::new(2).await;
+    let service = service(&world.handle);
+    let again = |version: &str, of: &str| {
+        let mut request = start(version).into_inner();
+        request.retry_of = of.into();
+        asked(request)
+    };
+    let unknown = service.start(again("1", "r7")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
+    service.start(start("1")).await.unwrap();
+    let early = service.start(again("1", "r1")).await.unwrap_err();
+    assert!(early.message().contains("retry_of: r1 has not ended"), "{early}");
+    watch(&service, "r1").await;
+    let other = service.start(again("2", "r1")).await.unwrap_err();
+    assert!(other.message().contains("retry_of: r1 is of shop 1, not of shop 2"), "{other}");
+    service.start(again("1", "r1")).await.unwrap();
+    watch(&service, "r2").await;
+    let retry = world.handle.snapshot(&"r2".parse().unwrap()).await.unwrap().unwrap().rollout.spec.retry;
+    assert_eq!(retry, Some(Retry { of: "r1".parse().unwrap(), is_migrated: true }));
+}
+
 fn start(version: &str) -> Request<v1::StartRolloutRequest> {
     let spec = v1::RolloutSpec { canary: "1".into(), batch: "2".into(), bake_ms: 30, ..Default::default() };
-    asked(v1::StartRolloutRequest { app: "shop".into(), version: version.into(), spec: Some(spec) })
+    asked(v1::StartRolloutRequest {
+        app: "shop".into(),
+        version: version.into(),
+        spec: Some(spec),
+        ..Default::default()
+    })
 }
 
 /// Watches until the stream ends; returns everything that was seen.

@@ -84,6 +84,7 @@ pub(in crate::rollout) fn spec(message: v1::RolloutSpec) -> Result<Spec, Invalid
         emergency: (!emergency.is_empty()).then_some(emergency),
         first_site_bake: (first_site_bake_ms > 0).then(|| Duration::from_millis(first_site_bake_ms)),
         floors: floors.into_iter().map(floor).collect::<Result<_, _>>()?,
+        retry: None,
         origin: None,
     })
 }
@@ -138,6 +139,7 @@ pub(in crate::rollout) fn message(spec: &Spec) -> v1::RolloutSpec {
         emergency,
         first_site_bake,
         floors,
+        retry: _,
         origin: _,
     } = spec;
     let (kind, canary, batch) = match strategy {

@@ -1,10 +1,11 @@
 //! What dependents need of an application while it is rolled out, and who migrates what its hosts share.
 
 use super::*;
-use crate::rollout::Floor;
 use crate::rollout::floor::check_room;
 use crate::rollout::origin::Origin;
+use crate::rollout::spec::Retry;
 use crate::rollout::testing::rollout_of;
+use crate::rollout::{Floor, Rollout};
 
 fn floor(min_healthy: &str) -> Floor {
     Floor { by: Some("web".parse().unwrap()), min_healthy: min_healthy.parse().unwrap(), label: None }
@@ -163,6 +164,28 @@ fn another_migrates_only_where_the_first_has_gone_back() {
     world.answer(&["h2"], Phase::Active);
     world.go();
     assert_eq!(world.migrators(), ["h1"]);
+}
+
+#[test]
+fn a_second_try_does_not_migrate_what_the_first_has_migrated() {
+    let mut world = staged(3, Spec { max_failures: Share::Count(1), ..at_once(3) });
+    world.go();
+    world.answer(&["h1", "h2"], Phase::Active);
+    world.answer(&["h3"], Phase::Reverted);
+    assert_eq!(world.go(), "fail h3, pass 0, finish succeeded");
+    let first = world.rollout.clone();
+    assert!(first.has_migrated());
+    let second = |first: &Rollout| {
+        let retry = Some(Retry { of: first.id.clone(), is_migrated: first.has_migrated() });
+        let mut world = staged(2, Spec { retry, ..at_once(2) });
+        world.go();
+        world.migrators().len()
+    };
+    assert_eq!(second(&first), 0);
+    // Where it went back, so did what it had migrated.
+    world.command(Command::RollBack { reason: "by alice".into() });
+    world.go();
+    assert_eq!(second(&world.rollout), 1);
 }
 
 #[test]
