@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_common::name::AppName;
-use sluice_common::order::{Desired, Order, Phase, Stage};
+use sluice_common::order::{Desired, Generation, Order, Phase, Stage};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -51,8 +51,13 @@ pub(crate) async fn run<O: Origin>(
                 }
                 Err(OpenError::State(StateError::Io(error)) | OpenError::Io(error)) => {
                     tracing::error!(app = %app, error = chain(&error), "application cannot be opened; it is tried again");
-                    let reason = trouble(&error);
-                    pending = wait_troubled(&board, &mut inbox, pending, &reason, &token).await;
+                    let wait = Trouble { reason: trouble(&error), accepted: None };
+                    pending = wait.pass(&board, &mut inbox, pending, &token).await;
+                }
+                Err(OpenError::TakeUp { accepted, source }) => {
+                    tracing::error!(app = %app, error = chain(&source), "application cannot be taken up; it is tried again");
+                    let wait = Trouble { reason: trouble(&source), accepted: Some(accepted) };
+                    pending = wait.pass(&board, &mut inbox, pending, &token).await;
                 }
                 Err(error @ OpenError::State(StateError::Damaged { .. })) => {
                     tracing::error!(app = %app, error = chain(&error), "application is not looked after");
@@ -88,27 +93,37 @@ async fn refuse_all(
     }
 }
 
-/// Waits before an application whose disk fails is tried again, and answers the orders that come that it waits; returns the
-/// newest.
-async fn wait_troubled(
-    board: &Board,
-    inbox: &mut mpsc::Receiver<Order>,
-    mut pending: Option<Order>,
-    reason: &str,
-    token: &CancellationToken,
-) -> Option<Order> {
-    let until = tokio::time::Instant::now() + TROUBLE_DELAY;
-    loop {
-        if let Some(order) = &pending {
-            board.publish(answer(order, Phase::Fetching, reason));
-        }
-        tokio::select! {
-            () = tokio::time::sleep_until(until) => return pending,
-            () = token.cancelled() => return pending,
-            order = inbox.recv() => match order {
-                Some(order) => pending = newer(pending, order),
-                None => token.cancel(),
-            },
+/// What keeps an application from being opened.
+struct Trouble {
+    reason: String,
+    /// The generation of which it is known how it stands; nothing: of none.
+    accepted: Option<Generation>,
+}
+
+impl Trouble {
+    /// Waits before the application is tried again, and answers the orders that come that it waits; returns the newest. An
+    /// order that had been accepted has been told to stand further than that, and is not answered.
+    async fn pass(
+        &self,
+        board: &Board,
+        inbox: &mut mpsc::Receiver<Order>,
+        mut pending: Option<Order>,
+        token: &CancellationToken,
+    ) -> Option<Order> {
+        let until = tokio::time::Instant::now() + TROUBLE_DELAY;
+        loop {
+            let is_new = |order: &&Order| self.accepted.is_none_or(|accepted| order.generation > accepted);
+            if let Some(order) = pending.as_ref().filter(is_new) {
+                board.publish(answer(order, Phase::Fetching, &self.reason));
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return pending,
+                () = token.cancelled() => return pending,
+                order = inbox.recv() => match order {
+                    Some(order) => pending = newer(pending, order),
+                    None => token.cancel(),
+                },
+            }
         }
     }
 }
@@ -272,7 +287,6 @@ mod tests {
     use sluice_common::digest::Digest;
     use sluice_common::keys::SecretKey;
     use sluice_common::name::Platform;
-    use sluice_common::order::Generation;
     use sluice_common::release::Release;
 
     use super::*;
@@ -336,6 +350,24 @@ mod tests {
             let first = self::order(5, active, "a");
             let state = AppState { progress, ..AppState::accepted(&first, now.clone(), 1) };
             assert_eq!(may_take(Some(&state), &order), expected, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_trouble_only_orders_are_answered_of_which_nothing_was_told() {
+        for (name, accepted, expected) in [
+            ("nothing is known", None, Some("full")),
+            ("an older one was accepted", Some(Generation(4)), Some("full")),
+            ("it was accepted", Some(Generation(5)), None),
+        ] {
+            let (board, (sender, mut inbox)) = (Board::default(), mpsc::channel(1));
+            sender.send(order(5, Some(Stage::Active), "a")).await.unwrap();
+            let trouble = Trouble { reason: "full".to_owned(), accepted };
+            let kept = trouble.pass(&board, &mut inbox, None, &CancellationToken::new()).await;
+            assert_eq!(kept.map(|order| order.generation), Some(Generation(5)), "{name}");
+            let answers = board.watch().borrow().clone();
+            let answer = answers.values().next().and_then(|report| report.reason.as_deref());
+            assert_eq!(answer, expected, "{name}");
         }
     }
 

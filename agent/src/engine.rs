@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use sluice_common::digest::Digest;
 use sluice_common::name::AppName;
+use sluice_common::order::Generation;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +96,14 @@ pub(crate) enum OpenError {
     /// The disk failed.
     #[error("cannot open the application's directory")]
     Io(#[from] io::Error),
+    /// The disk failed, and it is known what had been accepted: how that stands was told, with the trouble.
+    #[error("cannot take the application up again")]
+    TakeUp {
+        /// The generation that was accepted last.
+        accepted: Generation,
+        /// What failed.
+        source: io::Error,
+    },
 }
 
 /// Performs the steps of one application.
@@ -156,12 +165,21 @@ impl<O: Origin> Engine<O> {
             Ok(())
         })
         .await?;
-        if engine.state.is_some() {
-            engine.change(|state| state.starts = starts).await?;
-            engine.clean().await?;
-            engine.settle().await?;
+        if let Some(accepted) = engine.state.as_ref().map(|state| state.generation)
+            && let Err(source) = engine.take_up().await
+        {
+            engine.tell_trouble(None, &source).await;
+            return Err(OpenError::TakeUp { accepted, source });
         }
         Ok(engine)
+    }
+
+    /// Goes on with what an earlier process had accepted.
+    async fn take_up(&mut self) -> io::Result<()> {
+        let starts = self.starts;
+        self.change(|state| state.starts = starts).await?;
+        self.clean().await?;
+        self.settle().await
     }
 
     /// Returns the application.
