@@ -185,7 +185,7 @@ pub(in crate::cli) struct RolloutArgs {
     /// Switch one host first, which migrates what all of them share, and none of the others before it holds
     #[arg(long, conflicts_with_all = ["canary", "all_at_once", "waves", "exponential"])]
     pub(in crate::cli) one_host_first: bool,
-    /// Bring the release up beside the live one on every host, and let the traffic move once all are healthy; it needs [parallel] slots
+    /// Bring the release up beside the live one on every host, and let the traffic move once all are healthy; the release needs two slots
     #[arg(long, conflicts_with_all = ["canary", "all_at_once", "waves", "exponential", "one_host_first"])]
     pub(in crate::cli) blue_green: bool,
     /// When hosts may switch: days, hours and an IANA time zone; may be given several times [default: at any time]
