@@ -3,7 +3,7 @@
 //! All of it is durable and changes only by [`super::action::Action`]s, so that a coordinator that died goes on
 //! where it was. What hosts *are* stands in the [`super::view::FleetView`] instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -273,20 +273,20 @@ impl Rollout {
     pub fn failed_domain(&self, failing: &[usize]) -> Option<FailedDomain<'_>> {
         let per_domain = self.spec.per_domain.as_ref()?;
         let tolerates = per_domain.max_failures?;
-        let mut domains: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        let failing: HashSet<usize> = failing.iter().copied().collect();
+        let mut domains: BTreeMap<&str, (usize, usize, bool)> = BTreeMap::new();
         for (number, member) in self.members.iter().enumerate() {
             let Some(domain) = member.domain.as_deref() else { continue };
-            let (failed, total) = domains.entry(domain).or_default();
-            *failed += usize::from(member.failure.is_some() || failing.contains(&number));
+            let (failed, total, is_news) = domains.entry(domain).or_default();
+            let is_failing = failing.contains(&number);
+            *failed += usize::from(member.failure.is_some() || is_failing);
             *total += 1;
+            *is_news |= is_failing;
         }
-        // A domain whose failures an operator has accepted says nothing until another of its hosts fails.
-        let is_news = |domain: &str| {
-            failing.iter().any(|number| self.members[*number].domain.as_deref() == Some(domain))
-        };
-        domains.into_iter().find_map(|(name, (failed, total))| {
+        domains.into_iter().find_map(|(name, (failed, total, is_news))| {
             let tolerated = tolerates.of_rounded_down(total);
-            let is_over = failed > tolerated && (failing.is_empty() || is_news(name));
+            // A domain whose failures an operator has accepted says nothing until another of its hosts fails.
+            let is_over = failed > tolerated && (failing.is_empty() || is_news);
             is_over.then_some(FailedDomain { label: &per_domain.label, name, failed, total, tolerated })
         })
     }

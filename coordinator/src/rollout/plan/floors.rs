@@ -81,7 +81,7 @@ impl<'a> Floors<'a> {
 
     /// Says in which way a floor holds others up.
     pub(super) fn blocker(&self, rollout: &Rollout, place: &Place<'_>) -> Blocker {
-        let Serving { total, serving } = self.accounts.get(place).copied().unwrap_or_default();
+        let Serving { total, serving } = self.account(place);
         let floor = &self.floors[place.0];
         let label = floor.label.as_deref().unwrap_or_default();
         Blocker::Floor {

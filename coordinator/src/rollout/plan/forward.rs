@@ -63,7 +63,7 @@ fn judge(rollout: &Rollout, failures: &[(usize, Failure)]) -> Option<Action> {
     let first_lost = lost > 0 && lost == left;
     let failing: Vec<usize> = failures.iter().map(|(member, _)| *member).collect();
     let is_over = failed.saturating_sub(rollout.forgiven) > tolerated || first_lost;
-    let domain = rollout.failed_domain(&failing).filter(|_| !is_over && !failing.is_empty());
+    let domain = rollout.failed_domain(&failing).filter(|_| !is_over);
     if !is_over && domain.is_none() {
         return None;
     }
