@@ -13,6 +13,7 @@ mod refusals;
 mod rollouts;
 mod transfer;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -34,7 +35,13 @@ enum List {
     /// The main job, end to end, on real input.
     Main(Options),
     /// The transfer engine: bytes, CPU and memory beside those of other tools.
-    Transfer(Options),
+    Transfer {
+        #[command(flatten)]
+        options: Options,
+        /// Writes the tables of `docs/benchmarks.md` to this file too, of the same run.
+        #[arg(long)]
+        tables: Option<PathBuf>,
+    },
     /// The agent's life: kills, power cuts, failing disks, bad hooks, what it takes.
     Agent(Options),
     /// Rollouts and environments: what the coordinator never does, and what it says beforehand.
@@ -49,15 +56,15 @@ pub(crate) struct Options {
     /// Smaller counts, for continuous integration.
     #[arg(long)]
     quick: bool,
-    /// Runs only the sections whose name holds this text.
+    /// Runs only the sections whose name holds this text; given again, those of the other texts too.
     #[arg(long)]
-    only: Option<String>,
+    only: Vec<String>,
 }
 
 impl Options {
     /// Says whether a section of that name is run.
     fn selects(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
+        self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
     }
 }
 
@@ -65,7 +72,7 @@ impl Options {
 pub fn main() -> ExitCode {
     let shown = match Args::parse().list {
         List::Main(options) => main_list(&options),
-        List::Transfer(options) => transfer::run(&options),
+        List::Transfer { options, tables } => transfer::run(&options, tables.as_deref()),
         List::Agent(options) => agent::run(&options),
         List::Rollouts(options) => rollouts::run(&options),
         List::Benchmarks(options) => benchmarks::run(&options),

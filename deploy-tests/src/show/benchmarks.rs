@@ -1,7 +1,9 @@
-//! `deploy-tests/show benchmarks`: Sluice and every other tool on the same trees, as the tables of `docs/benchmarks.md`.
+//! Sluice and every other tool on the same trees, as the tables of `docs/benchmarks.md`: by themselves
+//! (`deploy-tests/show benchmarks`), or of the run that held the bounds (`deploy-tests/show transfer --tables FILE`).
 //!
-//! The document goes to standard output, progress to standard error.
+//! Progress goes to standard error.
 
+use std::io::Write;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,7 +11,7 @@ use sluice_common::transfer::Effort;
 use sluice_common::units::format_size;
 
 use super::Options;
-use super::transfer::{self, Applied, Work};
+use super::transfer::{self, Applied, AppliedPair, Work};
 use crate::measure::Usage;
 use crate::peers::{Kind, Trial, versions};
 use crate::trees::Pair;
@@ -18,8 +20,8 @@ const MEBIBYTE: f64 = (1 << 20) as f64;
 
 const HEAD: &str = "# Benchmarks
 
-What each tool sends, and what that costs at both ends. Made by `deploy-tests/show benchmarks > docs/benchmarks.md`: every
-figure of one table is of one run on one machine; trees are public packages, fetched by name.
+What each tool sends, and what that costs at both ends. Made by `deploy-tests/show transfer --tables docs/benchmarks.md`:
+every figure of one table is of one run on one machine; trees are public packages, fetched by name.
 
 - Bytes: everything that travels. Sluice's include manifest, plan and framing; other tools' include their index where they have
   one, and nothing of the protocol that would carry them, except for rsync.
@@ -32,20 +34,30 @@ figure of one table is of one run on one machine; trees are public packages, fet
 
 /// Measures and prints; always succeeds when it comes to its end.
 pub(super) fn run(options: &Options) -> Result<bool> {
-    let begun = Instant::now();
     let mut work = Work::new(options.clone());
-    println!("{HEAD}");
+    let pairs = work.pairs().into_iter().filter(|pair| options.selects(pair.name())).collect();
+    write(&mut std::io::stdout(), pairs, &mut work)?;
+    Ok(true)
+}
+
+/// Writes the document of what was measured in this run, and measures the rest.
+pub(super) fn write(out: &mut dyn Write, pairs: Vec<Pair>, work: &mut Work) -> Result<()> {
+    let begun = Instant::now();
+    writeln!(out, "{HEAD}")?;
     let mut tools = None;
-    for pair in work.pairs() {
-        if !options.selects(pair.name()) {
-            continue;
-        }
+    for pair in pairs {
         match work.prepared(pair)? {
             Some(prepared) => {
                 tools = Some(prepared.tools().to_owned());
-                table(&mut work, pair, prepared.changed())?;
+                table(out, work, pair, prepared.changed())?;
             }
-            None => println!("## {}\n\nNot measured: no pip or npm, or no package registry.\n", pair.name()),
+            None => {
+                writeln!(
+                    out,
+                    "## {}\n\nNot measured: no pip or npm, or no package registry.\n",
+                    pair.name()
+                )?;
+            }
         }
         work.forget(pair);
         eprintln!("{} done after {:.0} s", pair.name(), begun.elapsed().as_secs_f64());
@@ -55,47 +67,60 @@ pub(super) fn run(options: &Options) -> Result<bool> {
     // Its first two numbers: what follows them names a distribution's build.
     let kernel = kernel.trim().splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
     let version = env!("CARGO_PKG_VERSION");
-    println!("## Versions\n\nSluice {version}, {cores} cores, Linux {kernel}.\n");
-    println!("| tool | version |\n|---|---|");
+    writeln!(out, "## Versions\n\nSluice {version}, {cores} cores, Linux {kernel}.\n")?;
+    writeln!(out, "| tool | version |\n|---|---|")?;
     for (tool, version) in tools.map(|tools| versions(&tools)).unwrap_or_default() {
-        println!("| {} | {version} |", tool.name());
+        writeln!(out, "| {} | {version} |", tool.name())?;
     }
-    Ok(true)
+    Ok(())
 }
 
-fn table(work: &mut Work, pair: Pair, changed: u64) -> Result<()> {
+fn table(out: &mut dyn Write, work: &mut Work, pair: Pair, changed: u64) -> Result<()> {
     let Some((_, new)) = pair.fetch()? else { return Ok(()) };
     let tree = sluice_common::tree::Tree::scan(&new)?;
     let (files, bytes) = (tree.manifest().file_count(), format_size(tree.manifest().tree_bytes()));
-    println!("## {}\n\n{}: {bytes} in {files} files, {changed} of them changed.\n", pair.name(), pair.what());
-    let applied = transfer::apply_pair(pair).map_err(|error| eprintln!("  ours, applying: {error:#}")).ok();
+    writeln!(
+        out,
+        "## {}\n\n{}: {bytes} in {files} files, {changed} of them changed.\n",
+        pair.name(),
+        pair.what()
+    )?;
+    let applied = [Effort::Quick, Effort::Best].map(|effort| (effort, applied(pair, effort)));
     for is_cold in [true, false] {
-        println!(
+        writeln!(
+            out,
             "| {} | bytes | sender CPU | sender memory | receiver CPU | receiver wall | receiver memory |",
             if is_cold { "cold" } else { "update" }
-        );
-        println!("|---|--:|--:|--:|--:|--:|--:|");
+        )?;
+        writeln!(out, "|---|--:|--:|--:|--:|--:|--:|")?;
         for kind in if is_cold { &[Kind::Cold][..] } else { &[Kind::Shown, Kind::Update] } {
             for peer in work.peers(*kind) {
                 match work.trial(pair, peer, true) {
-                    Ok(Some(trial)) => println!("{}", peer_row(peer.name, &trial)),
-                    Ok(None) => println!("| {} | not installed | | | | | |", peer.name.replace('|', "\\|")),
+                    Ok(Some(trial)) => writeln!(out, "{}", peer_row(peer.name, &trial))?,
+                    Ok(None) => {
+                        writeln!(out, "| {} | not installed | | | | | |", peer.name.replace('|', "\\|"))?
+                    }
                     Err(error) => {
                         eprintln!("  {}: {error:#}", peer.name);
-                        println!("| {} | failed | | | | | |", peer.name.replace('|', "\\|"));
+                        writeln!(out, "| {} | failed | | | | | |", peer.name.replace('|', "\\|"))?;
                     }
                 }
             }
         }
-        for effort in [Effort::Quick, Effort::Best] {
-            let Some(ours) = work.ours(pair, is_cold, effort)? else { continue };
-            let applied = applied.as_ref().filter(|_| effort == Effort::Best);
-            let applied = applied.map(|applied| if is_cold { applied.cold } else { applied.update });
-            println!("{}", our_row(effort, ours.bytes, ours.usage, applied));
+        for (effort, applied) in &applied {
+            let Some(ours) = work.ours(pair, is_cold, *effort)? else { continue };
+            let applied = applied.as_ref().map(|applied| if is_cold { applied.cold } else { applied.update });
+            writeln!(out, "{}", our_row(*effort, ours.bytes, ours.usage, applied))?;
         }
-        println!();
+        writeln!(out)?;
     }
     Ok(())
+}
+
+/// Installs and updates a pair at an agent; nothing where that failed, which progress tells.
+fn applied(pair: Pair, effort: Effort) -> Option<AppliedPair> {
+    eprintln!("  … ours, applying, {effort:?}, on {}", pair.name());
+    transfer::apply_pair(pair, effort).map_err(|error| eprintln!("  it failed: {error:#}")).ok()
 }
 
 fn peer_row(name: &str, trial: &Trial) -> String {

@@ -10,12 +10,14 @@ mod receivers;
 mod thin;
 mod work;
 
+use std::path::Path;
+
 use anyhow::Result;
 
-use super::Options;
 use super::board::Board;
+use super::{Options, benchmarks};
 
-pub(super) use applying::{Applied, apply_pair};
+pub(super) use applying::{Applied, AppliedPair, apply_pair};
 pub(super) use work::Work;
 
 type Section = fn(&mut Board, &mut Work) -> Result<()>;
@@ -46,10 +48,11 @@ const SECTIONS: [(&str, Bounds, Section); 12] = [
     ("corruption", Bounds::Amounts, corruption::run),
 ];
 
-/// Runs the list; returns whether every line holds.
-pub(super) fn run(options: &Options) -> Result<bool> {
+/// Runs the list, and writes tables of what it has measured where they are wanted; returns whether every line holds.
+pub(super) fn run(options: &Options, tables: Option<&Path>) -> Result<bool> {
     let mut board = Board::new();
     let mut work = Work::new(options.clone());
+    work.applies = tables.is_some();
     for (name, bounds, section) in SECTIONS {
         if !options.selects(name) {
             continue;
@@ -60,6 +63,10 @@ pub(super) fn run(options: &Options) -> Result<bool> {
             }
             Bounds::Times | Bounds::Amounts => board.section(name, |board| section(board, &mut work)),
         }
+    }
+    if let Some(path) = tables {
+        let pairs = work.pairs();
+        benchmarks::write(&mut fs_err::File::create(path)?, pairs, &mut work)?;
     }
     Ok(board.close())
 }

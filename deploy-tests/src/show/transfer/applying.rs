@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use sluice_common::transfer::Effort;
 use sluice_proto::v1;
 
 use super::work::Work;
@@ -116,20 +117,44 @@ impl Bench {
 
 pub(super) fn run(board: &mut Board, _work: &mut Work) -> Result<()> {
     let Some((old, new)) = Work::trees(board, Pair::Python)? else { return Ok(()) };
-    // The quick plan is what a rollout begins with, the best one takes its place where a link is worth it.
-    for effort in ["quick", "best"] {
+    for link in [Link::Open, Link::Limited] {
         for cold_cache in [false, true] {
-            update(board, (&old, &new), effort, cold_cache)?;
+            update(board, (&old, &new), link, cold_cache)?;
         }
-    }
-    for effort in ["quick", "best"] {
-        cold_install(board, effort, &new)?;
+        cold_install(board, link, &new)?;
     }
     Ok(())
 }
 
-fn update(board: &mut Board, (old, new): (&Path, &Path), effort: &str, cold_cache: bool) -> Result<()> {
+/// What the host's link is, and so which plan it is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// Nothing limits it: the plan that is restored soonest. Bounds of time are of this.
+    Open,
+    /// It is limited: the smallest plan, whose restoring takes more of the host. Here without its limit, to see that alone.
+    Limited,
+}
+
+impl Link {
+    fn effort(self) -> Effort {
+        match self {
+            Self::Open => Effort::Quick,
+            Self::Limited => Effort::Best,
+        }
+    }
+
+    /// Shows a figure beside its bound, or alone, where a limit of the link takes longer than anything here.
+    fn line(self, board: &mut Board, what: &str, figure: &str, bound: &str, holds: bool) {
+        match self {
+            Self::Open => board.line(what, figure, bound, holds),
+            Self::Limited => println!("       {what}: {figure}"),
+        }
+    }
+}
+
+fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache: bool) -> Result<()> {
     let cache = if cold_cache { "cold cache" } else { "warm" };
+    let effort = word(link.effort());
     let what = format!("update, {effort} plan, {cache}");
     if cold_cache && !Bench::forget() {
         board.skip(&what, "the page cache cannot be dropped here");
@@ -154,11 +179,11 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), effort: &str, cold_cach
     let (wall, rsync_wall) = (ours.wall.as_secs_f64(), rsync.wall_seconds());
     let ratio = wall / rsync_wall;
     let figure = format!("{wall:.2} s / {rsync_wall:.2} s = {ratio:.2}x");
-    board.line(&format!("{what}, wall beside rsync -a"), &figure, "<= 0.7x", ratio <= 0.7);
+    link.line(board, &format!("{what}, wall beside rsync -a"), &figure, "<= 0.7x", ratio <= 0.7);
     let (here, there) = ((ours.cpu + ours.coordinator_cpu).as_secs_f64(), (rsync.cpu + sender).as_secs_f64());
     let figure = format!("{here:.2} s / {there:.2} s = {:.2}x", here / there);
-    board.line("  CPU of both ends beside rsync's", &figure, "<= 0.5x", here / there <= 0.5);
-    rss_line(board, "  agent's RssAnon meanwhile", &ours, if effort == "best" { 128 } else { 64 });
+    link.line(board, "  CPU of both ends beside rsync's", &figure, "<= 0.5x", here / there <= 0.5);
+    rss_line(board, "  agent's RssAnon meanwhile", &ours, if link == Link::Limited { 128 } else { 64 });
     ours.print_phases();
     let (sent, sender) = (ours.coordinator_cpu.as_secs_f64(), sender.as_secs_f64());
     println!("       CPU at the sender: {sent:.2} s, of rsync's {sender:.2} s");
@@ -198,7 +223,8 @@ cd "$SOURCE"; find . -type f | while IFS= read -r f; do cmp -s "$f" "$TARGET/$f"
 }
 
 /// A cold install beside the slowest of three things that it cannot do without.
-fn cold_install(board: &mut Board, effort: &str, tree: &Path) -> Result<()> {
+fn cold_install(board: &mut Board, link: Link, tree: &Path) -> Result<()> {
+    let effort = word(link.effort());
     let mut bench = Bench::start_in(Scratch::file_system()?, effort)?;
     bench.lab.release(APP, "1", tree)?;
     bench.roll("1", 0)?;
@@ -213,12 +239,8 @@ fn cold_install(board: &mut Board, effort: &str, tree: &Path) -> Result<()> {
     let slowest = yardsticks.iter().map(|(_, wall)| *wall).fold(0.0, f64::max);
     let ratio = ours.wall.as_secs_f64() / slowest;
     let figure = format!("{:.2} s = {ratio:.2}x", ours.wall.as_secs_f64());
-    board.line(
-        &format!("cold install, {effort} plan, wall"),
-        &figure,
-        "<= 1.1x the slowest of them",
-        ratio <= 1.1,
-    );
+    let what = format!("cold install, {effort} plan, wall");
+    link.line(board, &what, &figure, "<= 1.1x the slowest of them", ratio <= 1.1);
     ours.print_phases();
     rss_line(board, "  agent's RssAnon meanwhile", &ours, 64);
     bench.lab.stop()
@@ -288,9 +310,9 @@ pub(in crate::show) struct AppliedPair {
 }
 
 /// Installs and updates a pair at an agent, with plans that another host has had made.
-pub(in crate::show) fn apply_pair(pair: Pair) -> Result<AppliedPair> {
+pub(in crate::show) fn apply_pair(pair: Pair, effort: Effort) -> Result<AppliedPair> {
     let (old, new) = pair.fetch()?.context("no trees")?;
-    let mut bench = Bench::start("best")?;
+    let mut bench = Bench::start(word(effort))?;
     bench.lab.release(APP, "1", &old)?;
     bench.lab.release(APP, "2", &new)?;
     bench.roll("1", 0)?;
@@ -299,4 +321,12 @@ pub(in crate::show) fn apply_pair(pair: Pair) -> Result<AppliedPair> {
     let update = bench.roll("2", 1)?.applied();
     bench.lab.stop()?;
     Ok(AppliedPair { cold, update })
+}
+
+/// Returns an effort as the coordinator's command line has it.
+fn word(effort: Effort) -> &'static str {
+    match effort {
+        Effort::Quick => "quick",
+        Effort::Best => "best",
+    }
 }

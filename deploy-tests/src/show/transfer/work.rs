@@ -27,6 +27,8 @@ pub(in crate::show) struct Ours {
 /// Trees and trials of this run.
 pub(in crate::show) struct Work {
     pub(super) options: Options,
+    /// Whether every trial runs to its far end: a table wants that.
+    pub(super) applies: bool,
     prepared: HashMap<&'static str, Option<Rc<Prepared>>>,
     trials: HashMap<(&'static str, &'static str), Option<Trial>>,
     ours: HashMap<(&'static str, bool, Effort), Ours>,
@@ -34,7 +36,13 @@ pub(in crate::show) struct Work {
 
 impl Work {
     pub(in crate::show) fn new(options: Options) -> Self {
-        Self { options, prepared: HashMap::new(), trials: HashMap::new(), ours: HashMap::new() }
+        Self {
+            options,
+            applies: false,
+            prepared: HashMap::new(),
+            trials: HashMap::new(),
+            ours: HashMap::new(),
+        }
     }
 
     /// Returns the pairs that this run shows.
@@ -71,7 +79,7 @@ impl Work {
         let Some(prepared) = self.prepared(pair)? else { return Ok(None) };
         let trial = if peer.tool.is_available(prepared.tools()) {
             eprintln!("  … {} on {}", peer.name, pair.name());
-            Some(prepared.run(peer, apply)?)
+            Some(prepared.run(peer, apply || self.applies)?)
         } else {
             None
         };
