@@ -88,8 +88,6 @@ pub const IMAGE_HEADERS_MAX: usize = 256;
 pub const IMAGE_TABLES_MAX: usize = 256 * KIB as usize;
 /// Largest transfer plan, encoded: a million extents of 48 bytes.
 pub const PLAN_BYTES_MAX: u64 = 64 * MIB;
-/// Time for which the frames of a replaced plan are served on: a host away for longer has lost its certificate.
-pub const RETIRED_FRAMES_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Time after its last push for which a package is kept that no release names: a release that waits for a weekend and
 /// an approval still finds it.
 pub const UNRELEASED_PACKAGE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);

@@ -28,7 +28,7 @@ const TABLE_LOG_MAX: u32 = 24;
 const BEST_ZSTD_BYTES_MAX: u64 = 4 << 20;
 
 /// How much CPU encoding may take: levels measured so that quick plans are ready in about a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Ord, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
     /// zstd -3 plain, -9 against a base.

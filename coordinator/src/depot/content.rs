@@ -23,7 +23,7 @@ use sluice_proto::v1::plan_part::Part;
 use tonic::{Request, Response, Status};
 
 use super::objects::ObjectError;
-use super::plans::{Plans, ServedPlan};
+use super::plans::{Link, Plans, ServedPlan};
 use super::service::pieces;
 use crate::access::Caller;
 use crate::fleet::Fleet;
@@ -90,7 +90,8 @@ impl Content for ContentService {
         let offered: Vec<Digest> =
             bases.iter().map(|base| convert::digest("bases", base)).collect::<Result<_, Invalid>>()?;
         let host = self.admit(&request, target, *limit_bytes_per_second).await?;
-        let plan = plan_for(&self.plans, target, &offered).await?;
+        let link = if Peer::of(&request)?.pacing.is_unlimited() { Link::Open } else { Link::Limited };
+        let plan = plan_for(&self.plans, target, &offered, link).await?;
         let spec = self.plans.depot().spec(target).await;
         tracing::debug!(host.id = %host, package = %target, bytes = plan.wire_bytes(), "plan served");
         Ok(Response::new(Box::pin(plan_parts(&plan, &spec))))
@@ -108,14 +109,15 @@ impl Content for ContentService {
     }
 }
 
-/// Returns the plan from the best of the offered bases.
+/// Returns the plan from the best of the offered bases that suits the link.
 pub(super) async fn plan_for(
     plans: &Arc<Plans>,
     target: Digest,
     offered: &[Digest],
+    link: Link,
 ) -> Result<Arc<ServedPlan>, Status> {
     let base = plans.choose_base(target, offered).await.map_err(|error| Status::from(&*error))?;
-    plans.get(base, target).await.map_err(|error| Status::from(&*error))
+    plans.get(base, target, link).await.map_err(|error| Status::from(&*error))
 }
 
 /// Cuts a plan into messages: header, manifest, plan. The package's `sluice.toml` comes with the header.
@@ -144,11 +146,14 @@ pub(super) async fn fetch(
     wanted: Vec<v1::FrameWanted>,
     pacing: Pacing,
 ) -> Result<impl Stream<Item = Result<v1::FrameData, Status>> + Send + use<>, Status> {
-    let plan = plans.get(base, target).await.map_err(|error| Status::from(&*error))?;
+    let digests: Vec<Digest> = wanted
+        .iter()
+        .map(|frame| convert::digest("frames.digest", &frame.digest))
+        .collect::<Result<_, Invalid>>()?;
+    let plan = plans.holding(base, target, &digests).await.map_err(|error| Status::from(&*error))?;
     let mut queue = VecDeque::with_capacity(wanted.len());
-    for (number, v1::FrameWanted { digest, offset }) in wanted.into_iter().enumerate() {
-        let digest = convert::digest("frames.digest", &digest)?;
-        let len = plans.frame_len(&plan, &digest).await.map_err(|error| Status::from(&*error))?;
+    for (number, (digest, v1::FrameWanted { offset, .. })) in digests.into_iter().zip(wanted).enumerate() {
+        let len = plan.frame_len(&digest).expect("the plan holds what is wanted");
         if offset > len {
             let reason = format!("frame {digest} has {len} bytes, {offset} is beyond its end");
             return Err(Invalid::new("frames.offset", reason).into());

@@ -23,6 +23,7 @@ use sluice_common::units::ByteRate;
 use super::model::Rollout;
 use super::simulate::{self, BatchTimes, Course, Kind, Odds, Pace, Scene, Wait};
 use super::view::FleetView;
+use crate::depot::plans::Link;
 
 mod gather;
 pub mod link;
@@ -78,8 +79,8 @@ pub trait Surroundings: Send + Sync + 'static {
     fn limits(&self) -> Limits;
     /// Returns the file systems that hosts have told of.
     fn disks(&self) -> HashMap<HostName, Disk>;
-    /// Returns what a host is sent that has these packages; makes the transfer plan where there is none.
-    async fn transfer(&self, target: Digest, has: &[Digest]) -> Result<Transfer, String>;
+    /// Returns what a host is sent over its link that has these packages; makes the transfer plan where there is none.
+    async fn transfer(&self, target: Digest, has: &[Digest], link: Link) -> Result<Transfer, String>;
     /// Returns for how long the package's own gate bakes on a host.
     async fn bake(&self, target: Digest) -> Duration;
     /// Says whether the package can run beside another release; nothing where its `sluice.toml` cannot be read.

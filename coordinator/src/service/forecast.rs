@@ -32,8 +32,9 @@ impl Forecast for Survey {
         });
         let limits =
             self.fleet.sites().into_iter().map(|site| (site.name, site.limit)).collect::<HashMap<_, _>>();
+        let total = self.fleet.total_limit();
         let hosts = self.fleet.hosts().into_iter().filter(|host| !host.revoked).map(|host| {
-            let limit = limits.get(&host.site).copied().flatten();
+            let limit = limits.get(&host.site).copied().flatten().or(total);
             (host, limit)
         });
         Ok(outlook(

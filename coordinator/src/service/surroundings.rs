@@ -9,8 +9,8 @@ use sluice_common::digest::Digest;
 use sluice_common::name::HostName;
 use sluice_common::spec::Spec;
 
-use crate::depot::plans::Plans;
 use crate::depot::plans::ahead::Ahead;
+use crate::depot::plans::{Link, Plans};
 use crate::fleet::Fleet;
 use crate::rollout::forecast::link::Limits;
 use crate::rollout::forecast::{Disk, Surroundings, Transfer};
@@ -36,8 +36,8 @@ impl Surroundings for Around {
         self.fleet.hosts().into_iter().filter_map(disk).collect()
     }
 
-    async fn transfer(&self, target: Digest, has: &[Digest]) -> Result<Transfer, String> {
-        let ahead = self.plans.ahead(target, has).await;
+    async fn transfer(&self, target: Digest, has: &[Digest], link: Link) -> Result<Transfer, String> {
+        let ahead = self.plans.ahead(target, has, link).await;
         let Ahead { base, wire_bytes, frames, new_bytes } = ahead.map_err(|error| error.to_string())?;
         Ok(Transfer { base, target, wire_bytes, frames, disk_bytes: new_bytes + wire_bytes })
     }

@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(10, "0010_migrating_host.sql"),
     migration!(11, "0011_needs.sql"),
     migration!(12, "0012_units.sql"),
+    migration!(13, "0013_plans_by_effort.sql"),
 ];
 
 /// Says why the schema does not fit.

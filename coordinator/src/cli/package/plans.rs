@@ -59,13 +59,12 @@ fn name(package: &str, releases: &[String]) -> String {
     releases.first().cloned().unwrap_or_else(|| short(package))
 }
 
-/// Says what is being done, briefly: the effort of the plan that is there stands beside it.
+/// Says what is being done, briefly.
 fn state(plan: &Plan) -> String {
-    let next = plan.next_effort.unwrap_or_default();
     match (plan.state, plan.frames_done.zip(plan.frames), plan.place) {
-        ("encoding", Some((done, frames)), _) => format!("{next}: {done}/{frames} frames"),
-        ("encoding", None, _) => format!("{next}: begun"),
-        ("queued", _, Some(place)) => format!("{next}: queued ({place})"),
+        ("encoding", Some((done, frames)), _) => format!("{done}/{frames} frames"),
+        ("encoding", None, _) => "begun".to_owned(),
+        ("queued", _, Some(place)) => format!("queued ({place})"),
         (state, _, _) => state.to_owned(),
     }
 }
@@ -96,15 +95,14 @@ mod tests {
 
     use super::*;
 
-    fn message(state: v1::PlanState, next: v1::PlanEffort) -> v1::TransferPlan {
+    fn message(effort: v1::PlanEffort, state: v1::PlanState) -> v1::TransferPlan {
         v1::TransferPlan {
             base: Digest::of(b"1").as_bytes().to_vec(),
             base_releases: vec!["shop 1.1.0".into(), "shop 1.0.9".into()],
             target: Digest::of(b"2").as_bytes().to_vec(),
             target_releases: vec!["shop 1.2.0".into()],
-            effort: v1::PlanEffort::Quick.into(),
+            effort: effort.into(),
             state: state.into(),
-            next_effort: next.into(),
             wire_bytes: 4_600_000,
             tree_bytes: 220_000_000,
             hosts: 120,
@@ -118,25 +116,34 @@ mod tests {
     fn every_state_fits_on_a_line_of_a_terminal() {
         use v1::{PlanEffort as Effort, PlanState as State};
         let messages = [
-            v1::TransferPlan { effort: Effort::Best.into(), ..message(State::Ready, Effort::Unspecified) },
-            v1::TransferPlan { frames: 14, frames_done: 3, ..message(State::Encoding, Effort::Best) },
-            v1::TransferPlan { place: 2, base: vec![], ..message(State::Queued, Effort::Best) },
+            message(Effort::Quick, State::Ready),
             v1::TransferPlan {
-                effort: 0,
+                frames: 14,
+                frames_done: 3,
+                wire_bytes: 0,
+                cpu_ms: 0,
                 made_unix_ms: 0,
-                target_releases: vec![],
-                ..message(State::Encoding, Effort::Quick)
+                ..message(Effort::Best, State::Encoding)
             },
+            v1::TransferPlan {
+                place: 2,
+                base: vec![],
+                wire_bytes: 0,
+                cpu_ms: 0,
+                made_unix_ms: 0,
+                ..message(Effort::Best, State::Queued)
+            },
+            v1::TransferPlan { target_releases: vec![], ..message(Effort::Quick, State::Encoding) },
         ];
         let plans: Vec<Plan> = messages.into_iter().map(Plan::from).collect();
         let text = text(&plans, Timestamp::from_second(4_700).unwrap());
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
         insta::assert_snapshot!(text, @r"
-        FROM        TO            EFFORT  STATE                SENDS  OF TREE  HOSTS    CPU  AGE
-        shop 1.1.0  shop 1.2.0    best    ready              4.60 MB   2.09 %    120  1.2 s   1h
-        shop 1.1.0  shop 1.2.0    quick   best: 3/14 frames  4.60 MB   2.09 %    120  1.2 s   1h
-        (nothing)   shop 1.2.0    quick   best: queued (2)   4.60 MB   2.09 %    120  1.2 s   1h
-        shop 1.1.0  d4735e3a265e  -       quick: begun             -        -    120  1.2 s    -
+        FROM        TO            EFFORT  STATE          SENDS  OF TREE  HOSTS    CPU  AGE
+        shop 1.1.0  shop 1.2.0    quick   ready        4.60 MB   2.09 %    120  1.2 s   1h
+        shop 1.1.0  shop 1.2.0    best    3/14 frames        -        -    120  0.0 s    -
+        (nothing)   shop 1.2.0    best    queued (2)         -        -    120  0.0 s    -
+        shop 1.1.0  d4735e3a265e  quick   begun        4.60 MB   2.09 %    120  1.2 s   1h
         ");
     }
 

@@ -6,7 +6,7 @@ use sluice_proto::v1;
 
 use super::{at_millis, digest};
 
-/// A plan; `effort` is `quick` or `best`, and so is `next_effort` while one is being made or queued.
+/// A plan; `effort` is `quick` or `best`, and `wire_bytes` is nothing while it is not there.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Plan {
     pub(in crate::cli) base: Option<String>,
@@ -15,7 +15,6 @@ pub(in crate::cli) struct Plan {
     pub(in crate::cli) target_releases: Vec<String>,
     pub(in crate::cli) effort: Option<&'static str>,
     pub(in crate::cli) state: &'static str,
-    pub(in crate::cli) next_effort: Option<&'static str>,
     pub(in crate::cli) frames_done: Option<u32>,
     pub(in crate::cli) frames: Option<u32>,
     pub(in crate::cli) place: Option<u32>,
@@ -26,7 +25,7 @@ pub(in crate::cli) struct Plan {
     pub(in crate::cli) made_at: Option<Timestamp>,
 }
 
-/// Names an effort; nothing where there is none, or one that this version does not know.
+/// Names an effort; nothing where it is one that this version does not know.
 fn effort(value: i32) -> Option<&'static str> {
     match v1::PlanEffort::try_from(value).unwrap_or_default() {
         v1::PlanEffort::Unspecified => None,
@@ -53,7 +52,6 @@ impl From<v1::TransferPlan> for Plan {
             target_releases,
             effort: made_with,
             state: stands,
-            next_effort,
             frames_done,
             frames,
             place,
@@ -63,19 +61,17 @@ impl From<v1::TransferPlan> for Plan {
             cpu_ms,
             made_unix_ms,
         } = message;
-        let made_with = effort(made_with);
         Self {
             base: (!base.is_empty()).then(|| digest(&base)),
             base_releases,
             target: digest(&target),
             target_releases,
-            effort: made_with,
+            effort: effort(made_with),
             state: state(stands),
-            next_effort: effort(next_effort),
             frames_done: (frames > 0).then_some(frames_done),
             frames: (frames > 0).then_some(frames),
             place: (place > 0).then_some(place),
-            wire_bytes: made_with.map(|_| wire_bytes),
+            wire_bytes: (wire_bytes > 0).then_some(wire_bytes),
             tree_bytes,
             hosts,
             cpu_seconds: cpu_ms as f64 / 1000.0,

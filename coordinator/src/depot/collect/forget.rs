@@ -32,7 +32,6 @@ pub(super) async fn package(
     }
     for sql in [
         "DELETE FROM depot_plan_frames WHERE target = $1 OR base = $2",
-        "DELETE FROM depot_retired_frames WHERE target = $1 OR base = $2",
         "DELETE FROM depot_plans WHERE target = $1 OR base = $2",
     ] {
         sqlx::query(sql).bind(name.as_str()).bind(name.as_str()).execute(&mut *tx).await?;

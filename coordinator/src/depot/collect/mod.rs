@@ -30,10 +30,8 @@ use super::Depot;
 use super::objects::{Kind, ObjectError};
 use super::packages::LoadError;
 use super::packs::FrameError;
-use super::plans::retired;
 use super::reader::ReadError;
 use crate::audit;
-use crate::clock::Clock;
 use crate::store::{self, Actor};
 
 /// Says why collecting stopped.
@@ -155,9 +153,6 @@ impl Depot {
         let mut collection = Collection::default();
         let mut as_if = AsIf::default();
         self.collect_packages(ages, mode, actor, &mut collection, &mut as_if).await?;
-        if mode == Mode::Remove {
-            retired::forget_expired(&self.store, Clock::of_process().now()).await?;
-        }
         self.collect_packs(ages, mode, &mut collection, &mut as_if).await?;
         self.collect_objects(ages, mode, &mut collection, &as_if).await?;
         if mode == Mode::Remove && collection.objects() > 0 {

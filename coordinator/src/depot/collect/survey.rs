@@ -197,18 +197,11 @@ async fn named(depot: &Depot, kind: Kind, as_if: &AsIf) -> Result<HashSet<Digest
         Kind::Pack => "SELECT '', '', digest FROM depot_packs",
         Kind::Manifest => return manifests(depot, as_if).await,
         Kind::Index => "SELECT digest, '', index_digest FROM packages",
-        Kind::Frame => {
-            "SELECT target, base, frame FROM depot_plan_frames
-             UNION SELECT target, base, frame FROM depot_retired_frames WHERE until_ms > $1"
-        }
+        Kind::Frame => "SELECT target, base, frame FROM depot_plan_frames",
         Kind::Plan => "SELECT target, base, plan FROM depot_plans",
     };
     let gone: HashSet<String> = as_if.packages.iter().map(ToString::to_string).collect();
-    let query = match kind {
-        Kind::Frame => sqlx::query(sql).bind(store::to_millis(Clock::of_process().now())),
-        Kind::Pack | Kind::Manifest | Kind::Index | Kind::Plan => sqlx::query(sql),
-    };
-    let mut rows = query.fetch(depot.store.read());
+    let mut rows = sqlx::query(sql).fetch(depot.store.read());
     let mut named = HashSet::new();
     while let Some(row) = rows.try_next().await? {
         let (target, base): (String, String) = (row.try_get(0)?, row.try_get(1)?);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sluice_common::digest::Digest;
 
-use super::{PlanError, Plans};
+use super::{Link, PlanError, Plans};
 
 /// What a host would be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +21,19 @@ pub struct Ahead {
 }
 
 impl Plans {
-    /// Says what a host would be sent that has these packages: by the plan that it would get, which is made where there is
-    /// none yet.
-    pub async fn ahead(self: &Arc<Self>, target: Digest, has: &[Digest]) -> Result<Ahead, Arc<PlanError>> {
+    /// Says what a host would be sent that has these packages: by the plan that it would get over its link, which is made
+    /// where there is none yet.
+    pub async fn ahead(
+        self: &Arc<Self>,
+        target: Digest,
+        has: &[Digest],
+        link: Link,
+    ) -> Result<Ahead, Arc<PlanError>> {
         if has.contains(&target) {
             return Ok(Ahead { base: Some(target), wire_bytes: 0, frames: 0, new_bytes: 0 });
         }
         let base = self.choose_base(target, has).await?;
-        let plan = self.get(base, target).await?;
+        let plan = self.get(base, target, link).await?;
         let package = |digest| async move { self.depot.package(digest).await.map_err(PlanError::from) };
         let known = match plan.base {
             Some(base) => package(base).await?.contents.iter().map(|content| content.digest).collect(),

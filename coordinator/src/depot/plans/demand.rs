@@ -8,7 +8,6 @@ use sluice_common::digest::Digest;
 use sluice_common::units::ByteRate;
 use tokio::sync::watch;
 
-use super::PlanKey;
 use crate::store;
 
 /// What a link without a limit carries, in bytes a second: gigabit Ethernet.
@@ -44,46 +43,50 @@ pub struct Standing {
     pub ordered: Option<Digest>,
     /// Its package in the newest release.
     pub newest: Option<Digest>,
-    /// The limit of its site.
+    /// The limit of its link: of its site, or of everything that the coordinator sends.
     pub limit: Option<ByteRate>,
 }
 
-/// Who wants a plan.
+/// From what (nothing: a cold install) to what.
+pub(super) type Route = (Option<Digest>, Digest);
+
+/// Who wants to get from one package to another.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Demand {
     /// Hosts whose rollout runs.
     pub(super) ordered: u64,
     /// Hosts whose application has a newer release that nobody has ordered yet.
     pub(super) foreseen: u64,
+    /// Those among them whose link is limited, and whom the smallest plan suits.
+    pub(super) limited: u64,
     /// Whether a newest release names the target.
     pub(super) released: bool,
+    /// Whether the smallest plan will be used: by hosts on limited links, or by such as may still install the release.
+    pub(super) wants_smallest: bool,
     /// The time that each byte of the plan takes of the hosts' links, in seconds, all hosts together.
     pub(super) link_seconds_per_byte: f64,
 }
 
 impl Demand {
-    /// Returns the hosts that would use the plan.
+    /// Returns the hosts that would use a plan.
     pub(super) fn hosts(&self) -> u64 {
         self.ordered + self.foreseen
     }
 
-    /// Says whether hosts would use the plan, now or once they are there.
-    pub(super) fn is_lasting(&self) -> bool {
-        self.hosts() > 0 || self.released
-    }
-
     fn add(&mut self, limit: Option<ByteRate>, weight: f64) {
+        self.limited += u64::from(limit.is_some());
+        self.wants_smallest |= limit.is_some();
         let rate = limit.map_or(OPEN_LINK_BYTES_PER_SECOND, |rate| rate.bytes_per_second() as f64);
         self.link_seconds_per_byte += weight / rate.max(1.0);
     }
 }
 
 /// Counts who wants which plan. A base that the depot does not know is none: such hosts install cold.
-pub(super) fn tally(outlook: &Outlook, is_known: impl Fn(&Digest) -> bool) -> HashMap<PlanKey, Demand> {
-    let mut demands: HashMap<PlanKey, Demand> = HashMap::new();
+pub(super) fn tally(outlook: &Outlook, is_known: impl Fn(&Digest) -> bool) -> HashMap<Route, Demand> {
+    let mut demands: HashMap<Route, Demand> = HashMap::new();
     for Standing { has, ordered, newest, limit } in &outlook.hosts {
         let Some(target) = ordered.or(*newest).filter(|target| *has != Some(*target)) else { continue };
-        let demand = demands.entry(PlanKey { base: has.filter(&is_known), target }).or_default();
+        let demand = demands.entry((has.filter(&is_known), target)).or_default();
         match ordered {
             Some(_) => {
                 demand.ordered += 1;
@@ -95,14 +98,16 @@ pub(super) fn tally(outlook: &Outlook, is_known: impl Fn(&Digest) -> bool) -> Ha
             }
         }
     }
+    let some_link_is_limited = outlook.hosts.iter().any(|host| host.limit.is_some());
     for target in &outlook.released {
-        let demand = demands.entry(PlanKey { base: None, target: *target }).or_default();
+        let demand = demands.entry((None, *target)).or_default();
         if !demand.released {
             demand.released = true;
             demand.add(None, FORESEEN_WEIGHT);
+            demand.wants_smallest |= some_link_is_limited;
         }
     }
-    demands.retain(|key, _| is_known(&key.target));
+    demands.retain(|(_, target), _| is_known(target));
     demands
 }
 
@@ -135,9 +140,10 @@ mod tests {
         for (name, standing, expected) in cases {
             let outlook = Outlook { hosts: vec![standing], released: Vec::new() };
             let demands = tally(&outlook, |digest| *digest != package("lost"));
-            let found = demands.iter().next().map(|(key, demand)| (*key, demand.ordered, demand.foreseen));
+            let found =
+                demands.iter().next().map(|(route, demand)| (*route, demand.ordered, demand.foreseen));
             let expected = expected.map(|(base, target, ordered, foreseen)| {
-                (PlanKey { base: base.map(package), target: package(target) }, ordered, foreseen)
+                ((base.map(package), package(target)), ordered, foreseen)
             });
             assert_eq!((found, demands.len()), (expected, usize::from(expected.is_some())), "{name}");
         }
@@ -160,8 +166,33 @@ mod tests {
     fn what_is_released_is_wanted_cold_though_no_host_is_known() {
         let released = vec![package("1"), package("1"), package("lost")];
         let demands = tally(&Outlook { hosts: Vec::new(), released }, |digest| *digest != package("lost"));
-        let demand = demands[&PlanKey { base: None, target: package("1") }];
+        let demand = demands[&(None, package("1"))];
         assert_eq!((demands.len(), demand.hosts(), demand.released), (1, 0, true));
         assert!((demand.link_seconds_per_byte - 0.25 / 125e6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_smallest_plan_is_wanted_where_a_link_is_limited() {
+        let limited = |standing: Standing| Standing { limit: "1MB/s".parse().ok(), ..standing };
+        for (name, hosts, expected) in [
+            ("open links", vec![standing("1", "2", "2"); 2], [(0, false), (0, false)]),
+            (
+                "one of two",
+                vec![standing("1", "2", "2"), limited(standing("1", "2", "2"))],
+                [(1, true), (0, true)],
+            ),
+            (
+                "of another application",
+                vec![standing("1", "2", "2"), limited(standing("8", "", "9"))],
+                [(0, false), (0, true)],
+            ),
+        ] {
+            let demands = tally(&Outlook { hosts, released: vec![package("2")] }, |_| true);
+            let found = |base: Option<&str>| {
+                let demand = demands[&(base.map(package), package("2"))];
+                (demand.limited, demand.wants_smallest)
+            };
+            assert_eq!([found(Some("1")), found(None)], expected, "{name}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Makes plans before anybody asks for them, and better ones in the place of quick ones.
+//! Makes plans before anybody asks for them, and best ones beside quick ones.
 //!
 //! Tasks, both in [`Improver::run`] and ended by its token: one that makes missing plans ahead, one that improves, each
 //! a plan at a time. In: news of the depot and of the forecast (`watch`), and a look around every
@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::demand::{self, Forecast};
+use super::demand::{self, Forecast, Route};
 use super::lease::{self, Lease};
 use super::make::Crew;
 use super::queue::{self, Candidate, Lane};
@@ -129,7 +129,7 @@ impl Improver {
         self.plans.drop_replaced(&survey.stored);
         let Some(key) = queue::next(lane, &survey.candidates) else { return Ok(false) };
         let store = &self.plans.depot.store;
-        if !lease::take(store, key, self.effort(lane), &self.holder, now).await? {
+        if !lease::take(store, key, &self.holder, now).await? {
             // Another coordinator was faster; at the next look the plan is held.
             return Ok(true);
         }
@@ -151,7 +151,7 @@ impl Improver {
                 Lane::Ahead => self.plans.get_exact(key).await.map(drop),
                 Lane::Better => {
                     let crew = Crew::Background(self.options.workers);
-                    self.plans.improve(key, crew).await.map(drop).map_err(Arc::new)
+                    self.plans.improve(key, crew).await.map_err(Arc::new)
                 }
             }
         };
@@ -177,7 +177,7 @@ impl Improver {
             Lane::Ahead => true,
             Lane::Better => match self.survey(self.clock.now()).await {
                 Ok(survey) => {
-                    survey.candidates.iter().any(|other| other.key == key && other.demand.is_lasting())
+                    survey.candidates.iter().any(|other| other.key == key && other.demand.wants_smallest)
                 }
                 Err(_) => true,
             },
@@ -216,17 +216,25 @@ impl Improver {
             packages::list(store).await?.into_iter().map(|row| (row.digest, row)).collect();
         let mut demands = demand::tally(&outlook, |digest| packages.contains_key(digest));
         for row in packages.values().filter(|row| clock::elapsed(row.pushed, now) < FRESH) {
-            demands.entry(PlanKey { base: None, target: row.digest }).or_default();
+            demands.entry((None, row.digest)).or_default();
         }
         let (stored, leases) = (stored::list(store).await?, lease::list(store, now).await?);
         let resting = self.resting(now);
-        let candidate = |(key, demand)| Candidate {
-            key,
-            demand,
-            stored: stored.get(&key).map(|row| row.weight),
-            is_held: leases.contains_key(&key) || resting.contains_key(&key),
+        let candidate = |lane, (base, target): Route, demand| {
+            let key = PlanKey { base, target, effort: self.effort(lane) };
+            let quick = PlanKey { effort: Effort::Quick, ..key };
+            Candidate {
+                lane,
+                key,
+                demand,
+                is_stored: stored.contains_key(&key),
+                quick: stored.get(&quick).map(|row| row.weight),
+                is_held: leases.contains_key(&key) || resting.contains_key(&key),
+            }
         };
-        let candidates = demands.into_iter().map(candidate).collect();
+        let of_lanes =
+            |(route, demand)| [Lane::Ahead, Lane::Better].map(|lane| candidate(lane, route, demand));
+        let candidates = demands.into_iter().flat_map(of_lanes).collect();
         Ok(Survey { candidates, stored, leases, packages })
     }
 

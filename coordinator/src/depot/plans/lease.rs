@@ -1,6 +1,6 @@
 //! Who makes which plan: one row a plan, so that coordinators that share a database do no work twice.
 //!
-//! A lease saves work and guards nothing: a plan is stored whole or not at all, and the smaller one stays. Whoever dies
+//! A lease saves work and guards nothing: a plan is stored whole or not at all. Whoever dies
 //! stops renewing; after [`caps::PLAN_LEASE`] another takes the work up.
 
 use std::collections::{HashMap, HashSet};
@@ -8,7 +8,6 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use sluice_common::caps;
 use sluice_common::digest::Digest;
-use sluice_common::transfer::Effort;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -22,8 +21,6 @@ use crate::store::{self, Actor, Store};
 pub(super) struct Lease {
     /// Who makes it.
     pub(super) holder: String,
-    /// With which effort.
-    pub(super) effort: Effort,
     /// How far it was at the last renewal.
     pub(super) progress: Progress,
     /// Since when it is being made.
@@ -34,7 +31,6 @@ pub(super) struct Lease {
 pub(super) async fn take(
     store: &Store,
     key: PlanKey,
-    effort: Effort,
     holder: &str,
     now: Timestamp,
 ) -> Result<bool, store::Error> {
@@ -42,13 +38,13 @@ pub(super) async fn take(
     let taken = sqlx::query(
         "INSERT INTO depot_plan_leases (target, base, effort, holder, expires_ms, frames_done, frames, begun_ms)
          VALUES ($1, $2, $3, $4, $5, 0, 0, $6)
-         ON CONFLICT (target, base) DO UPDATE SET effort = excluded.effort, holder = excluded.holder,
+         ON CONFLICT (target, base, effort) DO UPDATE SET holder = excluded.holder,
              expires_ms = excluded.expires_ms, frames_done = 0, frames = 0, begun_ms = excluded.begun_ms
          WHERE depot_plan_leases.expires_ms <= $7",
     )
     .bind(key.target.to_string())
     .bind(key.base_text())
-    .bind(stored::effort_text(effort))
+    .bind(stored::effort_text(key.effort))
     .bind(holder)
     .bind(store::to_millis(clock::after(now, caps::PLAN_LEASE)))
     .bind(store::to_millis(now))
@@ -70,13 +66,14 @@ pub(super) async fn renew(
     let mut tx = store.begin(Actor::coordinator()).await?;
     sqlx::query(
         "UPDATE depot_plan_leases SET expires_ms = $1, frames_done = $2, frames = $3
-         WHERE target = $4 AND base = $5 AND holder = $6",
+         WHERE target = $4 AND base = $5 AND effort = $6 AND holder = $7",
     )
     .bind(store::to_millis(clock::after(now, caps::PLAN_LEASE)))
     .bind(i64::from(progress.done))
     .bind(i64::from(progress.frames))
     .bind(key.target.to_string())
     .bind(key.base_text())
+    .bind(stored::effort_text(key.effort))
     .bind(holder)
     .execute(&mut *tx)
     .await?;
@@ -86,9 +83,11 @@ pub(super) async fn renew(
 /// Gives a plan back, made or not.
 pub(super) async fn release(store: &Store, key: PlanKey, holder: &str) -> Result<(), store::Error> {
     let mut tx = store.begin(Actor::coordinator()).await?;
-    sqlx::query("DELETE FROM depot_plan_leases WHERE target = $1 AND base = $2 AND holder = $3")
+    let sql = "DELETE FROM depot_plan_leases WHERE target = $1 AND base = $2 AND effort = $3 AND holder = $4";
+    sqlx::query(sql)
         .bind(key.target.to_string())
         .bind(key.base_text())
+        .bind(stored::effort_text(key.effort))
         .bind(holder)
         .execute(&mut *tx)
         .await?;
@@ -127,7 +126,6 @@ fn lease(row: &AnyRow) -> Result<(PlanKey, Lease), store::Error> {
         u32::try_from(number).map_err(|_| store::Error::damaged("depot_plan_leases", number))
     };
     let progress = Progress { done: number("frames_done")?, frames: number("frames")? };
-    let effort = store::parse("depot_plan_leases.effort", row.try_get("effort")?)?;
     let begun = store::from_millis("depot_plan_leases.begun_ms", row.try_get("begun_ms")?)?;
-    Ok((stored::key(row)?, Lease { holder: row.try_get("holder")?, effort, progress, begun }))
+    Ok((stored::key(row)?, Lease { holder: row.try_get("holder")?, progress, begun }))
 }

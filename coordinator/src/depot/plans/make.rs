@@ -4,20 +4,20 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::process::setpriority_process;
 use sluice_common::digest::Digest;
 use sluice_common::manifest::{Content, Manifest};
 use sluice_common::transfer::{
-    self, ContentSource, Effort, EncodeError, EncodedFrame, Frame, FrameSpec, NoContent, TransferPlan,
+    self, ContentSource, EncodeError, EncodedFrame, Frame, FrameSpec, NoContent, TransferPlan,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::progress::Making;
-use super::stored::Labour;
 use super::{PlanError, PlanKey, Plans, ServedPlan, stored};
 use crate::depot::objects::{Kind, Name};
 use crate::depot::packages::Package;
@@ -42,24 +42,20 @@ pub(super) enum Crew {
 const NICENESS: i32 = 19;
 
 /// Makes, stores and names a plan.
-pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey) -> Result<ServedPlan, PlanError> {
+pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey, crew: Crew) -> Result<ServedPlan, PlanError> {
     let _under_way = plans.depot.works.begin(key.packages());
-    let (plan, labour) = encode(plans, key, plans.effort, Crew::AtOnce).await?;
-    stored::insert(&plans.depot, &plan, labour).await?;
+    let (plan, cpu) = encode(plans, key, crew).await?;
+    stored::insert(&plans.depot, &plan, cpu).await?;
     plans.depot.tell();
     Ok(plan)
 }
 
-/// Makes a plan and stores all that it names. Cut off, it leaves objects that nothing names, for the collection.
-pub(super) async fn encode(
-    plans: &Arc<Plans>,
-    key: PlanKey,
-    effort: Effort,
-    crew: Crew,
-) -> Result<(ServedPlan, Labour), PlanError> {
+/// Makes a plan and stores all that it names; returns the CPU time that it took too. Cut off, it leaves objects that nothing
+/// names, for the collection.
+async fn encode(plans: &Arc<Plans>, key: PlanKey, crew: Crew) -> Result<(ServedPlan, Duration), PlanError> {
     let started = Instant::now();
-    let work = prepare(plans, key, effort).await?;
-    let under_way = plans.begin_making(key, effort);
+    let work = prepare(plans, key).await?;
+    let under_way = plans.begin_making(key);
     let making = under_way.making.clone();
     making.begin(work.specs.len());
     plans.encoded.fetch_add(1, Ordering::Relaxed);
@@ -83,14 +79,14 @@ pub(super) async fn encode(
     tracing::info!(
         package = %key.target,
         base = key.base.map(tracing::field::display),
-        effort = stored::effort_text(effort),
+        effort = stored::effort_text(key.effort),
         frames,
         bytes = plan.wire_bytes(),
         cpu_ms = cpu.as_millis() as u64,
         elapsed_ms = started.elapsed().as_millis() as u64,
         "transfer plan made"
     );
-    Ok((plan, Labour { effort, cpu }))
+    Ok((plan, cpu))
 }
 
 /// Runs `work` on a thread of the lowest priority, which the threads that it starts inherit. Not one of the runtime's:
@@ -115,7 +111,6 @@ async fn below_everything<T: Send + 'static>(
 
 /// Everything that encoding needs.
 struct Work {
-    effort: Effort,
     specs: Vec<FrameSpec>,
     base: Option<Side>,
     target: Side,
@@ -130,7 +125,7 @@ fn numbers(numbers: impl Iterator<Item = u32>) -> Vec<u32> {
 }
 
 /// Decides on the frames and looks up what they take.
-async fn prepare(plans: &Arc<Plans>, key: PlanKey, effort: Effort) -> Result<Work, PlanError> {
+async fn prepare(plans: &Arc<Plans>, key: PlanKey) -> Result<Work, PlanError> {
     let depot = &plans.depot;
     let target = depot.package(key.target).await?;
     let base = match key.base {
@@ -139,7 +134,7 @@ async fn prepare(plans: &Arc<Plans>, key: PlanKey, effort: Effort) -> Result<Wor
     };
     let (from, to) = (base.clone(), target.clone());
     let planning = tokio::task::spawn_blocking(move || {
-        transfer::plan(from.as_ref().map(|p| &p.manifest), &to.manifest, effort)
+        transfer::plan(from.as_ref().map(|p| &p.manifest), &to.manifest, key.effort)
     });
     let specs = planning.await.expect("planning does not panic");
     // What a frame leans on of the target is what earlier frames hold.
@@ -154,7 +149,7 @@ async fn prepare(plans: &Arc<Plans>, key: PlanKey, effort: Effort) -> Result<Wor
         }
         None => None,
     };
-    Ok(Work { effort, specs, base, target })
+    Ok(Work { specs, base, target })
 }
 
 impl Plans {
@@ -186,7 +181,7 @@ impl Plans {
         making: &Making,
         workers: usize,
     ) -> Result<ServedPlan, PlanError> {
-        let Work { effort, specs, base, target } = work;
+        let Work { specs, base, target } = work;
         let (base_contents, base_source): (&[Content], &dyn ContentSource) = match base {
             Some(side) => (&side.package.contents, &side.source),
             None => (&[], &NoContent),
@@ -195,7 +190,7 @@ impl Plans {
             specs,
             (base_contents, base_source),
             (&target.package.contents, &target.source),
-            *effort,
+            key.effort,
             workers,
             |_, encoded| self.store_frame(runtime, making, encoded),
         )
@@ -209,7 +204,7 @@ impl Plans {
         let name = |kind, bytes: &Bytes| Name(kind, Digest::of(bytes));
         runtime.block_on(objects.put(name(Kind::Frame, &manifest_frame), manifest_frame.clone()))?;
         runtime.block_on(objects.put(name(Kind::Plan, &plan_bytes), plan_bytes.clone()))?;
-        Ok(ServedPlan::new(plan, plan_bytes, manifest_frame))
+        Ok(ServedPlan::new(key.effort, plan, plan_bytes, manifest_frame))
     }
 
     /// Makes a frame durable as soon as it is encoded, so that no more than one per thread is in memory.

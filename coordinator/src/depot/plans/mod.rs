@@ -1,19 +1,19 @@
-//! Transfer plans: made once per (base, target), kept in the depot, shared by every host with the same base.
+//! Transfer plans: made once per (base, target) and effort, kept in the depot, shared by every host with the same base.
 //!
-//! Invariants: a plan is handed out only after every frame it names is durable; a better plan takes the place of
-//! another in one transaction, and the frames of the older one are served on to those that began with it. Frames are
+//! Invariants: a plan is handed out only after every frame it names is durable; the best plan stands beside the quick
+//! one and never changes it, so that a host goes on at its byte with the plan that it began with. Frames are
 //! checked again when they are first sent after a start; damaged ones make their plan anew.
 //!
-//! Each plan is made by one task, whoever waits for it; encoding that somebody waits for takes at most one thread per
-//! core in all, for however many plans. The [`Improver`] makes plans before anybody asks, and better ones beside them,
-//! on threads of the lowest priority.
+//! A host gets the plan that suits its link ([`Link`]). Each plan is made by one task, whoever waits for it; encoding that
+//! somebody waits for takes at most one thread per core in all, for however many plans. The [`Improver`] makes plans
+//! before anybody asks, and best ones beside them, on threads of the lowest priority.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`ahead`] | what a transfer will be, before anybody is ordered to have it |
-//! | `choice` | which package of a host is the best base |
+//! | `choice` | which package of a host is the best base, and which plan suits its link |
 //! | `make`, `progress` | encoding a plan, and how far it is |
-//! | `stored`, `retired` | plans at rest, and frames of replaced ones |
+//! | `stored` | plans at rest |
 //! | `frames` | trust in frames at rest |
 //! | [`policy`] | which effort when |
 //! | [`demand`], `queue` | pure: who wants what, and what to work on next |
@@ -33,7 +33,6 @@ pub mod overview;
 pub mod policy;
 mod progress;
 pub(in crate::depot) mod queue;
-pub(in crate::depot) mod retired;
 mod stored;
 
 use std::collections::HashMap;
@@ -46,13 +45,13 @@ use sluice_common::name::HostName;
 use sluice_common::transfer::{Effort, Frame, TransferPlan};
 use tokio::sync::Semaphore;
 
+pub use self::choice::Link;
 pub use self::error::PlanError;
 use self::frames::Frames;
 pub use self::improver::Improver;
 use self::make::Crew;
 pub use self::policy::Policy;
 use self::progress::Making;
-use self::stored::Replaced;
 use super::Depot;
 use super::flights::Flights;
 use super::lru::Lru;
@@ -64,13 +63,15 @@ const PART_BYTES: u64 = 64;
 /// Estimates of bases kept.
 const ESTIMATES: u64 = 1024;
 
-/// From what to what.
+/// From what to what, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PlanKey {
     /// The package that the host has; nothing for a cold install.
     pub(super) base: Option<Digest>,
     /// The package that it gets.
     pub(super) target: Digest,
+    /// The effort that makes it small.
+    pub(super) effort: Effort,
 }
 
 impl PlanKey {
@@ -87,6 +88,8 @@ pub struct ServedPlan {
     pub base: Option<Digest>,
     /// The package that it gets.
     pub target: Digest,
+    /// The effort that made it.
+    pub effort: Effort,
     /// The target's manifest, compressed against the base's.
     pub manifest_frame: Bytes,
     /// The plan, encoded.
@@ -99,10 +102,11 @@ pub struct ServedPlan {
 }
 
 impl ServedPlan {
-    fn new(plan: TransferPlan, plan_bytes: Bytes, manifest_frame: Bytes) -> Self {
+    fn new(effort: Effort, plan: TransferPlan, plan_bytes: Bytes, manifest_frame: Bytes) -> Self {
         let lengths = plan.frames.iter().map(|frame| (frame.digest, frame.wire_len)).collect();
         let plan_digest = Digest::of(&plan_bytes);
-        Self { base: plan.base, target: plan.target, manifest_frame, plan_bytes, plan_digest, plan, lengths }
+        let (base, target) = (plan.base, plan.target);
+        Self { base, target, effort, manifest_frame, plan_bytes, plan_digest, plan, lengths }
     }
 
     /// Returns the length of a frame; nothing when the plan does not name it.
@@ -115,16 +119,12 @@ impl ServedPlan {
         (self.manifest_frame.len() + self.plan_bytes.len()) as u64 + self.plan.wire_len()
     }
 
-    fn frames(&self) -> impl Iterator<Item = (Digest, u64)> {
-        self.lengths.iter().map(|(frame, len)| (*frame, *len))
-    }
-
     fn raw_bytes(&self) -> u64 {
         self.plan.frames.iter().map(Frame::raw_len).sum()
     }
 
     fn key(&self) -> PlanKey {
-        PlanKey { base: self.base, target: self.target }
+        PlanKey { base: self.base, target: self.target, effort: self.effort }
     }
 
     fn weight(&self) -> u64 {
@@ -155,7 +155,7 @@ pub struct Plans {
 }
 
 impl Plans {
-    /// Makes the plans of `depot`; new ones with so much effort.
+    /// Makes the plans of `depot`; those that somebody waits for with so much effort.
     pub fn new(depot: Arc<Depot>, effort: Effort) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
@@ -172,10 +172,10 @@ impl Plans {
         })
     }
 
-    /// Returns the plan from `base` (nothing: a cold install) to `target`; makes it where it is not ready. Where the
-    /// base is damaged in the depot, the plan is that of a cold install: look at its `base`.
-    pub async fn get(self: &Arc<Self>, base: Option<Digest>, target: Digest) -> Made {
-        match self.get_exact(PlanKey { base, target }).await {
+    /// Returns the plan from `base` (nothing: a cold install) to `target` that suits a link; makes one where none is
+    /// ready. Where the base is damaged in the depot, the plan is that of a cold install: look at its `base`.
+    pub async fn get(self: &Arc<Self>, base: Option<Digest>, target: Digest, link: Link) -> Made {
+        match self.get_suiting(base, target, link).await {
             Err(error) if base.is_some() && error.is_damage() => {
                 tracing::warn!(
                     package = %target,
@@ -183,19 +183,53 @@ impl Plans {
                     error = &*error as &dyn std::error::Error,
                     "no transfer plan against this base; the host installs cold"
                 );
-                self.get_exact(PlanKey { base: None, target }).await
+                self.get_suiting(None, target, link).await
             }
             made => made,
         }
     }
 
+    async fn get_suiting(self: &Arc<Self>, base: Option<Digest>, target: Digest, link: Link) -> Made {
+        let first = PlanKey { base, target, effort: self.effort };
+        let best = PlanKey { effort: Effort::Best, ..first };
+        if link == Link::Limited
+            && let Some(best) = self.find(best).await.map_err(Arc::new)?
+        {
+            let first = self.find(first).await.map_err(Arc::new)?;
+            return Ok(first
+                .into_iter()
+                .chain([best])
+                .min_by_key(|plan| plan.wire_bytes())
+                .expect("there is one"));
+        }
+        self.get_exact(first).await
+    }
+
+    /// Returns the plan of this very effort; makes it, once for all who wait, where it is not there.
     async fn get_exact(self: &Arc<Self>, key: PlanKey) -> Made {
         if let Some(plan) = self.ready(&key) {
             return Ok(plan);
         }
         let plans = self.clone();
-        let made = self.making.join(key, || async move { plans.fetch_or_make(key).await.map_err(Arc::new) });
+        let made = self
+            .making
+            .join(key, || async move { plans.find_or_make(key, Crew::AtOnce).await.map_err(Arc::new) });
         made.await.unwrap_or_else(|| Err(Arc::new(PlanError::Stopping)))
+    }
+
+    async fn find_or_make(self: &Arc<Self>, key: PlanKey, crew: Crew) -> Result<Arc<ServedPlan>, PlanError> {
+        match self.find(key).await? {
+            Some(plan) => Ok(plan),
+            None => Ok(self.serve(make::make(self, key, crew).await?)),
+        }
+    }
+
+    /// Returns a plan that is there.
+    async fn find(&self, key: PlanKey) -> Result<Option<Arc<ServedPlan>>, PlanError> {
+        if let Some(plan) = self.ready(&key) {
+            return Ok(Some(plan));
+        }
+        Ok(stored::load(&self.depot, key).await?.map(|plan| self.serve(plan)))
     }
 
     /// Returns the depot whose plans these are.
@@ -209,7 +243,7 @@ impl Plans {
     }
 
     /// Makes sure that a frame of a plan is undamaged before its first byte is sent; heals it by making the plan
-    /// anew. After that, the frame may be another: [`PlanError::FrameGone`].
+    /// anew. After that, the frame may be another, or its plan takes too long: [`PlanError::FrameGone`].
     pub async fn ensure_frame(
         self: &Arc<Self>,
         plan: &Arc<ServedPlan>,
@@ -220,27 +254,22 @@ impl Plans {
         self.frames.ensure(frame, || async move { plans.check_or_heal(&plan, frame, len).await }).await
     }
 
-    /// Returns the length of a frame that a host wants of `plan`: the plan's own, one of a plan that it replaced, or
-    /// one of a plan that another coordinator put in its place.
-    pub async fn frame_len(&self, plan: &ServedPlan, frame: &Digest) -> Result<u64, Arc<PlanError>> {
-        if let Some(len) = plan.frame_len(frame) {
-            return Ok(len);
+    /// Returns the plan from `base` to `target` that names all of these frames, whichever coordinator has made it, and
+    /// whatever suits the host's link now: a host goes on with the plan that it began with.
+    pub async fn holding(self: &Arc<Self>, base: Option<Digest>, target: Digest, frames: &[Digest]) -> Made {
+        let first = self.get(base, target, Link::Open).await?;
+        let lacking =
+            |plan: &ServedPlan| frames.iter().find(|frame| plan.frame_len(frame).is_none()).copied();
+        let Some(lacks) = lacking(&first) else { return Ok(first) };
+        for effort in [Effort::Quick, Effort::Best] {
+            let key = PlanKey { effort, ..first.key() };
+            // What is in memory may be what another coordinator has made anew since.
+            let stored = stored::load(&self.depot, key).await.map_err(Arc::new)?;
+            if let Some(plan) = stored.filter(|plan| lacking(plan).is_none()) {
+                return Ok(self.serve(plan));
+            }
         }
-        let found = self.frame_len_elsewhere(plan, frame).await.map_err(Arc::new)?;
-        found.ok_or_else(|| PlanError::FrameGone(*frame).into())
-    }
-
-    async fn frame_len_elsewhere(&self, plan: &ServedPlan, frame: &Digest) -> Result<Option<u64>, PlanError> {
-        let key = plan.key();
-        if let Some(len) = retired::frame_len(&self.depot.store, key, frame).await? {
-            return Ok(Some(len));
-        }
-        let row = stored::find(&self.depot.store, key).await?;
-        if row.is_none_or(|row| row.plan == plan.plan_digest) {
-            return Ok(None);
-        }
-        let newest = stored::load(&self.depot, key).await?.map(|newest| self.serve(newest));
-        Ok(newest.and_then(|newest| newest.frame_len(frame)))
+        Err(PlanError::FrameGone(lacks).into())
     }
 
     /// Notes that a host asks for a frame from its first byte on. Asking twice means that it did not fit: the frame
@@ -261,17 +290,6 @@ impl Plans {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).get(key)
     }
 
-    async fn fetch_or_make(self: &Arc<Self>, key: PlanKey) -> Result<Arc<ServedPlan>, PlanError> {
-        if let Some(plan) = self.ready(&key) {
-            return Ok(plan);
-        }
-        let plan = match stored::load(&self.depot, key).await? {
-            Some(plan) => plan,
-            None => make::make(self, key).await?,
-        };
-        Ok(self.serve(plan))
-    }
-
     /// Serves a plan to whoever asks from now on.
     fn serve(&self, plan: ServedPlan) -> Arc<ServedPlan> {
         let plan = Arc::new(plan);
@@ -286,22 +304,14 @@ impl Plans {
         ready.retain(|key, plan| stored.get(key).is_some_and(|row| row.plan == plan.plan_digest));
     }
 
-    /// Makes the best plan and serves it where it is smaller than the one that is served.
-    async fn improve(self: &Arc<Self>, key: PlanKey, crew: Crew) -> Result<Replaced, PlanError> {
-        let _under_way = self.depot.works.begin(key.packages());
-        let Some(old) = stored::load(&self.depot, key).await? else { return Ok(Replaced::Overtaken) };
-        let (new, labour) = make::encode(self, key, Effort::Best, crew).await?;
-        let replaced = stored::replace(&self.depot, &old, &new, labour).await?;
-        match replaced {
-            Replaced::Yes => drop(self.serve(new)),
-            Replaced::NotSmaller | Replaced::Overtaken => {}
-        }
-        Ok(replaced)
+    /// Makes a plan beside the quick one, for whoever it suits. Dropped before it is done, its encoders end.
+    async fn improve(self: &Arc<Self>, key: PlanKey, crew: Crew) -> Result<(), PlanError> {
+        self.find_or_make(key, crew).await.map(drop)
     }
 
     /// Notes that a plan is being encoded, until what is returned is dropped.
-    fn begin_making(self: &Arc<Self>, key: PlanKey, effort: Effort) -> UnderWay {
-        let making = Arc::new(Making::new(effort));
+    fn begin_making(self: &Arc<Self>, key: PlanKey) -> UnderWay {
+        let making = Arc::new(Making::default());
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         under_way.insert(key, making.clone());
         UnderWay { plans: self.clone(), key, making }
@@ -322,9 +332,13 @@ impl Plans {
             return Ok(());
         }
         tracing::warn!(frame = %frame, package = %plan.target, "a frame in the depot is damaged; its plan is made anew");
-        stored::forget_damaged(&self.depot, plan, &frame).await.map_err(PlanError::from)?;
+        stored::forget(&self.depot, plan.key()).await.map_err(PlanError::from)?;
         self.ready.lock().unwrap_or_else(PoisonError::into_inner).remove(&plan.key());
-        let anew = self.get(plan.base, plan.target).await?;
+        // Nobody waits for minutes for a best plan: the host asks for another, and this one is made again in the background.
+        if plan.effort != self.effort {
+            return Err(PlanError::FrameGone(frame).into());
+        }
+        let anew = self.get_exact(plan.key()).await?;
         match anew.frame_len(&frame) {
             Some(len) if frames::is_sound(&self.depot, frame, len).await? => Ok(()),
             Some(_) | None => Err(PlanError::FrameGone(frame).into()),
@@ -343,7 +357,7 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         self.making.abandon();
         let mut under_way = self.plans.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        // A plan that is made at once and improved at the same time is on the list once, as what began last.
+        // A plan that is made at once and in the background at the same time is on the list once, as what began last.
         if under_way.get(&self.key).is_some_and(|making| Arc::ptr_eq(making, &self.making)) {
             under_way.remove(&self.key);
         }

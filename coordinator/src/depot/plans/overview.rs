@@ -11,6 +11,7 @@ use sluice_proto::v1;
 use sqlx::Row as _;
 
 use super::PlanKey;
+use super::demand::{Demand, Route};
 use super::improver::{Improver, Survey};
 use super::progress::Progress;
 use super::queue::{self, Lane};
@@ -26,8 +27,6 @@ pub enum State {
     Ready,
     /// One is being made.
     Encoding {
-        /// With which effort.
-        effort: Effort,
         /// Frames that are done.
         done: u32,
         /// All frames; zero before that is known.
@@ -35,8 +34,6 @@ pub enum State {
     },
     /// One will be made.
     Queued {
-        /// With which effort.
-        effort: Effort,
         /// How many come before it, and one.
         place: u32,
     },
@@ -51,17 +48,17 @@ pub struct PlanView {
     pub target: Digest,
     /// Releases of both, as `APP VERSION`, newest first.
     pub releases: (Vec<String>, Vec<String>),
-    /// Effort of the plan that is served; nothing while there is none.
-    pub effort: Option<Effort>,
+    /// The effort that makes it.
+    pub effort: Effort,
     /// Where it stands.
     pub state: State,
-    /// What a host is sent.
+    /// What a host is sent; zero while it is not there.
     pub wire_bytes: u64,
     /// The target's files.
     pub tree_bytes: u64,
     /// Hosts that would use it now.
     pub hosts: u64,
-    /// CPU that it took.
+    /// CPU that encoding it took.
     pub cpu: Duration,
     /// When it was made.
     pub made: Option<Timestamp>,
@@ -73,8 +70,11 @@ impl Improver {
         let survey = self.survey_now().await?;
         let states = self.states(&survey);
         let releases = releases(&self.plans.depot.store).await?;
-        let hosts: HashMap<PlanKey, u64> =
-            survey.candidates.iter().map(|candidate| (candidate.key, candidate.demand.hosts())).collect();
+        let demands: HashMap<Route, Demand> = survey
+            .candidates
+            .iter()
+            .map(|candidate| ((candidate.key.base, candidate.key.target), candidate.demand))
+            .collect();
         let keys: BTreeSet<PlanKey> = survey.stored.keys().chain(states.keys()).copied().collect();
         let asked = |key: &PlanKey| package.is_none_or(|p| key.target == p || key.base == Some(p));
         let view = |key: PlanKey| {
@@ -85,11 +85,11 @@ impl Improver {
                 base: key.base,
                 target: key.target,
                 releases: (of(key.base), of(Some(key.target))),
-                effort: row.map(|row| row.weight.effort),
+                effort: key.effort,
                 state: states.get(&key).copied().unwrap_or(State::Ready),
                 wire_bytes: row.map_or(0, |row| row.weight.wire_bytes),
                 tree_bytes: survey.packages.get(&key.target).map_or(0, |row| row.tree_bytes),
-                hosts: hosts.get(&key).copied().unwrap_or_default(),
+                hosts: demands.get(&(key.base, key.target)).map_or(0, |demand| users(key, demand, &survey)),
                 cpu: row.map(|row| row.cpu).unwrap_or_default(),
                 made: row.map(|row| row.made),
             }
@@ -98,7 +98,7 @@ impl Improver {
         let pushed = |view: &PlanView| survey.packages.get(&view.target).map(|row| row.pushed);
         views.sort_by(|a, b| {
             let newest = pushed(b).cmp(&pushed(a)).then(a.target.cmp(&b.target));
-            newest.then(b.hosts.cmp(&a.hosts)).then(a.base.cmp(&b.base))
+            newest.then(a.base.cmp(&b.base)).then(a.effort.cmp(&b.effort))
         });
         views.truncate(LISTED_MAX);
         Ok(views)
@@ -113,18 +113,28 @@ impl Improver {
             }
             let waiting = queue::queue(lane, &survey.candidates);
             for (candidate, place) in waiting.iter().filter(|candidate| !candidate.is_held).zip(1..) {
-                states.insert(candidate.key, State::Queued { effort: self.effort(lane), place });
+                states.insert(candidate.key, State::Queued { place });
             }
         }
-        let encoding = |effort, Progress { done, frames }: Progress| State::Encoding { effort, done, frames };
+        let encoding = |Progress { done, frames }: Progress| State::Encoding { done, frames };
         for (key, lease) in &survey.leases {
-            states.insert(*key, encoding(lease.effort, lease.progress));
+            states.insert(*key, encoding(lease.progress));
         }
         // What this coordinator does itself it knows better than its own lease does.
         for (key, making) in self.plans.under_way() {
-            states.insert(key, encoding(making.effort, making.progress()));
+            states.insert(key, encoding(making.progress()));
         }
         states
+    }
+}
+
+/// Returns how many hosts would be served this plan now.
+fn users(key: PlanKey, demand: &Demand, survey: &Survey) -> u64 {
+    let smallest = PlanKey { effort: Effort::Best, ..key };
+    match key.effort {
+        Effort::Best => demand.limited,
+        Effort::Quick if survey.stored.contains_key(&smallest) => demand.hosts() - demand.limited,
+        Effort::Quick => demand.hosts(),
     }
 }
 
@@ -166,22 +176,18 @@ impl From<PlanView> for v1::TransferPlan {
             cpu,
             made,
         } = view;
-        let (state, next, frames_done, frames, place) = match state {
-            State::Ready => (v1::PlanState::Ready, None, 0, 0, 0),
-            State::Encoding { effort, done, frames } => {
-                (v1::PlanState::Encoding, Some(effort), done, frames, 0)
-            }
-            State::Queued { effort, place } => (v1::PlanState::Queued, Some(effort), 0, 0, place),
+        let (state, frames_done, frames, place) = match state {
+            State::Ready => (v1::PlanState::Ready, 0, 0, 0),
+            State::Encoding { done, frames } => (v1::PlanState::Encoding, done, frames, 0),
+            State::Queued { place } => (v1::PlanState::Queued, 0, 0, place),
         };
-        let wire = |effort: Option<Effort>| effort.map_or(v1::PlanEffort::Unspecified, effort_to_wire).into();
         Self {
             base: base.map(|base| base.as_bytes().to_vec()).unwrap_or_default(),
             base_releases,
             target: target.as_bytes().to_vec(),
             target_releases,
-            effort: wire(effort),
+            effort: effort_to_wire(effort).into(),
             state: state.into(),
-            next_effort: wire(next),
             frames_done,
             frames,
             place,

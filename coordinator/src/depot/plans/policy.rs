@@ -11,7 +11,7 @@ use sluice_common::transfer::Effort;
 pub enum Policy {
     /// Quick plans only.
     Quick,
-    /// A quick plan at once; the best one in the background, where somebody will use it.
+    /// A quick plan at once; the best one in the background, for hosts whose link is limited.
     #[default]
     Improve,
     /// Hosts wait for the best plan.
@@ -45,7 +45,7 @@ impl Policy {
         }
     }
 
-    /// Says whether quick plans are replaced by better ones.
+    /// Says whether best plans are made beside quick ones.
     pub fn improves(self) -> bool {
         match self {
             Self::Quick => false,

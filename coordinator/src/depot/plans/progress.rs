@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use sluice_common::transfer::Effort;
 
 /// Frames that are done, of how many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,10 +16,8 @@ pub(super) struct Progress {
 }
 
 /// A plan in the making: encoders write, onlookers read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Making {
-    /// The effort.
-    pub(super) effort: Effort,
     done: AtomicU32,
     frames: AtomicU32,
     cpu_micros: AtomicU64,
@@ -33,11 +30,6 @@ thread_local! {
 }
 
 impl Making {
-    pub(super) fn new(effort: Effort) -> Self {
-        let (done, frames, cpu_micros, is_abandoned) = Default::default();
-        Self { effort, done, frames, cpu_micros, is_abandoned }
-    }
-
     /// Returns how far it is.
     pub(super) fn progress(&self) -> Progress {
         Progress { done: self.done.load(Ordering::Relaxed), frames: self.frames.load(Ordering::Relaxed) }

@@ -10,13 +10,13 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::queue::Weight;
-use super::{PlanError, PlanKey, ServedPlan, retired};
+use super::{PlanError, PlanKey, ServedPlan};
 use crate::clock::Clock;
 use crate::depot::Depot;
 use crate::depot::objects::{Kind, Name, ObjectError};
 use crate::store::{self, Actor, Store, Transaction};
 
-/// Frames in one statement: three parameters each.
+/// Frames in one statement: four parameters each.
 const BATCH: usize = 500;
 
 impl PlanKey {
@@ -27,9 +27,11 @@ impl PlanKey {
 
 /// Reads a plan back, verified; nothing when there is none, or none that is undamaged.
 pub(super) async fn load(depot: &Depot, key: PlanKey) -> Result<Option<ServedPlan>, PlanError> {
-    let row = sqlx::query("SELECT plan, manifest_frame FROM depot_plans WHERE target = $1 AND base = $2")
+    let sql = "SELECT plan, manifest_frame FROM depot_plans WHERE target = $1 AND base = $2 AND effort = $3";
+    let row = sqlx::query(sql)
         .bind(key.target.to_string())
         .bind(key.base_text())
+        .bind(effort_text(key.effort))
         .fetch_optional(depot.store.read())
         .await
         .map_err(store::Error::from)?;
@@ -57,7 +59,7 @@ pub(super) async fn load(depot: &Depot, key: PlanKey) -> Result<Option<ServedPla
         let base = base.as_ref().map(|base| &base.contents[..]).unwrap_or_default();
         let plan = fit.then(|| TransferPlan::decode(&plan_bytes, base, &target.contents).ok()).flatten()?;
         (plan.base == key.base && plan.target == key.target)
-            .then(|| ServedPlan::new(plan, plan_bytes, manifest_bytes))
+            .then(|| ServedPlan::new(key.effort, plan, plan_bytes, manifest_bytes))
     });
     match decoding.await.expect("decoding a plan does not panic") {
         Some(plan) => Ok(Some(plan)),
@@ -71,37 +73,17 @@ async fn damaged(depot: &Depot, key: PlanKey) -> Result<Option<ServedPlan>, Plan
     Ok(None)
 }
 
-/// What making a plan took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Labour {
-    /// The effort.
-    pub(super) effort: Effort,
-    /// The CPU time.
-    pub(super) cpu: Duration,
-}
-
 /// A row: a plan without its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     /// Digest of the encoded plan.
     pub(super) plan: Digest,
-    /// Effort and sizes.
+    /// Its sizes.
     pub(super) weight: Weight,
-    /// CPU that all its encodings took.
+    /// CPU that encoding it took.
     pub(super) cpu: Duration,
     /// When it was made.
     pub(super) made: Timestamp,
-}
-
-/// What became of a better plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Replaced {
-    /// It is served from now on.
-    Yes,
-    /// It was no smaller: the older plan stays, and is the best.
-    NotSmaller,
-    /// The older plan was replaced or forgotten meanwhile; nothing was changed.
-    Overtaken,
 }
 
 /// Returns the word of an effort.
@@ -112,11 +94,12 @@ pub(super) fn effort_text(effort: Effort) -> &'static str {
     }
 }
 
-/// Returns the plan that a row is about, by its columns `base` and `target`.
+/// Returns the plan that a row is about, by its columns `base`, `target` and `effort`.
 pub(super) fn key(row: &AnyRow) -> Result<PlanKey, store::Error> {
     let base: String = row.try_get("base")?;
     let base = (!base.is_empty()).then(|| store::parse("depot_plans.base", &base)).transpose()?;
-    Ok(PlanKey { base, target: store::parse("depot_plans.target", &row.try_get::<String, _>("target")?)? })
+    let target = store::parse("depot_plans.target", &row.try_get::<String, _>("target")?)?;
+    Ok(PlanKey { base, target, effort: store::parse("depot_plans.effort", row.try_get("effort")?)? })
 }
 
 /// Returns every plan.
@@ -125,111 +108,58 @@ pub(super) async fn list(store: &Store) -> Result<HashMap<PlanKey, Row>, store::
     rows.iter().map(|row| Ok((key(row)?, from_row(row)?))).collect()
 }
 
-/// Returns the row of one plan.
-pub(super) async fn find(store: &Store, key: PlanKey) -> Result<Option<Row>, store::Error> {
-    let row = sqlx::query("SELECT * FROM depot_plans WHERE target = $1 AND base = $2")
-        .bind(key.target.to_string())
-        .bind(key.base_text())
-        .fetch_optional(store.read())
-        .await?;
-    row.as_ref().map(from_row).transpose()
-}
-
 fn from_row(row: &AnyRow) -> Result<Row, store::Error> {
     let number = |column: &'static str| -> Result<u64, store::Error> {
         store::unsigned("depot_plans", row.try_get(column)?)
     };
     Ok(Row {
         plan: store::digest("depot_plans.plan", &row.try_get::<Vec<u8>, _>("plan")?)?,
-        weight: Weight {
-            effort: store::parse("depot_plans.effort", &row.try_get::<String, _>("effort")?)?,
-            wire_bytes: number("wire_bytes")?,
-            raw_bytes: number("raw_bytes")?,
-        },
+        weight: Weight { wire_bytes: number("wire_bytes")?, raw_bytes: number("raw_bytes")? },
         cpu: Duration::from_millis(number("cpu_ms")?),
         made: store::from_millis("depot_plans.made_ms", row.try_get("made_ms")?)?,
     })
 }
 
-/// Names a plan whose objects are durable.
-pub(super) async fn insert(depot: &Depot, plan: &ServedPlan, labour: Labour) -> Result<(), store::Error> {
+/// Names a plan whose objects are durable. `cpu` is what encoding it took.
+pub(super) async fn insert(depot: &Depot, plan: &ServedPlan, cpu: Duration) -> Result<(), store::Error> {
     let mut tx = depot.store.begin(Actor::coordinator()).await?;
     forget_in(&mut tx, plan.key()).await?;
-    insert_in(&mut tx, plan, labour).await?;
+    insert_in(&mut tx, plan, cpu).await?;
     tx.commit_observation().await
 }
 
-/// Puts a better plan, whose objects are durable, in the place of `old`, in one transaction: whoever asks gets the one
-/// or the other, whole. The frames of `old` are kept for those that began with it.
-pub(super) async fn replace(
-    depot: &Depot,
-    old: &ServedPlan,
-    new: &ServedPlan,
-    labour: Labour,
-) -> Result<Replaced, store::Error> {
-    let mut tx = depot.store.begin(Actor::coordinator()).await?;
-    let row = sqlx::query("SELECT * FROM depot_plans WHERE target = $1 AND base = $2")
-        .bind(old.target.to_string())
-        .bind(old.key().base_text())
-        .fetch_optional(&mut *tx)
-        .await?;
-    let Some(row) = row.as_ref().map(from_row).transpose()?.filter(|row| row.plan == old.plan_digest) else {
-        return Ok(Replaced::Overtaken);
-    };
-    let labour = Labour { cpu: row.cpu + labour.cpu, ..labour };
-    if new.wire_bytes() >= old.wire_bytes() {
-        note_labour(&mut tx, old.key(), labour).await?;
-        tx.commit_observation().await?;
-        return Ok(Replaced::NotSmaller);
-    }
-    retired::keep(&mut tx, old, new, Clock::of_process().now()).await?;
-    forget_in(&mut tx, old.key()).await?;
-    insert_in(&mut tx, new, labour).await?;
-    tx.commit_observation().await?;
-    Ok(Replaced::Yes)
-}
-
-async fn note_labour(tx: &mut Transaction, key: PlanKey, labour: Labour) -> Result<(), store::Error> {
-    sqlx::query("UPDATE depot_plans SET effort = $1, cpu_ms = $2 WHERE target = $3 AND base = $4")
-        .bind(effort_text(labour.effort))
-        .bind(labour.cpu.as_millis() as i64)
-        .bind(key.target.to_string())
-        .bind(key.base_text())
-        .execute(&mut **tx)
-        .await?;
-    Ok(())
-}
-
-async fn insert_in(tx: &mut Transaction, plan: &ServedPlan, labour: Labour) -> Result<(), store::Error> {
-    let (target, base) = (plan.target.to_string(), plan.key().base_text());
+async fn insert_in(tx: &mut Transaction, plan: &ServedPlan, cpu: Duration) -> Result<(), store::Error> {
+    let (target, base, effort) = (plan.target.to_string(), plan.key().base_text(), effort_text(plan.effort));
     let manifest_frame = Digest::of(&plan.manifest_frame);
     sqlx::query(
-        "INSERT INTO depot_plans (target, base, plan, manifest_frame, wire_bytes, made_ms, effort, raw_bytes, cpu_ms)
+        "INSERT INTO depot_plans (target, base, effort, plan, manifest_frame, wire_bytes, raw_bytes, cpu_ms, made_ms)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(target.as_str())
     .bind(base.as_str())
+    .bind(effort)
     .bind(plan.plan_digest.as_bytes().to_vec())
     .bind(manifest_frame.as_bytes().to_vec())
     .bind(plan.wire_bytes() as i64)
-    .bind(store::to_millis(Clock::of_process().now()))
-    .bind(effort_text(labour.effort))
     .bind(plan.raw_bytes() as i64)
-    .bind(labour.cpu.as_millis() as i64)
+    .bind(cpu.as_millis() as i64)
+    .bind(store::to_millis(Clock::of_process().now()))
     .execute(&mut **tx)
     .await?;
     let mut frames: Vec<Digest> = plan.plan.frames.iter().map(|frame| frame.digest).collect();
     frames.push(manifest_frame);
     for batch in frames.chunks(BATCH) {
-        let row = |i: usize| format!("(${}, ${}, ${})", i * 3 + 1, i * 3 + 2, i * 3 + 3);
+        let row = |i: usize| format!("(${}, ${}, ${}, ${})", i * 4 + 1, i * 4 + 2, i * 4 + 3, i * 4 + 4);
         let rows: Vec<String> = (0..batch.len()).map(row).collect();
         let sql = format!(
-            "INSERT INTO depot_plan_frames (target, base, frame) VALUES {} ON CONFLICT (target, base, frame) DO NOTHING",
+            "INSERT INTO depot_plan_frames (target, base, effort, frame) VALUES {}
+             ON CONFLICT (target, base, effort, frame) DO NOTHING",
             rows.join(", ")
         );
         let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(batch.len() == BATCH);
         for frame in batch {
-            query = query.bind(target.as_str()).bind(base.as_str()).bind(frame.as_bytes().to_vec());
+            query =
+                query.bind(target.as_str()).bind(base.as_str()).bind(effort).bind(frame.as_bytes().to_vec());
         }
         query.execute(&mut **tx).await?;
     }
@@ -243,33 +173,14 @@ pub(super) async fn forget(depot: &Depot, key: PlanKey) -> Result<(), store::Err
     tx.commit_observation().await
 }
 
-/// Forgets a frame that is damaged, and `plan` for naming it, unless a better plan has taken its place.
-pub(super) async fn forget_damaged(
-    depot: &Depot,
-    plan: &ServedPlan,
-    frame: &Digest,
-) -> Result<(), store::Error> {
-    let mut tx = depot.store.begin(Actor::coordinator()).await?;
-    retired::forget(&mut tx, frame).await?;
-    let row = sqlx::query("SELECT * FROM depot_plans WHERE target = $1 AND base = $2")
-        .bind(plan.target.to_string())
-        .bind(plan.key().base_text())
-        .fetch_optional(&mut *tx)
-        .await?;
-    let row = row.as_ref().map(from_row).transpose()?;
-    if plan.frame_len(frame).is_some() && row.is_some_and(|row| row.plan == plan.plan_digest) {
-        forget_in(&mut tx, plan.key()).await?;
-    }
-    tx.commit_observation().await
-}
-
 async fn forget_in(tx: &mut Transaction, key: PlanKey) -> Result<(), store::Error> {
     let (target, base) = (key.target.to_string(), key.base_text());
     for sql in [
-        "DELETE FROM depot_plan_frames WHERE target = $1 AND base = $2",
-        "DELETE FROM depot_plans WHERE target = $1 AND base = $2",
+        "DELETE FROM depot_plan_frames WHERE target = $1 AND base = $2 AND effort = $3",
+        "DELETE FROM depot_plans WHERE target = $1 AND base = $2 AND effort = $3",
     ] {
-        sqlx::query(sql).bind(target.as_str()).bind(base.as_str()).execute(&mut **tx).await?;
+        let query = sqlx::query(sql).bind(target.as_str()).bind(base.as_str());
+        query.bind(effort_text(key.effort)).execute(&mut **tx).await?;
     }
     Ok(())
 }

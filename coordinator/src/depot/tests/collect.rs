@@ -14,7 +14,7 @@ use super::*;
 use crate::audit;
 use crate::depot::collect::{Blocker, Collection};
 use crate::depot::content;
-use crate::depot::plans::Plans;
+use crate::depot::plans::{Link, Plans};
 
 /// Everything that nothing uses goes, however young.
 const AT_ONCE: Ages = Ages { unreleased: Duration::ZERO, orphan: Duration::ZERO };
@@ -54,9 +54,9 @@ async fn what_nobody_released_goes_with_its_plans_and_packs() {
     bench.push(&two).await.unwrap();
     assert!(bench.release(&two).await);
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    plans.get(None, one.digest).await.unwrap();
-    plans.get(Some(one.digest), two.digest).await.unwrap();
-    let cold = plans.get(None, two.digest).await.unwrap();
+    plans.get(None, one.digest, Link::Open).await.unwrap();
+    plans.get(Some(one.digest), two.digest, Link::Open).await.unwrap();
+    let cold = plans.get(None, two.digest, Link::Open).await.unwrap();
 
     assert_eq!(bench.collect(Duration::ZERO).await, 0, "a package pushed a moment ago waits for its release");
     let foreseen = bench.collect_at_once(Mode::DryRun).await;
@@ -76,7 +76,7 @@ async fn what_nobody_released_goes_with_its_plans_and_packs() {
     let bench = bench.reopen().await;
     two.read_back(&bench).await.unwrap();
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let again = plans.get(None, two.digest).await.unwrap();
+    let again = plans.get(None, two.digest, Link::Open).await.unwrap();
     assert_eq!((again.plan_bytes.clone(), plans.encoded()), (cold.plan_bytes.clone(), 0));
     install(&plans, &again, None, &two).await;
     let last = audit::verify(&bench.store).await.unwrap();
@@ -133,7 +133,7 @@ async fn a_running_fetch_goes_on_while_everything_else_is_collected() {
     bench.push(&two).await.unwrap();
     assert!(bench.release(&two).await);
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let plan = plans.get(None, two.digest).await.unwrap();
+    let plan = plans.get(None, two.digest, Link::Open).await.unwrap();
     let frames: Vec<_> = plan.plan.frames.iter().map(|frame| wanted(&frame.digest, 0)).collect();
     let fetch = content::fetch(&plans, host(), None, two.digest, frames, Pacing::default()).await.unwrap();
     let mut fetch = pin!(fetch);
@@ -267,7 +267,7 @@ async fn a_collection_cut_off_anywhere_is_completed_by_the_next() {
         bench.push(&one).await.unwrap();
         bench.push(&two).await.unwrap();
         assert!(bench.release(&two).await);
-        Plans::new(bench.depot.clone(), Effort::Quick).get(None, one.digest).await.unwrap();
+        Plans::new(bench.depot.clone(), Effort::Quick).get(None, one.digest, Link::Open).await.unwrap();
         let actor = Actor::console();
         let ended = cut_off(bench.depot.run(AT_ONCE, Mode::Remove, &actor), polls).await.is_some();
         let bench = bench.reopen().await;

@@ -3,18 +3,16 @@
 use std::num::NonZeroUsize;
 
 use async_trait::async_trait;
-use sluice_common::caps;
 use sluice_common::transfer::Effort;
 use tokio::sync::watch;
 
 use super::plans::{fetch, install, two_versions, wanted};
 use super::*;
-use crate::clock::Clock;
 use crate::depot::plans::demand::{Forecast, Outlook, Standing};
 use crate::depot::plans::improver::Options;
 use crate::depot::plans::overview::State;
 use crate::depot::plans::queue::Lane;
-use crate::depot::plans::{Improver, Plans, Policy, retired};
+use crate::depot::plans::{Improver, Link, Plans, Policy};
 use crate::store;
 
 /// A fleet that stands still.
@@ -31,22 +29,25 @@ impl Forecast for Still {
     }
 }
 
-/// Makes the planning ahead for hosts that have `one` and are ordered to have `two`.
+/// Makes the planning ahead for hosts on limited links that have `one` and are ordered to have `two`.
 pub(super) fn improver(
     plans: &Arc<Plans>,
     hosts: &[(Option<Digest>, Digest)],
     policy: Policy,
 ) -> Arc<Improver> {
+    let limit = Some("1MB/s".parse().unwrap());
     let standing =
-        |(has, ordered): &(_, _)| Standing { has: *has, ordered: Some(*ordered), newest: None, limit: None };
+        |(has, ordered): &(_, _)| Standing { has: *has, ordered: Some(*ordered), newest: None, limit };
     let outlook = Outlook { hosts: hosts.iter().map(standing).collect(), released: Vec::new() };
     let options = Options { policy, workers: NonZeroUsize::MIN };
     Improver::new(plans.clone(), Arc::new(Still(outlook, watch::Sender::new(0))), options)
 }
 
-async fn state(improver: &Improver, base: Option<Digest>, target: Digest) -> Option<(Option<Effort>, State)> {
+/// Returns where the plans of both efforts stand.
+async fn states(improver: &Improver, base: Option<Digest>, target: Digest) -> Vec<(Effort, State)> {
     let plans = improver.overview(None).await.unwrap();
-    plans.into_iter().find(|p| (p.base, p.target) == (base, target)).map(|p| (p.effort, p.state))
+    let of_route = plans.into_iter().filter(|p| (p.base, p.target) == (base, target));
+    of_route.map(|p| (p.effort, p.state)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,25 +56,28 @@ async fn plans_are_there_before_hosts_ask_and_get_better_while_they_are_served()
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let (from, to) = (Some(one.digest), two.digest);
     let improver = improver(&plans, &[(from, to), (from, to)], Policy::Improve);
-    let queued = State::Queued { effort: Effort::Quick, place: 1 };
-    assert_eq!(state(&improver, from, to).await, Some((None, queued)));
+    let queued = State::Queued { place: 1 };
+    assert_eq!(states(&improver, from, to).await, [(Effort::Quick, queued)]);
     while improver.step(Lane::Ahead).await.unwrap() {}
     // The update, and both packages cold: they were just pushed.
     assert_eq!(plans.encoded(), 3);
-    let quick = plans.get(from, to).await.unwrap();
-    let queued = State::Queued { effort: Effort::Best, place: 1 };
-    assert_eq!((state(&improver, from, to).await, plans.encoded()), (Some((Some(Effort::Quick), queued)), 3));
+    let quick = plans.get(from, to, Link::Limited).await.unwrap();
+    let (is_quick, is_best) = ((Effort::Quick, State::Ready), (Effort::Best, queued));
+    assert_eq!((states(&improver, from, to).await, plans.encoded()), (vec![is_quick, is_best], 3));
 
     while improver.step(Lane::Better).await.unwrap() {}
     assert_eq!(plans.encoded(), 4, "what nobody is to have stays quick");
-    let best = plans.get(from, to).await.unwrap();
+    let best = plans.get(from, to, Link::Limited).await.unwrap();
     assert!(best.wire_bytes() < quick.wire_bytes(), "{} of {}", best.wire_bytes(), quick.wire_bytes());
     install(&plans, &best, Some(&one), &two).await;
-    let view =
-        improver.overview(Some(one.digest)).await.unwrap().into_iter().find(|p| p.base == from).unwrap();
-    assert_eq!((view.effort, view.state, view.hosts), (Some(Effort::Best), State::Ready, 2));
-    assert_eq!((view.wire_bytes, view.tree_bytes), (best.wire_bytes(), two.tree.manifest().tree_bytes()));
-    assert!(view.cpu > Duration::ZERO);
+    let open = plans.get(from, to, Link::Open).await.unwrap();
+    assert_eq!(open.plan, quick.plan, "an open link is served what is restored soonest");
+    let views = improver.overview(Some(one.digest)).await.unwrap().into_iter().filter(|p| p.base == from);
+    let views: Vec<_> = views.map(|view| (view.effort, view.state, view.hosts, view.wire_bytes)).collect();
+    let (quick_bytes, best_bytes) = (quick.wire_bytes(), best.wire_bytes());
+    let expected =
+        [(Effort::Quick, State::Ready, 0, quick_bytes), (Effort::Best, State::Ready, 2, best_bytes)];
+    assert_eq!(views, expected);
 
     // A host that began with the quick plan goes on with it, also after restarts and collections.
     install(&plans, &quick, Some(&one), &two).await;
@@ -81,28 +85,29 @@ async fn plans_are_there_before_hosts_ask_and_get_better_while_they_are_served()
     bench.collect(Duration::ZERO).await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     install(&plans, &quick, Some(&one), &two).await;
-    let later = crate::clock::after(Clock::of_process().now(), caps::RETIRED_FRAMES_TTL);
-    retired::forget_expired(&bench.store, later).await.unwrap();
-    assert!(bench.collect(Duration::ZERO).await > 0);
-    let gone = fetch(&plans, &quick, vec![wanted(&quick.plan.frames[0].digest, 0)]).await.unwrap_err();
-    assert_eq!(gone.code(), tonic::Code::NotFound);
-    install(&plans, &plans.get(from, to).await.unwrap(), Some(&one), &two).await;
+    install(&plans, &best, Some(&one), &two).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_frame_of_a_replaced_plan_costs_the_better_one_nothing() {
+async fn a_damaged_frame_of_a_best_plan_costs_nobody_minutes() {
     let (bench, one, two) = two_versions().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let (from, to) = (Some(one.digest), two.digest);
-    let quick = plans.get(from, to).await.unwrap();
-    while improver(&plans, &[(from, to)], Policy::Improve).step(Lane::Better).await.unwrap() {}
-    let frame = quick.plan.frames[0].digest;
+    let quick = plans.get(from, to, Link::Limited).await.unwrap();
+    let improver = improver(&plans, &[(from, to)], Policy::Improve);
+    while improver.step(Lane::Better).await.unwrap() {}
+    let best = plans.get(from, to, Link::Limited).await.unwrap();
+    let frame = best.plan.frames[0].digest;
     flip(&bench.dir.path().join("depot/frames").join(frame.to_hex()));
     let encoded = plans.encoded();
-    let gone = fetch(&plans, &quick, vec![wanted(&frame, 0)]).await.unwrap_err();
+    let gone = fetch(&plans, &best, vec![wanted(&frame, 0)]).await.unwrap_err();
     assert_eq!(gone.code(), tonic::Code::NotFound, "{gone}");
+    assert!(gone.message().contains("ask for the plan again"), "{gone}");
+    assert_eq!(plans.get(from, to, Link::Limited).await.unwrap().plan, quick.plan);
     assert_eq!(plans.encoded(), encoded);
-    assert_ne!(plans.get(from, to).await.unwrap().plan, quick.plan);
+    while improver.step(Lane::Better).await.unwrap() {}
+    install(&plans, &plans.get(from, to, Link::Limited).await.unwrap(), Some(&one), &two).await;
+    assert_eq!(plans.encoded(), encoded + 1, "it was made again in the background");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +127,7 @@ async fn two_coordinators_over_one_depot_do_no_work_twice() {
     assert_eq!(a.encoded() + b.encoded(), 5);
     let frames = |plans: &Arc<Plans>| {
         let plans = plans.clone();
-        async move { plans.get(from, to).await.unwrap().plan_bytes.clone() }
+        async move { plans.get(from, to, Link::Limited).await.unwrap().plan_bytes.clone() }
     };
     first.step(Lane::Better).await.unwrap();
     second.step(Lane::Better).await.unwrap();
@@ -135,9 +140,9 @@ async fn a_host_may_take_its_plan_from_one_coordinator_and_its_frames_from_anoth
     let (a, b) =
         (Plans::new(bench.depot.clone(), Effort::Quick), Plans::new(bench.beside().await, Effort::Quick));
     let (from, to) = (Some(one.digest), two.digest);
-    let quick = b.get(from, to).await.unwrap();
+    let quick = b.get(from, to, Link::Limited).await.unwrap();
     while improver(&a, &[(from, to)], Policy::Improve).step(Lane::Better).await.unwrap() {}
-    let best = a.get(from, to).await.unwrap();
+    let best = a.get(from, to, Link::Limited).await.unwrap();
     // The other one still has the quick plan in memory.
     install(&b, &best, Some(&one), &two).await;
     install(&a, &quick, Some(&one), &two).await;
@@ -148,7 +153,7 @@ async fn a_crash_leaves_no_half_plan_and_holds_the_work_up_only_for_a_lease() {
     let (bench, one, two) = two_versions().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let (from, to) = (Some(one.digest), two.digest);
-    let quick = plans.get(from, to).await.unwrap();
+    let quick = plans.get(from, to, Link::Limited).await.unwrap();
     let dead = improver(&plans, &[(from, to)], Policy::Improve);
     // Cut off as soon as it holds the plan, as a kill does: nothing is given back.
     let mut step = Box::pin(dead.step(Lane::Better));
@@ -161,11 +166,11 @@ async fn a_crash_leaves_no_half_plan_and_holds_the_work_up_only_for_a_lease() {
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let next = improver(&plans, &[(from, to)], Policy::Improve);
     assert!(!next.step(Lane::Better).await.unwrap(), "the plan is held");
-    assert_eq!(plans.get(from, to).await.unwrap().plan_bytes, quick.plan_bytes);
+    assert_eq!(plans.get(from, to, Link::Limited).await.unwrap().plan_bytes, quick.plan_bytes);
     install(&plans, &quick, Some(&one), &two).await;
     expire_leases(&bench).await;
     assert!(next.step(Lane::Better).await.unwrap());
-    let best = plans.get(from, to).await.unwrap();
+    let best = plans.get(from, to, Link::Limited).await.unwrap();
     assert!(best.wire_bytes() < quick.wire_bytes());
     install(&plans, &best, Some(&one), &two).await;
     assert_eq!(bench.count("depot_plan_leases").await, 0);
@@ -185,13 +190,14 @@ async fn what_cannot_be_made_better_is_left_alone() {
     bench.push(&two).await.unwrap();
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let (from, to) = (Some(one.digest), two.digest);
-    let quick = plans.get(from, to).await.unwrap();
+    let quick = plans.get(from, to, Link::Limited).await.unwrap();
     let improver = improver(&plans, &[(from, to)], Policy::Improve);
     assert!(improver.step(Lane::Better).await.unwrap());
     assert!(!improver.step(Lane::Better).await.unwrap(), "it is tried once");
-    let after = plans.get(from, to).await.unwrap();
+    let after = plans.get(from, to, Link::Limited).await.unwrap();
     assert!(after.wire_bytes() <= quick.wire_bytes());
-    assert_eq!(state(&improver, from, to).await, Some((Some(Effort::Best), State::Ready)));
+    let ready = [(Effort::Quick, State::Ready), (Effort::Best, State::Ready)];
+    assert_eq!(states(&improver, from, to).await, ready);
 
     // A package that is damaged in the depot is not tried again and again.
     let three = Parcel::new(&[("a", noise(3, 50_000))]);
@@ -201,7 +207,7 @@ async fn what_cannot_be_made_better_is_left_alone() {
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let improver = self::improver(&plans, &[(None, three.digest)], Policy::Quick);
     while improver.step(Lane::Ahead).await.unwrap() {}
-    assert_eq!(state(&improver, None, three.digest).await, None);
+    assert_eq!(states(&improver, None, three.digest).await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +218,7 @@ async fn the_tasks_work_by_themselves_and_stop_when_told() {
     let improver = improver(&plans, &[(from, to)], Policy::Improve);
     let tasks = tokio_util::task::TaskTracker::new();
     tasks.spawn(improver.clone().run(bench.token.clone()));
-    while state(&improver, from, to).await != Some((Some(Effort::Best), State::Ready)) {
+    while !states(&improver, from, to).await.contains(&(Effort::Best, State::Ready)) {
         tokio::task::yield_now().await;
     }
     bench.token.cancel();

@@ -13,7 +13,7 @@ use sluice_proto::transport::metered::Pacing;
 
 use super::*;
 use crate::depot::content;
-use crate::depot::plans::{PlanError, Plans, ServedPlan};
+use crate::depot::plans::{Link, PlanError, Plans, ServedPlan};
 
 /// Collects what frames hold, by the content's number.
 #[derive(Default)]
@@ -116,12 +116,12 @@ pub(super) async fn two_versions() -> (Bench, Parcel, Parcel) {
 async fn plans_restore_every_content_cold_and_from_a_base() {
     let (bench, one, two) = two_versions().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let cold = plans.get(None, two.digest).await.unwrap();
+    let cold = plans.get(None, two.digest, Link::Open).await.unwrap();
     install(&plans, &cold, None, &two).await;
-    let update = plans.get(Some(one.digest), two.digest).await.unwrap();
+    let update = plans.get(Some(one.digest), two.digest, Link::Open).await.unwrap();
     install(&plans, &update, Some(&one), &two).await;
     assert!(update.wire_bytes() * 50 < cold.wire_bytes(), "{} of {}", update.wire_bytes(), cold.wire_bytes());
-    let nothing = plans.get(Some(two.digest), two.digest).await.unwrap();
+    let nothing = plans.get(Some(two.digest), two.digest, Link::Open).await.unwrap();
     assert!(nothing.plan.frames.is_empty());
     install(&plans, &nothing, Some(&two), &two).await;
 }
@@ -130,7 +130,7 @@ async fn plans_restore_every_content_cold_and_from_a_base() {
 async fn many_who_want_a_plan_at_once_cost_one_encoding() {
     let (bench, one, two) = two_versions().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let gets = (0..20).map(|_| plans.get(Some(one.digest), two.digest));
+    let gets = (0..20).map(|_| plans.get(Some(one.digest), two.digest, Link::Open));
     let got = futures::future::join_all(gets).await;
     let first = got[0].as_ref().unwrap();
     assert!(got.iter().all(|plan| plan.as_ref().unwrap().plan_bytes == first.plan_bytes));
@@ -140,12 +140,14 @@ async fn many_who_want_a_plan_at_once_cost_one_encoding() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_outlives_a_restart_and_is_never_collected() {
     let (bench, one, two) = two_versions().await;
-    let before =
-        Plans::new(bench.depot.clone(), Effort::Quick).get(Some(one.digest), two.digest).await.unwrap();
+    let before = Plans::new(bench.depot.clone(), Effort::Quick)
+        .get(Some(one.digest), two.digest, Link::Open)
+        .await
+        .unwrap();
     let bench = bench.reopen().await;
     assert_eq!(bench.collect(std::time::Duration::ZERO).await, 0);
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let after = plans.get(Some(one.digest), two.digest).await.unwrap();
+    let after = plans.get(Some(one.digest), two.digest, Link::Open).await.unwrap();
     assert_eq!((&after.plan_bytes, &after.manifest_frame), (&before.plan_bytes, &before.manifest_frame));
     assert_eq!(plans.encoded(), 0);
     install(&plans, &after, Some(&one), &two).await;
@@ -155,7 +157,7 @@ async fn a_plan_outlives_a_restart_and_is_never_collected() {
 async fn a_fetch_goes_on_at_any_byte() {
     let (bench, _, two) = two_versions().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let plan = plans.get(None, two.digest).await.unwrap();
+    let plan = plans.get(None, two.digest, Link::Open).await.unwrap();
     let whole = fetch_all(&plans, &plan).await.unwrap();
     let (frame, len) = (plan.plan.frames[0].digest, whole[0].len());
     assert!(len > 600_000, "several reads");
@@ -181,13 +183,13 @@ async fn a_fetch_goes_on_at_any_byte() {
 async fn frames_that_the_plan_does_not_name_are_not_served() {
     let (bench, one, two) = two_versions().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let cold = plans.get(None, two.digest).await.unwrap();
-    let update = plans.get(Some(one.digest), two.digest).await.unwrap();
+    let cold = plans.get(None, two.digest, Link::Open).await.unwrap();
+    let update = plans.get(Some(one.digest), two.digest, Link::Open).await.unwrap();
     let foreign = vec![wanted(&cold.plan.frames[0].digest, 0)];
     let refused = fetch(&plans, &update, foreign).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::NotFound);
     assert!(refused.message().contains("ask for the plan again"), "{refused}");
-    let unknown = plans.get(None, Digest::of(b"unknown")).await.unwrap_err();
+    let unknown = plans.get(None, Digest::of(b"unknown"), Link::Open).await.unwrap_err();
     assert_eq!(Status::from(&*unknown).code(), tonic::Code::NotFound);
 }
 
@@ -203,7 +205,7 @@ async fn damaged_frames_and_plans_are_made_anew() {
         for lose in [false, true] {
             let (bench, one, two) = two_versions().await;
             let plan = Plans::new(bench.depot.clone(), Effort::Quick)
-                .get(Some(one.digest), two.digest)
+                .get(Some(one.digest), two.digest, Link::Open)
                 .await
                 .unwrap();
             let (kind, digest) = named(&plan);
@@ -214,7 +216,7 @@ async fn damaged_frames_and_plans_are_made_anew() {
             }
             let bench = bench.reopen().await;
             let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-            let plan = plans.get(Some(one.digest), two.digest).await.unwrap();
+            let plan = plans.get(Some(one.digest), two.digest, Link::Open).await.unwrap();
             install(&plans, &plan, Some(&one), &two).await;
             assert_eq!(plans.encoded(), 1, "{name}");
         }
@@ -225,7 +227,7 @@ async fn damaged_frames_and_plans_are_made_anew() {
 async fn a_frame_damaged_while_it_is_served_is_healed_when_a_host_comes_back_for_it() {
     let (bench, _, two) = two_versions().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let plan = plans.get(None, two.digest).await.unwrap();
+    let plan = plans.get(None, two.digest, Link::Open).await.unwrap();
     fetch_all(&plans, &plan).await.unwrap();
     let frame = plan.plan.frames[0].digest;
     flip(&bench.dir.path().join("depot/frames").join(frame.to_hex()));
@@ -247,14 +249,14 @@ async fn a_damaged_base_gives_a_cold_plan_and_a_damaged_target_says_what_to_do()
     let bench = bench.reopen().await;
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     // The target shares chunks with the base: its own are found damaged, too.
-    let error = plans.get(Some(base.digest), target.digest).await.unwrap_err();
+    let error = plans.get(Some(base.digest), target.digest, Link::Open).await.unwrap_err();
     assert!(matches!(&*error, PlanError::Read(_)), "{error}");
     assert!(error.to_string().contains("push the package again"), "{error}");
     bench.push(&target).await.unwrap();
-    let cold = plans.get(Some(base.digest), target.digest).await.unwrap();
+    let cold = plans.get(Some(base.digest), target.digest, Link::Open).await.unwrap();
     install(&plans, &cold, None, &target).await;
     bench.push(&base).await.unwrap();
-    let update = plans.get(Some(base.digest), target.digest).await.unwrap();
+    let update = plans.get(Some(base.digest), target.digest, Link::Open).await.unwrap();
     install(&plans, &update, Some(&base), &target).await;
 }
 

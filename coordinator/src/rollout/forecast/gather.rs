@@ -17,6 +17,7 @@ use super::super::spec::Spec;
 use super::super::store as tables;
 use super::super::view::{FleetView, HostView, Observed};
 use super::{Part, Prospect, Surroundings, Transfer};
+use crate::depot::plans::Link;
 use crate::depot::releases;
 use crate::fleet::RolloutSink;
 use crate::store;
@@ -115,21 +116,22 @@ impl Handle {
         let reports = self.latest_reports(None).await?;
         let reports: HashMap<HostName, Report> =
             reports.into_iter().filter(|(_, report)| report.app == *app).collect();
-        let mut transfers: HashMap<(Digest, Vec<Digest>), Transfer> = HashMap::new();
+        let limits = surroundings.limits();
+        let mut transfers: HashMap<(Digest, Vec<Digest>, Link), Transfer> = HashMap::new();
         let mut bakes = HashMap::new();
         let mut parts = Vec::with_capacity(candidates.len());
-        for Candidate { host, platform, package, settled, .. } in candidates {
+        for Candidate { host, site, platform, package, settled, .. } in candidates {
             let platform: Platform = platform.clone();
             let bake = match bakes.get(package) {
                 Some(bake) => *bake,
                 None => *bakes.entry(*package).or_insert(surroundings.bake(*package).await),
             };
-            let key = (*package, has(reports.get(host)));
+            let key = (*package, has(reports.get(host)), limits.link(site));
             let transfer = match transfers.get(&key) {
                 _ if *settled => None,
                 Some(transfer) => Some(*transfer),
                 None => {
-                    let made = surroundings.transfer(*package, &key.1).await;
+                    let made = surroundings.transfer(*package, &key.1, key.2).await;
                     let made = made.map_err(ForecastError::Transfer)?;
                     Some(*transfers.entry(key).or_insert(made))
                 }

@@ -10,6 +10,7 @@ use sluice_common::name::SiteName;
 use sluice_common::units::ByteRate;
 
 use super::Transfer;
+use crate::depot::plans::Link;
 
 /// What a content connection carries before and after content, both ways: TLS, HTTP/2 settings, the requests' heads. Fitted,
 /// with [`WRAPPING_PER_MILLE`], to what the sockets carried of transfers of 50 kB to 3 MB.
@@ -43,6 +44,11 @@ impl Limits {
     /// Returns the limit of a site.
     pub fn of(&self, site: &SiteName) -> Option<ByteRate> {
         self.sites.get(site).copied()
+    }
+
+    /// Returns what a site's link is to a plan.
+    pub fn link(&self, site: &SiteName) -> Link {
+        Link::of(self.of(site).or(self.total))
     }
 
     fn rate_of(&self, site: &SiteName) -> f64 {

@@ -15,6 +15,7 @@ use tonic::{Code, Request, Status};
 
 use super::world::{BAD, World};
 use crate::access::Caller;
+use crate::depot::plans::Link;
 use crate::rollout::forecast::link::Limits;
 use crate::rollout::forecast::{Disk, Surroundings, Transfer};
 use crate::rollout::spec::Retry;
@@ -50,7 +51,7 @@ impl Surroundings for Around {
         HashMap::new()
     }
 
-    async fn transfer(&self, _: Digest, _: &[Digest]) -> Result<Transfer, String> {
+    async fn transfer(&self, _: Digest, _: &[Digest], _: Link) -> Result<Transfer, String> {
         Err("nothing is sent here".to_owned())
     }
 
