@@ -251,8 +251,8 @@ mod tests {
 
     use super::*;
 
-    fn path(text: &str) -> RelPath {
-        text.parse().unwrap()
+    fn path(text: &str) -> &RelPath {
+        RelPath::new(text).unwrap()
     }
 
     #[test]
@@ -265,26 +265,26 @@ mod tests {
         let beneath = Beneath::open(root.path()).unwrap();
         let source = root.path().join("source");
         fs_err::write(&source, b"x").unwrap();
-        assert!(beneath.read(&path("out/secret")).is_err());
-        assert!(beneath.read(&path("file")).is_err());
-        assert!(beneath.directory(&path("out/new")).is_err());
-        assert!(beneath.directory(&path("out")).is_err());
-        assert!(beneath.symlink("x", &path("out/new")).is_err());
-        assert!(beneath.adopt(&source, &path("out/new")).is_err());
-        assert!(beneath.create(&path("out/new"), 0o644).is_err());
-        assert!(beneath.remove(&path("out/secret")).is_err());
+        assert!(beneath.read(path("out/secret")).is_err());
+        assert!(beneath.read(path("file")).is_err());
+        assert!(beneath.directory(path("out/new")).is_err());
+        assert!(beneath.directory(path("out")).is_err());
+        assert!(beneath.symlink("x", path("out/new")).is_err());
+        assert!(beneath.adopt(&source, path("out/new")).is_err());
+        assert!(beneath.create(path("out/new"), 0o644).is_err());
+        assert!(beneath.remove(path("out/secret")).is_err());
         let plain = tempfile::tempdir().unwrap();
         let from = Beneath::open(plain.path()).unwrap();
-        from.create(&path("a"), 0o644).unwrap();
-        assert!(beneath.link(&path("out/new"), &from, &path("a")).is_err());
-        assert!(from.link(&path("b"), &beneath, &path("out/secret")).is_err());
-        assert_eq!(beneath.stat(&path("out/secret")).unwrap(), None);
-        assert!(beneath.count(Some(&path("out"))).is_err());
+        from.create(path("a"), 0o644).unwrap();
+        assert!(beneath.link(path("out/new"), &from, path("a")).is_err());
+        assert!(from.link(path("b"), &beneath, path("out/secret")).is_err());
+        assert_eq!(beneath.stat(path("out/secret")).unwrap(), None);
+        assert!(beneath.count(Some(path("out"))).is_err());
         assert_eq!(fs_err::read_dir(outside.path()).unwrap().count(), 1);
         // A file put in place of a link replaces the link, not what it leads to.
-        beneath.adopt(&source, &path("file")).unwrap();
+        beneath.adopt(&source, path("file")).unwrap();
         assert_eq!(fs_err::read(outside.path().join("secret")).unwrap(), b"s");
-        let error = beneath.read(&path("out/secret")).unwrap_err().to_string();
+        let error = beneath.read(path("out/secret")).unwrap_err().to_string();
         assert!(error.contains("out/secret"), "{error}");
     }
 
@@ -297,35 +297,35 @@ mod tests {
         fs_err::write(root.path().join("b"), b"old").unwrap();
         fs_err::hard_link(root.path().join("b"), root.path().join("kept")).unwrap();
         for (name, mode) in [("a", 0o755), ("b", 0o644)] {
-            io::Write::write_all(&mut beneath.create(&path(name), mode).unwrap(), b"new").unwrap();
-            let found = beneath.stat(&path(name)).unwrap().unwrap();
+            io::Write::write_all(&mut beneath.create(path(name), mode).unwrap(), b"new").unwrap();
+            let found = beneath.stat(path(name)).unwrap().unwrap();
             assert_eq!((found.kind, found.mode, found.size), (FileType::RegularFile, mode, 3));
         }
         assert_eq!(fs_err::read(outside.path()).unwrap(), b"", "the link was replaced, not followed");
         assert_eq!(fs_err::read(root.path().join("kept")).unwrap(), b"old", "another name kept its file");
-        beneath.link(&path("b"), &beneath, &path("kept")).unwrap();
+        beneath.link(path("b"), &beneath, path("kept")).unwrap();
         assert_eq!(fs_err::read(root.path().join("b")).unwrap(), b"old");
-        beneath.remove(&path("b")).unwrap();
-        beneath.remove(&path("b")).unwrap();
-        assert_eq!(beneath.stat(&path("b")).unwrap(), None);
+        beneath.remove(path("b")).unwrap();
+        beneath.remove(path("b")).unwrap();
+        assert_eq!(beneath.stat(path("b")).unwrap(), None);
     }
 
     #[test]
     fn entries_get_the_modes_of_a_release() {
         let root = tempfile::tempdir().unwrap();
         let beneath = Beneath::open(root.path()).unwrap();
-        beneath.directory(&path("a")).unwrap();
-        beneath.directory(&path("a")).unwrap();
-        beneath.symlink("../b", &path("a/link")).unwrap();
+        beneath.directory(path("a")).unwrap();
+        beneath.directory(path("a")).unwrap();
+        beneath.symlink("../b", path("a/link")).unwrap();
         fs_err::write(root.path().join("b"), b"bytes").unwrap();
         let mut text = String::new();
-        beneath.read(&path("b")).unwrap().read_to_string(&mut text).unwrap();
+        beneath.read(path("b")).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "bytes");
         assert_eq!(fs_err::metadata(root.path().join("a")).unwrap().permissions().mode() & 0o7777, 0o755);
-        assert_eq!(beneath.stat(&path("a")).unwrap().unwrap().kind, FileType::Directory);
-        assert_eq!(beneath.read_link(&path("a/link")).unwrap(), b"../b");
-        assert_eq!(beneath.stat(&path("c/d")).unwrap(), None);
+        assert_eq!(beneath.stat(path("a")).unwrap().unwrap().kind, FileType::Directory);
+        assert_eq!(beneath.read_link(path("a/link")).unwrap(), b"../b");
+        assert_eq!(beneath.stat(path("c/d")).unwrap(), None);
         assert_eq!(beneath.count(None).unwrap(), 2);
-        assert_eq!(beneath.count(Some(&path("a"))).unwrap(), 1, "links count, whatever they lead to");
+        assert_eq!(beneath.count(Some(path("a"))).unwrap(), 1, "links count, whatever they lead to");
     }
 }

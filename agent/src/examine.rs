@@ -16,8 +16,9 @@ use sluice_common::path::RelPath;
 use crate::beneath::{Beneath, Standing};
 use crate::drift::Depth;
 use crate::drift::pace::{Pace, Paced};
+use crate::linked::{self, Beside};
 use crate::seen::{Seen, Stamp};
-use crate::{linked, workers};
+use crate::workers;
 
 /// What is wrong with one path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn missing(entry: &Entry) -> Self {
+    fn missing(entry: Entry<'_>) -> Self {
         Self { path: entry.path.as_path().to_owned(), fault: Fault::Missing }
     }
 }
@@ -75,7 +76,7 @@ pub(crate) fn examine_shape(
     manifest: &Manifest,
     stop: &AtomicBool,
 ) -> io::Result<(Vec<Finding>, Vec<Option<Stamp>>)> {
-    let stamps = Mutex::new(vec![None; manifest.entries().len()]);
+    let stamps = Mutex::new(vec![None; manifest.len()]);
     let findings = compare(root, manifest, stop, |beneath, number, entry| {
         Ok(match look(beneath, entry)? {
             Ok(found) => {
@@ -113,18 +114,16 @@ pub(crate) fn survey(
 ) -> io::Result<(Vec<Finding>, Seen)> {
     let (beneath, began, moment) = (Beneath::open(root)?, Instant::now(), SystemTime::now());
     let mut findings = Vec::new();
-    let mut stamps = vec![None; manifest.entries().len()];
-    for (number, entry) in manifest.entries().iter().enumerate() {
+    let mut stamps = vec![None; manifest.len()];
+    for (number, entry) in manifest.entries().enumerate() {
         pace.check()?;
-        let found = match (look(&beneath, entry)?, &entry.kind) {
+        let found = match (look(&beneath, entry)?, entry.kind) {
             (Ok(found), EntryKind::File(file)) => {
                 let is_covered = seen.is_some_and(|seen| seen.covers(number, found.stamp));
                 match (depth, seen) {
                     (Depth::Look, Some(_)) if is_covered => Ok(Some(found.stamp)),
                     (Depth::Look, None) => Ok(None),
-                    (Depth::Look | Depth::Hash, _) => {
-                        hashed_stamp(&beneath, &entry.path, &file.digest, pace)?
-                    }
+                    (Depth::Look | Depth::Hash, _) => hashed_stamp(&beneath, entry.path, &file.digest, pace)?,
                 }
             }
             (Ok(_), EntryKind::Directory | EntryKind::Symlink { .. }) => Ok(None),
@@ -166,14 +165,15 @@ fn compare(
     root: &Path,
     manifest: &Manifest,
     stop: &AtomicBool,
-    fault: impl Fn(&Beneath, usize, &Entry) -> io::Result<Option<Fault>> + Sync,
+    fault: impl Fn(&Beneath, usize, Entry<'_>) -> io::Result<Option<Fault>> + Sync,
 ) -> io::Result<Vec<Finding>> {
     let beneath = Beneath::open(root)?;
     if fs_err::read_dir(root)?.next().is_none() {
-        return Ok(manifest.entries().iter().map(Finding::missing).collect());
+        return Ok(manifest.entries().map(Finding::missing).collect());
     }
     let findings = Mutex::new(Vec::new());
-    workers::each(manifest.entries(), stop, |number, entry| {
+    workers::each(manifest.len(), stop, |number| {
+        let entry = manifest.entry(number);
         if let Some(fault) = fault(&beneath, number, entry)? {
             let finding = Finding { path: entry.path.as_path().to_owned(), fault };
             findings.lock().expect(workers::UNPOISONED).push(finding);
@@ -194,12 +194,12 @@ fn strangers(
     findings: &mut Vec<Finding>,
 ) -> io::Result<()> {
     let linked = linked::entries(root, manifest);
-    for entry in &linked {
+    for entry in linked.iter().map(Beside::entry) {
         if let Err(fault) = look(beneath, entry)? {
             findings.push(Finding { path: entry.path.as_path().to_owned(), fault });
         }
     }
-    let entries = || manifest.entries().iter().chain(&linked);
+    let entries = || manifest.entries().chain(linked.iter().map(Beside::entry));
     // Where everything stands that is to stand, nothing else does if directories hold as many names as they should.
     if !findings.is_empty() || !holds_as_many(beneath, entries())? {
         let known: HashSet<&str> = entries().map(|entry| entry.path.as_str()).collect();
@@ -211,13 +211,13 @@ fn strangers(
 
 /// Says whether the root and every directory of `entries`, all of which stand, hold as many names as there are entries in
 /// them.
-fn holds_as_many<'a>(beneath: &Beneath, entries: impl Iterator<Item = &'a Entry>) -> io::Result<bool> {
+fn holds_as_many<'a>(beneath: &Beneath, entries: impl Iterator<Item = Entry<'a>>) -> io::Result<bool> {
     let mut expected: HashMap<&str, usize> = HashMap::from([("", 0)]);
     let mut directories: Vec<Option<&RelPath>> = vec![None];
     for entry in entries {
         *expected.entry(entry.path.parent().unwrap_or("")).or_default() += 1;
         if entry.kind == EntryKind::Directory {
-            directories.push(Some(&entry.path));
+            directories.push(Some(entry.path));
         }
     }
     for directory in directories {
@@ -230,7 +230,7 @@ fn holds_as_many<'a>(beneath: &Beneath, entries: impl Iterator<Item = &'a Entry>
 }
 
 /// Compares one entry with what stands at its path.
-pub(crate) fn fault(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
+pub(crate) fn fault(beneath: &Beneath, entry: Entry<'_>) -> io::Result<Option<Fault>> {
     match look(beneath, entry)? {
         Ok(_) => fault_of_bytes(beneath, entry),
         Err(fault) => Ok(Some(fault)),
@@ -238,20 +238,20 @@ pub(crate) fn fault(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault
 }
 
 /// Compares the bytes of a file; links and directories have none.
-fn fault_of_bytes(beneath: &Beneath, entry: &Entry) -> io::Result<Option<Fault>> {
-    Ok(match &entry.kind {
-        EntryKind::File(file) if !has_digest(beneath, &entry.path, &file.digest)? => Some(Fault::Bytes),
+fn fault_of_bytes(beneath: &Beneath, entry: Entry<'_>) -> io::Result<Option<Fault>> {
+    Ok(match entry.kind {
+        EntryKind::File(file) if !has_digest(beneath, entry.path, &file.digest)? => Some(Fault::Bytes),
         EntryKind::File(_) | EntryKind::Directory | EntryKind::Symlink { .. } => None,
     })
 }
 
 /// Compares one entry with what stands at its path, but for a file's bytes; returns what was found where that is right.
-pub(crate) fn look(beneath: &Beneath, entry: &Entry) -> io::Result<Result<Standing, Fault>> {
-    let Some(found) = beneath.stat(&entry.path)? else { return Ok(Err(Fault::Missing)) };
-    let fault = match (&entry.kind, found.kind) {
+pub(crate) fn look(beneath: &Beneath, entry: Entry<'_>) -> io::Result<Result<Standing, Fault>> {
+    let Some(found) = beneath.stat(entry.path)? else { return Ok(Err(Fault::Missing)) };
+    let fault = match (entry.kind, found.kind) {
         (EntryKind::Directory, FileType::Directory) => (found.mode != 0o755).then_some(Fault::Mode),
         (EntryKind::Symlink { target }, FileType::Symlink) => {
-            (beneath.read_link(&entry.path)? != target.as_bytes()).then_some(Fault::Bytes)
+            (beneath.read_link(entry.path)? != target.as_bytes()).then_some(Fault::Bytes)
         }
         (EntryKind::File(file), FileType::RegularFile) if found.mode != file.mode() => Some(Fault::Mode),
         (EntryKind::File(file), FileType::RegularFile) => (found.size != file.size).then_some(Fault::Bytes),
@@ -376,8 +376,8 @@ mod tests {
         fs_err::write(dir.path().join("a"), "b").unwrap();
         fs_err::write(dir.path().join("d/b"), "d/c").unwrap();
         let beneath = Beneath::open(dir.path()).unwrap();
-        let stamps = manifest.entries().iter().map(|entry| {
-            let found = beneath.stat(&entry.path).unwrap().unwrap();
+        let stamps = manifest.entries().map(|entry| {
+            let found = beneath.stat(entry.path).unwrap().unwrap();
             (entry.path.as_str() == "a").then_some(found.stamp)
         });
         let seen = Seen::marked_at_the_end_of_time(manifest.digest(), stamps.collect());

@@ -241,7 +241,7 @@ mod tests {
         let package = installed.package;
         fs_err::create_dir_all(dir.release(&package)).unwrap();
         fs_err::copy(source.path().join("file"), dir.release(&package).join("file")).unwrap();
-        fs_err::write(dir.manifest(&package), manifest.encode()).unwrap();
+        fs_err::write(dir.manifest(&package), manifest.as_bytes()).unwrap();
         observe::write_marker(&dir, &installed).unwrap();
         durable::replace_symlink(&dir.link(LinkName::Current), &AppDir::link_target(&package)).unwrap();
         let mut missing = check(&dir).unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use fs_err as fs;
 use rustix::fs::{AtFlags, CWD};
 use sluice_common::manifest::{Entry, EntryKind, Manifest};
-use sluice_common::path::RelPath;
+use sluice_common::path::{RelPath, RelPathBuf};
 use sluice_common::spec::{Linked, Runner, Service, Spec, SpecError, ancestors};
 
 use crate::beneath::{Beneath, failed};
@@ -24,9 +24,25 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// Mode of a shared file that says none.
 const FILE_MODE: u32 = 0o644;
 
-/// Returns what a release on a host has beside the entries of its package: links, and directories for them, parents first. A
-/// tree without a valid `sluice.toml` has none.
-pub(crate) fn entries(tree: &Path, manifest: &Manifest) -> Vec<Entry> {
+/// What a release on a host has beside the entries of its package: a link, or a directory for one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Beside {
+    path: RelPathBuf,
+    /// The text of a link; nothing for a directory.
+    target: Option<String>,
+}
+
+impl Beside {
+    /// Returns it as an entry.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        let link = |target| EntryKind::Symlink { target };
+        Entry { path: &self.path, kind: self.target.as_deref().map_or(EntryKind::Directory, link) }
+    }
+}
+
+/// Returns what a release has beside the entries of its package, parents first. A tree without a valid `sluice.toml` has
+/// nothing.
+pub(crate) fn entries(tree: &Path, manifest: &Manifest) -> Vec<Beside> {
     let has_spec = manifest.get(sluice_common::spec::FILE_NAME).is_some();
     let spec = has_spec.then(|| Spec::load(tree).ok()).flatten();
     spec.filter(|spec| spec.check_against(manifest).is_ok())
@@ -34,15 +50,15 @@ pub(crate) fn entries(tree: &Path, manifest: &Manifest) -> Vec<Entry> {
         .unwrap_or_default()
 }
 
-fn entries_of(spec: &Spec, manifest: &Manifest) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
+fn entries_of(spec: &Spec, manifest: &Manifest) -> Vec<Beside> {
+    let mut entries: Vec<Beside> = Vec::new();
     for Linked { path, .. } in spec.linked.iter().chain(&spec.linked_files) {
         let missing = ancestors(path).filter(|parent| manifest.get(parent).is_none());
-        let parents = missing.filter_map(|parent| parent.parse::<RelPath>().ok());
-        entries.extend(parents.map(|path| Entry { path, kind: EntryKind::Directory }));
-        entries.push(Entry { path: path.clone(), kind: EntryKind::Symlink { target: target(path) } });
+        let parents = missing.filter_map(|parent| RelPath::new(parent).ok());
+        entries.extend(parents.map(|path| Beside { path: path.to_owned(), target: None }));
+        entries.push(Beside { path: path.clone(), target: Some(target(path)) });
     }
-    entries.sort_by(|one, other| one.path.cmp(&other.path));
+    entries.sort_unstable();
     entries.dedup();
     entries
 }
@@ -69,24 +85,24 @@ pub(crate) fn provide(dir: &AppDir, tree: &Path, manifest: &Manifest) -> io::Res
         make_once(dir, linked, runs_as, |path| fs::File::create(path).map(drop), FILE_MODE)?;
     }
     let beneath = Beneath::open(tree)?;
-    entries_of(&spec, manifest).iter().try_for_each(|entry| mend(&beneath, tree, entry))
+    entries_of(&spec, manifest).iter().try_for_each(|beside| mend(&beneath, tree, beside.entry()))
 }
 
 /// Makes an entry right that is a link or a directory; leaves one that is.
-pub(crate) fn mend(beneath: &Beneath, tree: &Path, entry: &Entry) -> io::Result<()> {
+pub(crate) fn mend(beneath: &Beneath, tree: &Path, entry: Entry<'_>) -> io::Result<()> {
     if look(beneath, entry)?.is_ok() {
         return Ok(());
     }
-    match &entry.kind {
+    match entry.kind {
         EntryKind::Symlink { target } => {
             discard(&entry.path.below(tree))?;
-            beneath.symlink(target, &entry.path)
+            beneath.symlink(target, entry.path)
         }
         EntryKind::Directory => {
             if fs::symlink_metadata(entry.path.below(tree)).is_ok_and(|found| !found.is_dir()) {
                 discard(&entry.path.below(tree))?;
             }
-            beneath.directory(&entry.path)
+            beneath.directory(entry.path)
         }
         EntryKind::File(_) => Ok(()),
     }

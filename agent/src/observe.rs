@@ -148,15 +148,8 @@ pub(crate) fn installed(dir: &AppDir) -> io::Result<Vec<Installed>> {
 
 /// Reads the manifest beside a release and checks that it is the one of `package`.
 pub(crate) fn manifest(dir: &AppDir, package: &Digest) -> io::Result<Manifest> {
-    manifest_with_bytes(dir, package).map(|(manifest, _)| manifest)
-}
-
-/// Reads the manifest beside a release, with its canonical bytes, and checks that it is the one of `package`.
-pub(crate) fn manifest_with_bytes(dir: &AppDir, package: &Digest) -> io::Result<(Manifest, Vec<u8>)> {
     let bytes = manifest_bytes(dir, package)?;
-    let manifest =
-        Manifest::decode(&bytes).map_err(|error| damaged(&dir.manifest(package), &error.to_string()))?;
-    Ok((manifest, bytes))
+    Manifest::decode(bytes).map_err(|error| damaged(&dir.manifest(package), &error.to_string()))
 }
 
 /// Reads the canonical bytes of the manifest beside a release and checks that they are those of `package`.

@@ -46,7 +46,7 @@ impl Host {
 /// where none came, or another than the manifest's. Blocks.
 pub(crate) fn objection(text: &[u8], manifest: &Manifest, root: &Path) -> io::Result<Option<String>> {
     let entry = manifest.get(spec::FILE_NAME);
-    let is_signed = entry.is_some_and(|entry| match &entry.kind {
+    let is_signed = entry.is_some_and(|entry| match entry.kind {
         EntryKind::File(file) => file.digest == sluice_common::digest::Digest::of(text),
         EntryKind::Directory | EntryKind::Symlink { .. } => false,
     });

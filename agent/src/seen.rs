@@ -142,10 +142,9 @@ impl Seen {
     fn across(&self, dir: &AppDir, work: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
         let manifest = observe::manifest(dir, &self.package)?;
         let tree = Beneath::open(&dir.release(&self.package))?;
-        let look = |number: usize| tree.stat(&manifest.entries()[number].path).ok().flatten();
+        let look = |number: usize| tree.stat(manifest.entry(number).path).ok().flatten();
         let is_noted = |number: &usize| self.stamps[*number].is_some();
-        let noted: Vec<usize> =
-            (0..self.stamps.len().min(manifest.entries().len())).filter(is_noted).collect();
+        let noted: Vec<usize> = (0..self.stamps.len().min(manifest.len())).filter(is_noted).collect();
         let covered: Vec<(usize, Stamp)> = noted
             .into_iter()
             .filter_map(|number| Some((number, look(number)?.stamp)))

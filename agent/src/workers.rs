@@ -13,22 +13,21 @@ const RUN_MAX: usize = 64;
 /// Why a lock that workers share can be taken.
 pub(crate) const UNPOISONED: &str = "no worker panics while it holds the lock";
 
-/// Calls `work` with every item and its number, in about their order. Ends early with the first error, or with the kind `Interrupted`
+/// Calls `work` with every number below `len`, in about their order. Ends early with the first error, or with the kind `Interrupted`
 /// once `stop` is set.
-pub(crate) fn each<T: Sync>(
-    items: &[T],
+pub(crate) fn each(
+    len: usize,
     stop: &AtomicBool,
-    work: impl Fn(usize, &T) -> io::Result<()> + Sync,
+    work: impl Fn(usize) -> io::Result<()> + Sync,
 ) -> io::Result<()> {
     let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let run = || {
         loop {
-            let after = |begin: usize| (begin < items.len()).then(|| begin + run_len(items.len() - begin));
+            let after = |begin: usize| (begin < len).then(|| begin + run_len(len - begin));
             let Ok(begin) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after) else {
                 return Ok(());
             };
-            let run = begin..begin + run_len(items.len() - begin);
-            for (number, item) in run.clone().zip(&items[run]) {
+            for number in begin..begin + run_len(len - begin) {
                 if has_failed.load(Ordering::Relaxed) {
                     return Ok(());
                 }
@@ -36,7 +35,7 @@ pub(crate) fn each<T: Sync>(
                     let interrupted = "work on the disk was interrupted";
                     return Err(io::Error::new(io::ErrorKind::Interrupted, interrupted));
                 }
-                if let Err(error) = work(number, item) {
+                if let Err(error) = work(number) {
                     has_failed.store(true, Ordering::Relaxed);
                     return Err(error);
                 }
@@ -44,7 +43,7 @@ pub(crate) fn each<T: Sync>(
         }
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..WORKERS.min(items.len())).map(|_| scope.spawn(run)).collect();
+        let others: Vec<_> = (1..WORKERS.min(len)).map(|_| scope.spawn(run)).collect();
         let own = run();
         others.into_iter().try_for_each(|other| other.join().expect("a worker does not panic")).and(own)
     })
@@ -61,19 +60,17 @@ mod tests {
 
     #[test]
     fn every_item_is_worked_on_once_until_one_fails_or_all_stop() {
-        let items: Vec<usize> = (0..100).collect();
         let (sum, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let add = |number: usize, item: &usize| {
-            assert_eq!(number, *item);
-            sum.fetch_add(*item, Ordering::Relaxed);
+        let add = |number: usize| {
+            sum.fetch_add(number, Ordering::Relaxed);
             Ok(())
         };
-        each(&items, &stop, add).unwrap();
+        each(100, &stop, add).unwrap();
         assert_eq!(sum.load(Ordering::Relaxed), 4950);
-        let fail = |_, item: &usize| if *item == 50 { Err(io::Error::other("fifty")) } else { Ok(()) };
-        assert_eq!(each(&items, &stop, fail).unwrap_err().to_string(), "fifty");
+        let fail = |number: usize| if number == 50 { Err(io::Error::other("fifty")) } else { Ok(()) };
+        assert_eq!(each(100, &stop, fail).unwrap_err().to_string(), "fifty");
         stop.store(true, Ordering::Relaxed);
-        assert_eq!(each(&items, &stop, add).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(each(100, &stop, add).unwrap_err().kind(), io::ErrorKind::Interrupted);
         assert_eq!(sum.load(Ordering::Relaxed), 4950);
     }
 }

@@ -1,41 +1,51 @@
 //! The package index: which chunks make up each content of a package. A function of the tree and the pinned
 //! chunker; it travels on a push only and is stored beside the manifest.
 
-use std::collections::HashMap;
 use std::io;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::caps;
 use crate::chunk::{self, Chunk};
 use crate::codec::{self, DecodeError, Reader};
-use crate::manifest::{Content, Manifest};
+use crate::manifest::{Content, Contents, Manifest};
 use crate::parallel;
 use crate::transfer::ContentSource;
 
 const MAGIC: &[u8; 13] = b"sluice-index\x01";
 
+/// Contents that are cut before their chunks are numbered: enough for every core, and few enough to wait in memory.
+const CUT_AT_ONCE: usize = 32 * 1024;
+
 /// The chunks of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageIndex {
     chunks: Vec<Chunk>,
-    contents: Vec<Vec<u32>>,
+    /// The chunks of all contents, one content after another.
+    lists: Vec<u32>,
+    /// By number of content: where its list ends.
+    ends: Vec<u32>,
 }
 
 impl PackageIndex {
     /// Cuts every content of `manifest`, read from `source`, on every core. Fails when a content changed its size since
     /// it was hashed.
     pub fn build(manifest: &Manifest, source: &dyn ContentSource) -> io::Result<Self> {
-        let mut seen: HashMap<Chunk, u32> = HashMap::new();
-        let (mut chunks, mut contents) = (Vec::new(), Vec::new());
-        for cut in parallel::each(&manifest.contents(), |content| cut(content, source))? {
-            let number = |chunk: Chunk| {
-                *seen.entry(chunk).or_insert_with(|| {
-                    chunks.push(chunk);
-                    (chunks.len() - 1) as u32
-                })
-            };
-            contents.push(cut.into_iter().map(number).collect());
+        let (mut chunks, mut lists, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seen = Seen::default();
+        let contents = manifest.contents();
+        let mut left = contents.iter();
+        loop {
+            let wanted: Vec<Content> = left.by_ref().take(CUT_AT_ONCE).collect();
+            if wanted.is_empty() {
+                return Ok(Self { chunks, lists, ends });
+            }
+            for cut in parallel::each(&wanted, |content| cut(content, source))? {
+                lists.extend(cut.into_iter().map(|chunk| seen.number(chunk, &mut chunks)));
+                ends.push(lists.len() as u32);
+            }
         }
-        Ok(Self { chunks, contents })
     }
 
     /// Returns each distinct chunk once, in the order of its first use.
@@ -45,7 +55,8 @@ impl PackageIndex {
 
     /// Returns the chunks of content number `content`, in order, as indices into [`Self::chunks`].
     pub fn content(&self, content: usize) -> &[u32] {
-        &self.contents[content]
+        let begin = content.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.lists[begin as usize..self.ends[content] as usize]
     }
 
     /// Encodes the index.
@@ -57,8 +68,9 @@ impl PackageIndex {
             codec::put_varint(&mut out, u64::from(chunk.len));
             out.extend_from_slice(chunk.digest.as_bytes());
         }
-        codec::put_varint(&mut out, self.contents.len() as u64);
-        for list in &self.contents {
+        codec::put_varint(&mut out, self.ends.len() as u64);
+        for content in 0..self.ends.len() {
+            let list = self.content(content);
             codec::put_varint(&mut out, list.len() as u64);
             for chunk in list {
                 codec::put_varint(&mut out, u64::from(*chunk));
@@ -68,7 +80,7 @@ impl PackageIndex {
     }
 
     /// Decodes an index and checks it against the contents of its manifest: every list must add up.
-    pub fn decode(bytes: &[u8], contents: &[Content]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8], contents: Contents<'_>) -> Result<Self, DecodeError> {
         let mut reader = Reader::new("package index", bytes);
         reader.magic(MAGIC)?;
         let count = reader.varint((reader.remaining() / (1 + 32)) as u64)? as usize;
@@ -81,25 +93,52 @@ impl PackageIndex {
             return Err(reader.invalid("number of contents differs from the manifest"));
         }
         let mut lists = Vec::with_capacity(contents.len());
-        for content in contents {
+        let mut ends = Vec::with_capacity(contents.len());
+        for content in contents.iter() {
             let len = reader.varint(reader.remaining() as u64)? as usize;
-            let mut list = Vec::with_capacity(len);
             let mut total = 0_u64;
             for _ in 0..len {
                 let chunk = reader.varint(u64::from(u32::MAX))? as u32;
                 let known = chunks.get(chunk as usize).ok_or_else(|| reader.invalid("unknown chunk"))?;
                 total += u64::from(known.len);
-                list.push(chunk);
+                lists.push(chunk);
             }
             if total != content.size {
                 return Err(
                     reader.invalid(format_args!("chunks of {} do not add up to its size", content.digest))
                 );
             }
-            lists.push(list);
+            ends.push(lists.len() as u32);
         }
         reader.finish()?;
-        Ok(Self { chunks, contents: lists })
+        lists.shrink_to_fit();
+        Ok(Self { chunks, lists, ends })
+    }
+}
+
+/// Chunks that have a number: a table of numbers alone, since the chunks stand in their list.
+#[derive(Default)]
+struct Seen(HashTable<u32>);
+
+impl Seen {
+    /// Returns the number of a chunk, which it gets with its first use.
+    fn number(&mut self, chunk: Chunk, chunks: &mut Vec<Chunk>) -> u32 {
+        // A digest's bytes are as good as any hash of them.
+        let hash = |chunk: &Chunk| {
+            u64::from_le_bytes(
+                *chunk.digest.as_bytes().first_chunk().expect("a digest has more than eight bytes"),
+            )
+        };
+        let is_same = |number: &u32| chunks[*number as usize] == chunk;
+        match self.0.entry(hash(&chunk), is_same, |number| hash(&chunks[*number as usize])) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => {
+                let number = chunks.len() as u32;
+                place.insert(number);
+                chunks.push(chunk);
+                number
+            }
+        }
     }
 }
 
@@ -141,11 +180,13 @@ mod tests {
         let contents = tree.manifest().contents();
         let total: usize = (0..contents.len()).map(|i| index.content(i).len()).sum();
         assert!(index.chunks().len() < total, "the common prefix is shared");
-        assert_eq!(PackageIndex::decode(&index.encode(), &contents).unwrap(), index);
-        assert!(PackageIndex::decode(&index.encode(), &contents[1..]).is_err());
+        assert_eq!(PackageIndex::decode(&index.encode(), contents).unwrap(), index);
+        fs_err::remove_file(dir.path().join("b")).unwrap();
+        let other = Tree::scan(dir.path()).unwrap();
+        assert!(PackageIndex::decode(&index.encode(), other.manifest().contents()).is_err());
         let bytes = index.encode();
         for cut in 0..bytes.len().min(400) {
-            assert!(PackageIndex::decode(&bytes[..cut], &contents).is_err());
+            assert!(PackageIndex::decode(&bytes[..cut], contents).is_err());
         }
     }
 

@@ -3,30 +3,34 @@
 //! Invariant: a [`Manifest`] that exists is valid. Entries are sorted by path and unique, every parent is a
 //! directory entry, no symlink leaves the tree (also not through other symlinks), and every limit of
 //! [`caps`] holds. Builder and agent construct it through the same checks, so they accept and refuse alike.
+//!
+//! In memory it is its canonical bytes and three numbers an entry: with a million entries every byte of one counts. So entries
+//! are read where they lie, and given out as views.
 
+mod contents;
 mod links;
-mod places;
 mod wire;
 
-pub use places::Places;
+pub use contents::Contents;
 
 use crate::caps;
 use crate::codec::DecodeError;
 use crate::digest::Digest;
-use crate::path::{PathError, RelPath};
+use crate::path::{PathError, RelPath, RelPathBuf};
+use contents::Numbering;
 
-/// One entry of a package.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+/// One entry of a package, as it stands in its manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
     /// Where it stands.
-    pub path: RelPath,
+    pub path: &'a RelPath,
     /// What it is.
-    pub kind: EntryKind,
+    pub kind: EntryKind<'a>,
 }
 
 /// What an entry is. Modes are normalised: directories and executables 0755, other files 0644.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryKind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind<'a> {
     /// A directory.
     Directory,
     /// A regular file.
@@ -34,8 +38,18 @@ pub enum EntryKind {
     /// A symlink, relative and inside the tree.
     Symlink {
         /// The link's text.
-        target: String,
+        target: &'a str,
     },
+}
+
+impl<'a> Entry<'a> {
+    /// Returns a regular file with its path; nothing for what is none.
+    pub fn file(self) -> Option<(&'a RelPath, FileEntry)> {
+        match self.kind {
+            EntryKind::File(file) => Some((self.path, file)),
+            EntryKind::Directory | EntryKind::Symlink { .. } => None,
+        }
+    }
 }
 
 /// A regular file: its bytes by name, and whether they may be executed.
@@ -66,9 +80,13 @@ pub struct Content {
 }
 
 /// The canonical list of a package's entries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Manifest {
-    entries: Vec<Entry>,
+    /// The canonical bytes.
+    bytes: Vec<u8>,
+    /// Where each entry begins in them.
+    starts: Vec<u32>,
+    numbering: Numbering,
 }
 
 /// Says why entries are no manifest.
@@ -79,15 +97,15 @@ pub enum ManifestError {
     Path(#[from] PathError),
     /// A path stands twice or out of order.
     #[error("entry {0} is out of order or stands twice")]
-    Order(RelPath),
+    Order(RelPathBuf),
     /// The directory that would hold an entry is not in the manifest as a directory.
     #[error("entry {0} stands in something that is not a directory of the package")]
-    Parent(RelPath),
+    Parent(RelPathBuf),
     /// A symlink is absolute or leaves the tree.
     #[error("symlink {path} -> {target:?} leaves the package; make it relative and keep it inside")]
     Escape {
         /// The link.
-        path: RelPath,
+        path: RelPathBuf,
         /// Its text.
         target: String,
     },
@@ -95,7 +113,7 @@ pub enum ManifestError {
     #[error("symlink {path} has a target that is {reason}")]
     Target {
         /// The link.
-        path: RelPath,
+        path: RelPathBuf,
         /// What is wrong with its text.
         reason: &'static str,
     },
@@ -107,7 +125,7 @@ pub enum ManifestError {
     TooLarge,
     /// One digest with two sizes.
     #[error("file {0} repeats a digest with another size")]
-    SizeConflict(RelPath),
+    SizeConflict(RelPathBuf),
     /// The bytes are not a canonical manifest.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -115,73 +133,100 @@ pub enum ManifestError {
 
 impl Manifest {
     /// Makes a manifest of entries sorted by path; checks every rule.
-    pub fn new(entries: Vec<Entry>) -> Result<Self, ManifestError> {
-        if entries.len() as u64 > caps::MANIFEST_ENTRIES_MAX {
-            return Err(ManifestError::TooManyEntries);
+    pub fn new<'a>(entries: impl IntoIterator<Item = Entry<'a>>) -> Result<Self, ManifestError> {
+        let mut writer = wire::Writer::default();
+        for entry in entries {
+            if writer.len() as u64 == caps::MANIFEST_ENTRIES_MAX {
+                return Err(ManifestError::TooManyEntries);
+            }
+            writer.push(entry);
         }
-        let manifest = Self { entries };
+        Self::decode(writer.finish())
+    }
+
+    /// Takes canonical bytes; checks every rule.
+    pub fn decode(bytes: Vec<u8>) -> Result<Self, ManifestError> {
+        let starts = wire::starts(&bytes)?;
+        let mut manifest = Self { bytes, starts, numbering: Numbering::default() };
         manifest.check_order_and_parents()?;
-        manifest.check_sizes()?;
+        manifest.check_tree_bytes()?;
         links::check(&manifest)?;
+        manifest.numbering = Numbering::of(&manifest)?;
         Ok(manifest)
     }
 
-    /// Decodes canonical bytes; checks every rule.
-    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
-        Self::new(wire::decode(bytes)?)
+    /// Returns the canonical bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// Returns the canonical bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        wire::encode(&self.entries)
+    /// Returns what the manifest occupies in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        (self.bytes.len() + size_of_val(&self.starts[..])) as u64 + self.numbering.memory_bytes()
     }
 
     /// Returns the package's name: the digest of the canonical bytes.
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.encode())
+        Digest::of(&self.bytes)
+    }
+
+    /// Returns the number of entries.
+    pub fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Says whether the package is an empty directory.
+    pub fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Returns an entry by number. Panics where there are not so many.
+    pub fn entry(&self, number: usize) -> Entry<'_> {
+        wire::entry(&self.bytes, self.starts[number])
     }
 
     /// Returns all entries, sorted by path.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'_>> + Clone {
+        self.starts.iter().map(|start| wire::entry(&self.bytes, *start))
     }
 
     /// Returns the entry at `path`.
-    pub fn get(&self, path: &str) -> Option<&Entry> {
-        self.entries.binary_search_by(|entry| entry.path.as_str().cmp(path)).ok().map(|i| &self.entries[i])
+    pub fn get(&self, path: &str) -> Option<Entry<'_>> {
+        let found =
+            self.starts.binary_search_by(|start| wire::path(&self.bytes, *start).cmp(path.as_bytes()));
+        found.ok().map(|number| self.entry(number))
     }
 
     /// Returns the regular files, sorted by path.
-    pub fn files(&self) -> impl Iterator<Item = (&RelPath, &FileEntry)> {
-        self.entries.iter().filter_map(|entry| match &entry.kind {
-            EntryKind::File(file) => Some((&entry.path, file)),
-            EntryKind::Directory | EntryKind::Symlink { .. } => None,
-        })
+    pub fn files(&self) -> impl Iterator<Item = (&RelPath, FileEntry)> {
+        self.entries().filter_map(Entry::file)
     }
 
-    /// Returns each distinct content once, in the order of its first path. Indices into this list are what
-    /// transfer plans and package indexes speak of.
-    pub fn contents(&self) -> Vec<Content> {
-        self.first_files().map(|(_, file)| Content { digest: file.digest, size: file.size }).collect()
+    /// Returns each distinct content once, in the order of its first path. Its numbers are what transfer plans and package
+    /// indexes speak of.
+    pub fn contents(&self) -> Contents<'_> {
+        Contents::of(self)
     }
 
     /// Returns for each distinct content the first file that holds it, sorted by path: numbered as
     /// [`Self::contents`] numbers them.
-    pub fn first_files(&self) -> impl Iterator<Item = (&RelPath, &FileEntry)> {
-        let mut numbers = self.files_by_digest();
-        numbers.dedup_by_key(|number| self.digest_at(*number));
-        numbers.sort_unstable();
-        numbers.into_iter().filter_map(|number| self.file(number))
+    pub fn first_files(&self) -> impl Iterator<Item = (&RelPath, FileEntry)> {
+        self.numbering.firsts().filter_map(|number| self.entry(number).file())
     }
 
-    /// Returns where each distinct content stands.
-    pub fn places(&self) -> Places {
-        Places::of(self)
+    /// Returns the entries that hold a content, by number, sorted. Panics where there is no such content.
+    pub fn places(&self, content: u32) -> impl Iterator<Item = usize> {
+        self.numbering.places(self, content)
+    }
+
+    /// Returns the number of the content with this digest.
+    pub fn content_number(&self, digest: &Digest) -> Option<u32> {
+        self.numbering.find(self, digest)
     }
 
     /// Returns the number of regular files.
     pub fn file_count(&self) -> u64 {
-        self.files().count() as u64
+        self.numbering.file_count()
     }
 
     /// Returns the bytes of all regular files, each path counted.
@@ -193,59 +238,37 @@ impl Manifest {
         let mut previous: Option<&RelPath> = None;
         // Neighbours mostly stand in the same directory.
         let mut found: Option<&str> = None;
-        for entry in &self.entries {
-            if previous.is_some_and(|previous| previous.as_str() >= entry.path.as_str()) {
-                return Err(ManifestError::Order(entry.path.clone()));
+        for Entry { path, kind: _ } in self.entries() {
+            if previous.is_some_and(|previous| previous >= path) {
+                return Err(ManifestError::Order(path.to_owned()));
             }
-            previous = Some(&entry.path);
-            let parent = entry.path.parent();
+            previous = Some(path);
+            let parent = path.parent();
             if let Some(parent) = parent.filter(|_| parent != found)
                 && !matches!(self.get(parent), Some(Entry { kind: EntryKind::Directory, .. }))
             {
-                return Err(ManifestError::Parent(entry.path.clone()));
+                return Err(ManifestError::Parent(path.to_owned()));
             }
             found = parent;
         }
         Ok(())
     }
 
-    fn check_sizes(&self) -> Result<(), ManifestError> {
-        let mut total = 0_u64;
-        for (_, file) in self.files() {
-            total = total
-                .checked_add(file.size)
-                .filter(|t| *t <= caps::PACKAGE_BYTES_MAX)
-                .ok_or(ManifestError::TooLarge)?;
-        }
-        for pair in self.files_by_digest().windows(2) {
-            if let (Some((_, one)), Some((path, other))) = (self.file(pair[0]), self.file(pair[1]))
-                && one.digest == other.digest
-                && one.size != other.size
-            {
-                return Err(ManifestError::SizeConflict(path.clone()));
-            }
-        }
-        Ok(())
+    fn check_tree_bytes(&self) -> Result<(), ManifestError> {
+        let add = |total: u64, (_, file): (&RelPath, FileEntry)| total.checked_add(file.size);
+        let total = self.files().try_fold(0, add);
+        total.filter(|total| *total <= caps::PACKAGE_BYTES_MAX).map(drop).ok_or(ManifestError::TooLarge)
     }
 
-    fn file(&self, number: u32) -> Option<(&RelPath, &FileEntry)> {
-        let entry = &self.entries[number as usize];
-        match &entry.kind {
-            EntryKind::File(file) => Some((&entry.path, file)),
-            EntryKind::Directory | EntryKind::Symlink { .. } => None,
-        }
+    /// Returns the digest of an entry that is a file, by number.
+    fn digest_at(&self, number: u32) -> Option<&[u8; Digest::BYTES]> {
+        wire::file_digest(&self.bytes, self.starts[number as usize])
     }
+}
 
-    fn digest_at(&self, number: u32) -> Option<&Digest> {
-        self.file(number).map(|(_, file)| &file.digest)
-    }
-
-    /// Returns the numbers of the entries that are files, sorted by digest and then by path.
-    fn files_by_digest(&self) -> Vec<u32> {
-        let mut numbers: Vec<u32> =
-            (0..self.entries.len() as u32).filter(|number| self.file(*number).is_some()).collect();
-        numbers.sort_unstable_by_key(|number| (self.digest_at(*number), *number));
-        numbers
+impl std::fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.entries()).finish()
     }
 }
 

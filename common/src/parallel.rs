@@ -1,6 +1,11 @@
 //! The same work for each of many items, on every core.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
+
+/// Why the lock of the results can be taken.
+const UNPOISONED: &str = "no worker panics while it holds the lock";
 
 /// Works on every item and returns the results in the order of the items. Fails with an error of one that failed;
 /// after that no further item is begun.
@@ -11,27 +16,26 @@ where
     E: Send,
 {
     let next = AtomicUsize::new(0);
-    let run = || -> Result<Vec<(usize, R)>, E> {
-        let mut done = Vec::new();
+    let results: Mutex<Vec<Option<R>>> = Mutex::new(items.iter().map(|_| None).collect());
+    let run = || -> Result<(), E> {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(number) else { return Ok(done) };
-            let result = work(item).inspect_err(|_| next.store(items.len(), Ordering::Relaxed));
-            done.push((number, result?));
+            let Some(item) = items.get(number) else { return Ok(()) };
+            let result = work(item).inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
+            results.lock().expect(UNPOISONED)[number] = Some(result);
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(items.len());
-    let mut results = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(run)).collect();
-        let mut all = Vec::with_capacity(items.len());
-        for thread in threads {
-            // A panic of the work is the caller's, as if it had run on the caller's thread.
-            all.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok(all)
+        // A panic of the work is the caller's, as if it had run on the caller's thread.
+        let join = |thread: ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().try_for_each(join)
     })?;
-    results.sort_unstable_by_key(|(number, _)| *number);
-    Ok(results.into_iter().map(|(_, result)| result).collect())
+    let results = results.into_inner().expect(UNPOISONED);
+    Ok(results.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -1,14 +1,25 @@
-//! Paths inside a package: relative, normal, bounded. The only form in which an outside path enters.
+//! Paths inside a package: relative, normal, bounded. The only form in which an outside path enters. As with the
+//! standard library's paths there is one that is borrowed, and one that owns its text.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use ref_cast::{RefCastCustom, ref_cast_custom};
+
 use crate::caps;
 
-/// A relative path inside a package: UTF-8, `/`-separated, no empty, `.` or `..` component.
+/// A relative path inside a package: UTF-8, `/`-separated, no empty, `.` or `..` component. Borrowed from whoever holds the
+/// text, mostly a manifest.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash, RefCastCustom)]
+#[repr(transparent)]
+pub struct RelPath(str);
+
+/// A [`RelPath`] that owns its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelPath(String);
+pub struct RelPathBuf(String);
 
 /// Says why a path may not stand in a package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,10 +61,20 @@ pub enum PathError {
 }
 
 impl RelPath {
-    /// Parses the path of a file system entry relative to the package root.
-    pub fn from_path(path: &Path) -> Result<Self, PathError> {
-        path.to_str().ok_or_else(|| PathError::NotUtf8(path.to_string_lossy().into_owned()))?.parse()
+    /// Parses a text.
+    pub fn new(text: &str) -> Result<&Self, PathError> {
+        check(text)?;
+        Ok(Self::checked(text))
     }
+
+    /// Parses the path of a file system entry relative to the package root.
+    pub fn from_path(path: &Path) -> Result<&Self, PathError> {
+        Self::new(path.to_str().ok_or_else(|| PathError::NotUtf8(path.to_string_lossy().into_owned()))?)
+    }
+
+    /// Takes a text that was parsed before.
+    #[ref_cast_custom]
+    pub(crate) const fn checked(text: &str) -> &Self;
 
     /// Returns the text.
     pub fn as_str(&self) -> &str {
@@ -94,43 +115,76 @@ impl RelPath {
     }
 }
 
-impl FromStr for RelPath {
-    type Err = PathError;
+/// Says why a text is no path of a package, if it is none.
+fn check(text: &str) -> Result<(), PathError> {
+    let shown = || text.chars().take(120).collect::<String>();
+    if text.is_empty() {
+        return Err(PathError::Empty);
+    }
+    if text.len() > caps::PATH_BYTES_MAX {
+        return Err(PathError::TooLong { path: shown(), bytes: text.len() });
+    }
+    if text.starts_with('/') {
+        return Err(PathError::Absolute(shown()));
+    }
+    if text.contains('\0') {
+        return Err(PathError::Nul(shown()));
+    }
+    let mut depth = 0;
+    for component in text.split('/') {
+        depth += 1;
+        if matches!(component, "" | "." | "..") {
+            return Err(PathError::Component { path: shown(), component: component.to_owned() });
+        }
+        if component.len() > caps::COMPONENT_BYTES_MAX {
+            return Err(PathError::ComponentTooLong(shown()));
+        }
+    }
+    if depth > caps::PATH_DEPTH_MAX {
+        return Err(PathError::TooDeep(shown()));
+    }
+    Ok(())
+}
 
-    fn from_str(text: &str) -> Result<Self, PathError> {
-        let shown = || text.chars().take(120).collect::<String>();
-        if text.is_empty() {
-            return Err(PathError::Empty);
-        }
-        if text.len() > caps::PATH_BYTES_MAX {
-            return Err(PathError::TooLong { path: shown(), bytes: text.len() });
-        }
-        if text.starts_with('/') {
-            return Err(PathError::Absolute(shown()));
-        }
-        if text.contains('\0') {
-            return Err(PathError::Nul(shown()));
-        }
-        let mut depth = 0;
-        for component in text.split('/') {
-            depth += 1;
-            if matches!(component, "" | "." | "..") {
-                return Err(PathError::Component { path: shown(), component: component.to_owned() });
-            }
-            if component.len() > caps::COMPONENT_BYTES_MAX {
-                return Err(PathError::ComponentTooLong(shown()));
-            }
-        }
-        if depth > caps::PATH_DEPTH_MAX {
-            return Err(PathError::TooDeep(shown()));
-        }
-        Ok(Self(text.to_owned()))
+impl ToOwned for RelPath {
+    type Owned = RelPathBuf;
+
+    fn to_owned(&self) -> RelPathBuf {
+        RelPathBuf(self.0.to_owned())
     }
 }
 
 impl fmt::Display for RelPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+impl Deref for RelPathBuf {
+    type Target = RelPath;
+
+    fn deref(&self) -> &RelPath {
+        RelPath::checked(&self.0)
+    }
+}
+
+impl Borrow<RelPath> for RelPathBuf {
+    fn borrow(&self) -> &RelPath {
+        self
+    }
+}
+
+impl FromStr for RelPathBuf {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<Self, PathError> {
+        RelPath::new(text).map(RelPath::to_owned)
+    }
+}
+
+impl fmt::Display for RelPathBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
     }
 }
 
@@ -146,7 +200,7 @@ mod tests {
         for bad in
             ["", "/etc", "../x", "a/../b", "a/./b", "a//b", "a/", "a\0b", &deep, &long_component, &long]
         {
-            assert!(bad.parse::<RelPath>().is_err(), "{bad}");
+            assert!(RelPath::new(bad).is_err(), "{bad}");
         }
     }
 
@@ -154,15 +208,16 @@ mod tests {
     fn accepts_odd_but_harmless_names() {
         let deep = ["d"; 64].join("/");
         for good in ["a", "...", "a b", "-rf", "trailing\r", "ü/ß", ".hidden", &deep] {
-            assert_eq!(good.parse::<RelPath>().unwrap().as_str(), good);
+            assert_eq!(RelPath::new(good).unwrap().as_str(), good);
+            assert_eq!(good.parse::<RelPathBuf>().unwrap().as_str(), good);
         }
     }
 
     #[test]
     fn names_its_parts() {
-        let path: RelPath = "lib/site/a.tar.gz".parse().unwrap();
+        let path = RelPath::new("lib/site/a.tar.gz").unwrap();
         assert_eq!((path.parent(), path.file_name(), path.extension()), (Some("lib/site"), "a.tar.gz", "gz"));
-        let dot: RelPath = ".bashrc".parse().unwrap();
+        let dot = RelPath::new(".bashrc").unwrap();
         assert_eq!((dot.parent(), dot.extension()), (None, ""));
     }
 }

@@ -4,6 +4,7 @@
 //! bit, so the same tree gives the same digest on every machine, whatever its clock, owner or directory order.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use fs_err as fs;
 
 use crate::caps;
 use crate::digest::Digest;
-use crate::manifest::{Entry, EntryKind, FileEntry, Manifest, ManifestError, Places};
+use crate::manifest::{Entry, EntryKind, FileEntry, Manifest, ManifestError};
 use crate::parallel;
 use crate::path::{PathError, RelPath};
 use crate::transfer::ContentSource;
@@ -21,7 +22,6 @@ use crate::transfer::ContentSource;
 pub struct Tree {
     root: PathBuf,
     manifest: Manifest,
-    places: Places,
 }
 
 /// Says why a directory cannot be packed.
@@ -55,19 +55,21 @@ impl Tree {
     /// Walks `root` and hashes it on every core; `progress` is told the size of each file as it has been hashed.
     pub fn scan_with(root: &Path, progress: &(dyn Fn(u64) + Sync)) -> Result<Self, ScanError> {
         let mut found = Found::default();
-        walk(root, &mut Vec::new(), &mut found)?;
-        let Found { mut entries, files } = found;
-        let hashed = parallel::each(&files, |path| hash_file(&path.below(root), progress))?;
-        let file = |(path, file)| Entry { path, kind: EntryKind::File(file) };
-        entries.extend(files.into_iter().zip(hashed).map(file));
-        entries.sort_by(|a, b| a.path.as_str().cmp(b.path.as_str()));
+        walk(root, &mut String::new(), &mut found)?;
+        found.sort();
+        let kinds = parallel::each(&found.entries, |entry| match entry.kind {
+            Kind::Directory => Ok(EntryKind::Directory),
+            Kind::File => hash_file(&found.path(entry).below(root), progress).map(EntryKind::File),
+            Kind::Symlink => Ok(EntryKind::Symlink { target: found.target(entry) }),
+        })?;
+        let entries =
+            found.entries.iter().zip(kinds).map(|(entry, kind)| Entry { path: found.path(entry), kind });
         Ok(Self::with_manifest(root, Manifest::new(entries)?))
     }
 
     /// Takes `root` to hold what `manifest` says, without reading it. Readers must verify what they read.
     pub fn with_manifest(root: &Path, manifest: Manifest) -> Self {
-        let places = manifest.places();
-        Self { root: root.to_owned(), manifest, places }
+        Self { root: root.to_owned(), manifest }
     }
 
     /// Returns the manifest.
@@ -83,54 +85,99 @@ impl Tree {
 
 impl ContentSource for Tree {
     fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>> {
-        let number = self.places.find(&self.manifest, content).ok_or_else(|| {
+        let number = self.manifest.content_number(content);
+        let place = number.and_then(|number| self.manifest.places(number).next()).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("{content} is not in {}", self.root.display()))
         })?;
-        let place = self.places.get(number)[0];
-        let mut file = fs::File::open(self.manifest.entries()[place as usize].path.below(&self.root))?;
+        let mut file = fs::File::open(self.manifest.entry(place).path.below(&self.root))?;
         file.seek(SeekFrom::Start(offset))?;
         // Of the two kinds of files the one that reads into memory as it comes, without clearing it first.
         Ok(Box::new(file.into_parts().0))
     }
 }
 
-/// What a walk found.
+/// What a walk found: all texts in one, since a million of them would take more room apart than together.
 #[derive(Default)]
 struct Found {
-    /// Directories and links.
-    entries: Vec<Entry>,
-    /// Files, not read yet.
-    files: Vec<RelPath>,
+    text: String,
+    entries: Vec<FoundEntry>,
 }
 
-fn walk(root: &Path, above: &mut Vec<String>, all: &mut Found) -> Result<(), ScanError> {
-    let directory = above.iter().fold(root.to_owned(), |path, name| path.join(name));
-    for found in fs::read_dir(&directory)? {
+/// An entry as it was found; of a file the bytes are not read yet.
+struct FoundEntry {
+    /// Where its path begins in the text; what a link leads to follows.
+    start: usize,
+    path_len: u16,
+    target_len: u16,
+    kind: Kind,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy)]
+enum Kind {
+    Directory,
+    File,
+    Symlink,
+}
+
+impl Found {
+    fn push(&mut self, path: &RelPath, kind: Kind, target: &str) -> Result<(), ScanError> {
+        if self.entries.len() as u64 >= caps::MANIFEST_ENTRIES_MAX {
+            return Err(ManifestError::TooManyEntries.into());
+        }
+        let start = self.text.len();
+        self.text.push_str(path.as_str());
+        self.text.push_str(target);
+        let len =
+            |text: &str| u16::try_from(text.len()).expect("paths and links are shorter on every file system");
+        self.entries.push(FoundEntry { start, path_len: len(path.as_str()), target_len: len(target), kind });
+        Ok(())
+    }
+
+    /// Sorts the entries by path.
+    fn sort(&mut self) {
+        let Self { text, entries } = self;
+        entries.sort_unstable_by(|one, other| text[one.path()].cmp(&text[other.path()]));
+    }
+
+    fn path(&self, entry: &FoundEntry) -> &RelPath {
+        RelPath::checked(&self.text[entry.path()])
+    }
+
+    fn target(&self, link: &FoundEntry) -> &str {
+        &self.text[link.path().end..][..usize::from(link.target_len)]
+    }
+}
+
+impl FoundEntry {
+    /// Returns where in the text the path stands.
+    fn path(&self) -> Range<usize> {
+        self.start..self.start + usize::from(self.path_len)
+    }
+}
+
+fn walk(root: &Path, above: &mut String, all: &mut Found) -> Result<(), ScanError> {
+    for found in fs::read_dir(root.join(&above))? {
         let found = found?;
         let name = found.file_name();
         let name =
             name.to_str().ok_or_else(|| PathError::NotUtf8(found.path().to_string_lossy().into_owned()))?;
-        let path: RelPath =
-            above.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join("/").parse()?;
-        if (all.entries.len() + all.files.len()) as u64 >= caps::MANIFEST_ENTRIES_MAX {
-            return Err(ManifestError::TooManyEntries.into());
+        let parent_len = above.len();
+        if parent_len > 0 {
+            above.push('/');
         }
-        let metadata = fs::symlink_metadata(found.path())?;
-        let kind = match metadata.file_type() {
-            t if t.is_symlink() => EntryKind::Symlink { target: link_target(&found.path())? },
+        above.push_str(name);
+        let path = RelPath::new(above)?;
+        match fs::symlink_metadata(found.path())?.file_type() {
+            t if t.is_symlink() => all.push(path, Kind::Symlink, &link_target(&found.path())?)?,
             t if t.is_dir() => {
-                above.push(name.to_owned());
+                all.push(path, Kind::Directory, "")?;
                 walk(root, above, all)?;
-                above.pop();
-                EntryKind::Directory
             }
-            t if t.is_file() => {
-                all.files.push(path);
-                continue;
-            }
+            t if t.is_file() => all.push(path, Kind::File, "")?,
             t => return Err(ScanError::Kind { path: found.path(), kind: describe(t) }),
-        };
-        all.entries.push(Entry { path, kind });
+        }
+        above.truncate(parent_len);
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::manifest::{Entry, EntryKind, Manifest};
-use sluice_common::path::RelPath;
+use sluice_common::path::{RelPath, RelPathBuf};
 use sluice_common::spec::{self, Runner, Spec};
 
 use crate::beneath::Beneath;
@@ -35,7 +35,7 @@ struct Known {
     /// Of the manifest, then of `files`.
     seen: Seen,
     /// `sluice.toml` and the programs that it names, as far as they are files of the package.
-    files: Vec<RelPath>,
+    files: Vec<RelPathBuf>,
 }
 
 impl Specs {
@@ -70,15 +70,15 @@ impl Known {
         let manifest = observe::manifest(dir, package)?;
         let tree = Beneath::open(&dir.release(package))?;
         let (mut spec, mut files) = (Spec::default(), Vec::new());
-        if let Some(Entry { path, kind, .. }) = manifest.get(spec::FILE_NAME) {
+        if let Some(Entry { path, kind }) = manifest.get(spec::FILE_NAME) {
             stamps.push(stamp(&tree, path)?);
-            files.push(path.clone());
+            files.push(path.to_owned());
             spec = read_spec(&tree, path, kind, package)?;
         }
         for program in programs(&spec) {
             if let Some((path, digest)) = packaged(&manifest, program) {
                 stamps.push(stamp(&tree, path)?);
-                files.push(path.clone());
+                files.push(path.to_owned());
                 if Digest::of_reader(tree.read(path)?)?.0 != digest {
                     return Err(invalid(format!("{path} is damaged")));
                 }
@@ -113,7 +113,7 @@ fn stamp(tree: &Beneath, path: &RelPath) -> io::Result<Option<Stamp>> {
     Ok(tree.stat(path)?.map(|standing| standing.stamp))
 }
 
-fn read_spec(tree: &Beneath, path: &RelPath, kind: &EntryKind, package: &Digest) -> io::Result<Spec> {
+fn read_spec(tree: &Beneath, path: &RelPath, kind: EntryKind<'_>, package: &Digest) -> io::Result<Spec> {
     let EntryKind::File(file) = kind else {
         return Err(invalid(format!("{path} is not a regular file")));
     };
@@ -174,7 +174,7 @@ mod tests {
         for file in ["sluice.toml", "bin/start"] {
             fs::copy(source.path().join(file), dir.release(&package).join(file)).unwrap();
         }
-        fs::write(dir.manifest(&package), manifest.encode()).unwrap();
+        fs::write(dir.manifest(&package), manifest.as_bytes()).unwrap();
         (dir, package)
     }
 

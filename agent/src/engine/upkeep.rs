@@ -21,7 +21,7 @@ use crate::drift::{Depth, pace};
 use crate::examine::{Fault, Finding, fault, survey};
 use crate::history;
 use crate::layout::{AppDir, LinkName};
-use crate::linked;
+use crate::linked::{self, Beside};
 use crate::observe::{self, Link};
 use crate::seen::Seen;
 use crate::stage::{Attempts, Job, Progress, StageError, Work, regain};
@@ -209,8 +209,7 @@ fn mend_here(dir: &AppDir, package: &Digest, findings: Vec<Finding>) -> io::Resu
     let mut left = Vec::new();
     // Directories come before what stands in them.
     for finding in findings {
-        let entry = entry(&manifest, &linked, &finding.path);
-        let is_mended = match entry {
+        let is_mended = match entry(&manifest, &linked, &finding.path) {
             Some(entry) => {
                 mend_entry(&beneath, &root, entry, finding.fault).is_ok() && fault(&beneath, entry)?.is_none()
             }
@@ -224,9 +223,9 @@ fn mend_here(dir: &AppDir, package: &Digest, findings: Vec<Finding>) -> io::Resu
     Ok(left)
 }
 
-fn mend_entry(beneath: &Beneath, root: &Path, entry: &Entry, fault: Fault) -> io::Result<()> {
-    match (&entry.kind, fault) {
-        (EntryKind::File(file), Fault::Mode) => beneath.set_mode(&entry.path, file.mode()),
+fn mend_entry(beneath: &Beneath, root: &Path, entry: Entry<'_>, fault: Fault) -> io::Result<()> {
+    match (entry.kind, fault) {
+        (EntryKind::File(file), Fault::Mode) => beneath.set_mode(entry.path, file.mode()),
         (EntryKind::File(_), _) => Ok(()),
         (EntryKind::Directory | EntryKind::Symlink { .. }, Fault::Kind | Fault::Bytes) => {
             let place = entry.path.below(root);
@@ -241,9 +240,11 @@ fn mend_entry(beneath: &Beneath, root: &Path, entry: &Entry, fault: Fault) -> io
     }
 }
 
-fn entry<'a>(manifest: &'a Manifest, linked: &'a [Entry], path: &Path) -> Option<&'a Entry> {
-    let linked = linked.iter().find(|entry| entry.path.as_path() == path);
-    path.to_str().and_then(|path| manifest.get(path)).or(linked)
+fn entry<'a>(manifest: &'a Manifest, linked: &'a [Beside], path: &Path) -> Option<Entry<'a>> {
+    let mut linked = linked.iter().map(Beside::entry);
+    path.to_str()
+        .and_then(|path| manifest.get(path))
+        .or_else(|| linked.find(|entry| entry.path.as_path() == path))
 }
 
 /// Returns the findings that still hold.

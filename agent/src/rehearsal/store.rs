@@ -44,7 +44,7 @@ pub fn fill(dir: &Path, base: Option<&Tree>, target: &Tree) -> anyhow::Result<Di
     };
     let contents = target.manifest().contents();
     let specs = plan(base_manifest, target.manifest(), Effort::Quick);
-    let (from, to) = ((&base_contents[..], source), (&contents[..], target as &dyn ContentSource));
+    let (from, to) = ((base_contents, source), (contents, target as &dyn ContentSource));
     let frames = encode_all(&specs, from, to, Effort::Quick, 1, |_, frame| Ok(frame))?;
     let package = target.manifest().digest();
     let plan = TransferPlan {
@@ -55,11 +55,11 @@ pub fn fill(dir: &Path, base: Option<&Tree>, target: &Tree) -> anyhow::Result<Di
     for frame in &frames {
         fs_err::write(dir.join(format!("{}.frame", frame.frame.digest.to_hex())), &frame.bytes)?;
     }
-    let base_bytes = base_manifest.map(Manifest::encode).unwrap_or_default();
+    let base_bytes = base_manifest.map(Manifest::as_bytes).unwrap_or_default();
     let name = way(package, plan.base);
-    let manifest = encode_manifest(&target.manifest().encode(), &base_bytes)?;
+    let manifest = encode_manifest(target.manifest().as_bytes(), base_bytes)?;
     fs_err::write(dir.join(format!("{name}.manifest")), manifest)?;
-    fs_err::write(dir.join(format!("{name}.plan")), plan.encode(&base_contents, &contents)?)?;
+    fs_err::write(dir.join(format!("{name}.plan")), plan.encode(base_contents, contents)?)?;
     Ok(package)
 }
 

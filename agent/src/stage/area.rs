@@ -212,7 +212,7 @@ impl Area {
         let release = self.dir.release(&self.package);
         self.crash.pass()?;
         // Synced with the tree, with all that the file system holds.
-        fs::write(self.dir.manifest(&self.package), &target.bytes)?;
+        fs::write(self.dir.manifest(&self.package), target.manifest.as_bytes())?;
         self.crash.pass()?;
         tree.sync_filesystem()?;
         self.crash.pass()?;
@@ -237,7 +237,7 @@ impl Area {
         for path in wrong {
             let path = RelPath::from_path(path).map_err(io::Error::other)?;
             self.crash.pass()?;
-            release.adopt(&path.below(&self.tree()), &path)?;
+            release.adopt(&path.below(&self.tree()), path)?;
         }
         release.sync_filesystem()
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sluice_common::digest::Digest;
-use sluice_common::manifest::{Content, EntryKind};
+use sluice_common::manifest::{Contents, EntryKind};
 use sluice_common::transfer::{ContentSource, Extent, Part, TransferPlan};
 
 use super::area::{Area, discard};
@@ -72,7 +72,7 @@ impl Placer {
     ) -> io::Result<Self> {
         let root = area.tree();
         let tree = Arc::new(Beneath::open(&root)?);
-        let mut is_missing = vec![false; target.manifest.entries().len()];
+        let mut is_missing = vec![false; target.manifest.len()];
         for finding in findings {
             let is_directory_mode = finding.fault == Fault::Mode
                 && std::fs::symlink_metadata(root.join(&finding.path)).is_ok_and(|m| m.is_dir());
@@ -81,20 +81,20 @@ impl Placer {
             }
         }
         let wrong: HashSet<&OsStr> = findings.iter().map(|finding| finding.path.as_os_str()).collect();
-        for (number, entry) in target.manifest.entries().iter().enumerate() {
+        for (number, entry) in target.manifest.entries().enumerate() {
             if !wrong.contains(OsStr::new(entry.path.as_str())) {
                 continue;
             }
-            match &entry.kind {
-                EntryKind::Directory => tree.directory(&entry.path)?,
-                EntryKind::Symlink { target } => tree.symlink(target, &entry.path)?,
+            match entry.kind {
+                EntryKind::Directory => tree.directory(entry.path)?,
+                EntryKind::Symlink { target } => tree.symlink(target, entry.path)?,
                 EntryKind::File(_) => is_missing[number] = true,
             }
         }
         Ok(Self {
             area: area.clone(),
             tree,
-            stamps: vec![None; target.manifest.entries().len()],
+            stamps: vec![None; target.manifest.len()],
             target,
             sharer,
             missing: is_missing.iter().filter(|is_missing| **is_missing).count(),
@@ -157,12 +157,12 @@ impl Placer {
 
     /// Returns the contents that still lack a place, by number.
     pub(crate) fn lacking(&self) -> Vec<u32> {
-        (0..self.target.contents.len() as u32).filter(|number| self.lacks(*number)).collect()
+        (0..self.target.contents().len() as u32).filter(|number| self.lacks(*number)).collect()
     }
 
     /// Returns the bytes of the contents that still lack a place.
     pub(crate) fn lacking_bytes(&self) -> u64 {
-        self.lacking().iter().map(|number| self.target.contents[*number as usize].size).sum()
+        self.lacking().iter().map(|number| self.target.contents().at(*number).size).sum()
     }
 
     /// Returns the number of files that are lacking.
@@ -196,7 +196,7 @@ impl Placer {
             let twin = self.target.places(number).find(|place| !self.is_missing[*place]);
             if let Some(twin) = twin {
                 self.settle(number, twin)?;
-            } else if self.target.contents[number as usize].size == 0 {
+            } else if self.target.contents().at(number).size == 0 {
                 let place = self.vacancy(number);
                 let spot = self.spot(place);
                 spot.tree.create(spot.path, spot.mode)?;
@@ -214,7 +214,7 @@ impl Placer {
         for vacant in vacant {
             let (from, to) = (self.spot(place), self.spot(vacant));
             let way = self.sharer.bring(from, to)?;
-            let is_right = |digest: Digest| digest == self.target.contents[content as usize].digest;
+            let is_right = |digest: Digest| digest == self.target.contents().at(content).digest;
             if way != Way::Hardlink && !is_right(Digest::of_reader(self.tree.read(to.path)?)?.0) {
                 return Err(io::Error::other(format!("{} is not what was copied to it", to.path)));
             }
@@ -236,7 +236,7 @@ impl Placer {
     pub(crate) fn survey_parts(&mut self, plan: &TransferPlan) -> io::Result<()> {
         self.parts.clear();
         for part in plan.frames.iter().flat_map(|frame| &frame.parts) {
-            let content = self.target.contents[part.extent.content as usize];
+            let content = self.target.contents().at(part.extent.content);
             if part.extent.len < content.size && self.lacks(part.extent.content) {
                 let is_done = self.holds_part(part)?;
                 let state = PartState { extent: part.extent, digest: part.digest, is_done };
@@ -263,7 +263,7 @@ impl Placer {
 
     /// Returns where the bytes of a part go.
     pub(crate) fn destination(&self, part: &Part) -> Destination {
-        let content = self.target.contents[part.extent.content as usize];
+        let content = self.target.contents().at(part.extent.content);
         if self.has_part(part) {
             Destination::Nowhere
         } else if part.extent.len == content.size {
@@ -308,7 +308,7 @@ impl Placer {
 
     /// Returns the file in which a content is gathered, by number.
     pub(crate) fn partial(&self, content: u32) -> PathBuf {
-        self.area.incoming_file(&self.target.contents[content as usize].digest, ".partial")
+        self.area.incoming_file(&self.target.contents().at(content).digest, ".partial")
     }
 
     fn holds_part(&self, part: &Part) -> io::Result<bool> {
@@ -320,7 +320,7 @@ impl Placer {
 
     /// Puts a content in place whose parts are all there; one that is wrong as a whole is dropped with its parts.
     fn finish_partial(&mut self, number: u32) -> io::Result<()> {
-        let content = self.target.contents[number as usize];
+        let content = self.target.contents().at(number);
         let partial = self.partial(number);
         let (digest, _) = Digest::of_reader(fs_err::File::open(&partial)?)?;
         if digest == content.digest {
@@ -350,8 +350,8 @@ pub(crate) struct Produced {
 
 impl Produced {
     /// Returns the contents of the target, numbered.
-    pub(crate) fn contents(&self) -> &[Content] {
-        &self.target.contents
+    pub(crate) fn contents(&self) -> Contents<'_> {
+        self.target.contents()
     }
 }
 

@@ -196,7 +196,7 @@ fn restore(shared: &Shared, gathered: Gathered) -> io::Result<Restored> {
     let path = area.frame(&frame.digest);
     let compressed = io::BufReader::with_capacity(128 * 1024, fs_err::File::open(&path)?);
     let produced = lock(placer).produced();
-    let base = (planned.base_contents.as_slice(), planned.base());
+    let base = (planned.base_contents(), planned.base());
     let produced = (produced.contents(), &produced as _);
     let mut sink = FrameSink::new(placer);
     match decode_frame(frame, compressed, base, produced, &area.incoming(), &mut sink) {

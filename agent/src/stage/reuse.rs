@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use sluice_common::digest::Digest;
-use sluice_common::manifest::{EntryKind, Manifest};
+use sluice_common::manifest::Manifest;
 
 use super::place::Placer;
 use super::share::{Sharer, Spot, Way};
@@ -70,7 +70,7 @@ pub(crate) fn reuse(
     let wanted: Vec<Wanted<'_>> = lacking
         .into_iter()
         .filter_map(|number| {
-            let content = placer.target().contents[number as usize].digest;
+            let content = placer.target().contents().at(number).digest;
             let place = placer.vacancies(number).next()?;
             let copies = &copies[copies.partition_point(|copy| copy.content < number)..];
             let copies = &copies[..copies.partition_point(|copy| copy.content == number)];
@@ -79,7 +79,8 @@ pub(crate) fn reuse(
         })
         .collect();
     let (taken, damaged) = (Mutex::new(Vec::new()), Mutex::new(HashSet::new()));
-    workers::each(&wanted, stop, |_, wanted| {
+    workers::each(wanted.len(), stop, |number| {
+        let wanted = &wanted[number];
         for found in wanted.copies {
             let source = &sources[found.source];
             if let Some(stamp) = take(placer.sharer(), source, found, wanted)? {
@@ -128,8 +129,8 @@ fn find<'a>(
                 Err(_) => continue,
             },
         };
-        for (number, entry) in manifest.entries().iter().enumerate() {
-            let EntryKind::File(file) = &entry.kind else { continue };
+        for (number, entry) in manifest.entries().enumerate() {
+            let Some((_, file)) = entry.file() else { continue };
             if let Some(content) = target.number(&file.digest).filter(|content| placer.lacks(*content)) {
                 copies.push(Copy { content, source: sources.len(), number, mode: file.mode() });
             }
@@ -144,7 +145,7 @@ fn find<'a>(
 impl Source<'_> {
     /// Returns where a copy stands.
     fn spot(&self, copy: &Copy) -> Spot<'_> {
-        Spot { tree: &self.tree, path: &self.manifest.entries()[copy.number].path, mode: copy.mode }
+        Spot { tree: &self.tree, path: self.manifest.entry(copy.number).path, mode: copy.mode }
     }
 
     /// Returns the stamp of a file whose bytes were hashed lately and are what they were.

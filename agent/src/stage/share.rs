@@ -120,9 +120,9 @@ mod tests {
     fn bytes_arrive_with_their_mode_and_share_an_inode_only_where_that_is_allowed() {
         let root = tempfile::tempdir().unwrap();
         let tree = Beneath::open(root.path()).unwrap();
-        let path = |text: &str| text.parse::<RelPath>().unwrap();
+        let path = |text| RelPath::new(text).unwrap();
         let (from, to) = (path("from"), path("to"));
-        io::Write::write_all(&mut tree.create(&from, 0o644).unwrap(), b"bytes").unwrap();
+        io::Write::write_all(&mut tree.create(from, 0o644).unwrap(), b"bytes").unwrap();
         let inode = |name: &str| fs_err::metadata(root.path().join(name)).unwrap().ino();
         for (reuse, mode, may_link) in [
             (Reuse::Auto, 0o644, true),
@@ -134,11 +134,11 @@ mod tests {
         ] {
             fs_err::write(root.path().join("to"), b"what stood there").unwrap();
             let way = Sharer::new(reuse)
-                .bring(Spot { tree: &tree, path: &from, mode: 0o644 }, Spot { tree: &tree, path: &to, mode })
+                .bring(Spot { tree: &tree, path: from, mode: 0o644 }, Spot { tree: &tree, path: to, mode })
                 .unwrap();
             let case = format!("{reuse:?} {mode:o}: {way:?}");
             assert_eq!(fs_err::read(root.path().join("to")).unwrap(), b"bytes", "{case}");
-            assert_eq!(tree.stat(&to).unwrap().unwrap().mode, mode, "{case}");
+            assert_eq!(tree.stat(to).unwrap().unwrap().mode, mode, "{case}");
             assert_eq!(inode("from") == inode("to"), way == Way::Hardlink, "{case}");
             assert!(may_link || way != Way::Hardlink, "{case}");
             assert!(reuse != Reuse::Hardlink || !may_link || way == Way::Hardlink, "{case}");

@@ -115,15 +115,12 @@ impl Stager<'_> {
         let known = self
             .work
             .run(move |_| {
-                let (base, base_bytes) = match reply.base {
-                    Some(base) => {
-                        let (manifest, bytes) = observe::manifest_with_bytes(&dir, &base)?;
-                        (Some((base, manifest)), bytes)
-                    }
-                    None => (None, Vec::new()),
+                let base = match reply.base {
+                    Some(base) => Some((base, observe::manifest(&dir, &base)?)),
+                    None => None,
                 };
-                let Ok(bytes) = decode_manifest(&reply.manifest, &base_bytes) else { return Ok(None) };
-                drop(base_bytes);
+                let base_bytes = base.as_ref().map(|(_, manifest)| manifest.as_bytes()).unwrap_or_default();
+                let Ok(bytes) = decode_manifest(&reply.manifest, base_bytes) else { return Ok(None) };
                 let Some(target) = Target::decode(package, bytes) else { return Ok(None) };
                 let known = Known::new(&dir, target, base, &reply.plan);
                 let objection = preflight::objection(&reply.spec, &known.target.manifest, dir.base())?;
@@ -145,7 +142,12 @@ impl Stager<'_> {
         let area = self.area.clone();
         let kept = self.work.run(move |_| {
             if let Some(planned) = &offered.plan {
-                area.store_plan(&offered.target.bytes, answer.base, &answer.plan, &planned.plan)?;
+                area.store_plan(
+                    offered.target.manifest.as_bytes(),
+                    answer.base,
+                    &answer.plan,
+                    &planned.plan,
+                )?;
             }
             Ok(offered)
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sluice_common::caps;
 use sluice_common::digest::Digest;
-use sluice_common::manifest::{Content, EntryKind, FileEntry, Manifest, Places};
+use sluice_common::manifest::{Contents, Entry, FileEntry, Manifest};
 use sluice_common::path::RelPath;
 use sluice_common::transfer::{ContentSource, NoContent, TransferPlan};
 use sluice_common::tree::Tree;
@@ -18,11 +18,6 @@ pub(crate) struct Target {
     pub(crate) package: Digest,
     /// Its entries.
     pub(crate) manifest: Manifest,
-    /// The manifest's canonical bytes.
-    pub(crate) bytes: Vec<u8>,
-    /// Its contents, numbered as plans number them.
-    pub(crate) contents: Vec<Content>,
-    places: Places,
 }
 
 impl Target {
@@ -31,29 +26,27 @@ impl Target {
         if bytes.len() as u64 > caps::MANIFEST_BYTES_MAX || Digest::of(&bytes) != package {
             return None;
         }
-        let manifest = Manifest::decode(&bytes).ok()?;
-        let contents = manifest.contents();
-        let places = manifest.places();
-        Some(Self { package, manifest, bytes, contents, places })
+        Some(Self { package, manifest: Manifest::decode(bytes).ok()? })
+    }
+
+    /// Returns its contents, numbered as plans number them.
+    pub(crate) fn contents(&self) -> Contents<'_> {
+        self.manifest.contents()
     }
 
     /// Returns the numbers of the entries that hold a content, which is given by number.
     pub(crate) fn places(&self, content: u32) -> impl Iterator<Item = usize> {
-        self.places.get(content).iter().map(|place| *place as usize)
+        self.manifest.places(content)
     }
 
     /// Returns the number of the content with this digest.
     pub(crate) fn number(&self, content: &Digest) -> Option<u32> {
-        self.places.find(&self.manifest, content)
+        self.manifest.content_number(content)
     }
 
     /// Returns a file entry by number.
-    pub(crate) fn file(&self, number: usize) -> Option<(&RelPath, &FileEntry)> {
-        let entry = self.manifest.entries().get(number)?;
-        match &entry.kind {
-            EntryKind::File(file) => Some((&entry.path, file)),
-            EntryKind::Directory | EntryKind::Symlink { .. } => None,
-        }
+    pub(crate) fn file(&self, number: usize) -> Option<(&RelPath, FileEntry)> {
+        (number < self.manifest.len()).then(|| self.manifest.entry(number)).and_then(Entry::file)
     }
 }
 
@@ -71,13 +64,16 @@ pub(crate) struct Known {
 pub(crate) struct Planned {
     /// The frames.
     pub(crate) plan: TransferPlan,
-    /// The contents of the base, numbered.
-    pub(crate) base_contents: Vec<Content>,
     /// The base's files; nothing for a cold install.
     base: Option<Tree>,
 }
 
 impl Planned {
+    /// Returns the contents of the base, numbered; none for a cold install.
+    pub(crate) fn base_contents(&self) -> Contents<'_> {
+        self.base.as_ref().map(|base| base.manifest().contents()).unwrap_or_default()
+    }
+
     /// Returns what serves the base's contents.
     pub(crate) fn base(&self) -> &dyn ContentSource {
         match &self.base {
@@ -121,10 +117,6 @@ fn planned(
         None => (None, None),
     };
     let base_contents = tree.as_ref().map(|tree| tree.manifest().contents()).unwrap_or_default();
-    let plan = TransferPlan::decode(encoded, &base_contents, &target.contents).ok()?;
-    (plan.base == base && plan.target == target.package).then_some(Planned {
-        plan,
-        base_contents,
-        base: tree,
-    })
+    let plan = TransferPlan::decode(encoded, base_contents, target.contents()).ok()?;
+    (plan.base == base && plan.target == target.package).then_some(Planned { plan, base: tree })
 }

@@ -99,8 +99,8 @@ impl Inner {
         let specs = plan(base_manifest, target.manifest(), Effort::Quick);
         let frames = encode_all(
             &specs,
-            (&base_contents, source),
-            (&contents, target.as_ref()),
+            (base_contents, source),
+            (contents, target.as_ref()),
             Effort::Quick,
             1,
             |_, frame| Ok(frame),
@@ -112,11 +112,11 @@ impl Inner {
             frames: frames.iter().map(|frame| frame.frame.clone()).collect(),
         };
         self.frames.extend(frames.into_iter().map(|frame| (frame.frame.digest, frame.bytes)));
-        let base_bytes = base_manifest.map(Manifest::encode).unwrap_or_default();
+        let base_bytes = base_manifest.map(Manifest::as_bytes).unwrap_or_default();
         Ok(PlanReply {
             base: plan.base,
-            manifest: encode_manifest(&target.manifest().encode(), &base_bytes).unwrap(),
-            plan: plan.encode(&base_contents, &contents).unwrap(),
+            manifest: encode_manifest(target.manifest().as_bytes(), base_bytes).unwrap(),
+            plan: plan.encode(base_contents, contents).unwrap(),
             spec: fs_err::read(target.root().join("sluice.toml")).unwrap_or_default(),
         })
     }

@@ -79,7 +79,7 @@ impl World {
     }
 
     fn inode(&self, package: &Digest, path: &str) -> u64 {
-        let path: RelPath = path.parse().unwrap();
+        let path = RelPath::new(path).unwrap();
         fs_err::metadata(path.below(&self.dir.release(package))).unwrap().ino()
     }
 }
@@ -146,7 +146,7 @@ async fn what_was_hashed_is_not_read_again_unless_it_was_touched() {
 fn seen_as_it_stands(world: &World, package: Digest) -> Seen {
     let (manifest, release) = (observe::manifest(&world.dir, &package).unwrap(), world.dir.release(&package));
     let stamp = |path: &RelPath| Some(Stamp::of(&fs_err::metadata(path.below(&release)).ok()?));
-    let stamps = manifest.entries().iter().map(|entry| stamp(&entry.path)).collect();
+    let stamps = manifest.entries().map(|entry| stamp(entry.path)).collect();
     Seen::marked_at_the_end_of_time(package, stamps)
 }
 
@@ -191,7 +191,7 @@ async fn what_was_hashed_stays_known_when_an_older_release_is_removed() {
     }
     let seen = seen_as_it_stands(&world, two);
     let (manifest, release) = (observe::manifest(&world.dir, &two).unwrap(), world.dir.release(&two));
-    let number = |path: &str| manifest.entries().iter().position(|e| e.path.as_str() == path).unwrap();
+    let number = |path: &str| manifest.entries().position(|e| e.path.as_str() == path).unwrap();
     let is_known = |seen: &Seen, path: &str| {
         seen.covers(number(path), Stamp::of(&fs_err::metadata(release.join(path)).unwrap()))
     };

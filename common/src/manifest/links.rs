@@ -11,10 +11,10 @@ use super::{Entry, EntryKind, Manifest, ManifestError};
 /// Checks every symlink of `manifest`.
 pub(super) fn check(manifest: &Manifest) -> Result<(), ManifestError> {
     for entry in manifest.entries() {
-        if let EntryKind::Symlink { target } = &entry.kind {
-            check_text(&entry.path, target)?;
-            if !stays_inside(manifest, &entry.path) {
-                return Err(ManifestError::Escape { path: entry.path.clone(), target: target.clone() });
+        if let EntryKind::Symlink { target } = entry.kind {
+            check_text(entry.path, target)?;
+            if !stays_inside(manifest, entry.path) {
+                return Err(ManifestError::Escape { path: entry.path.to_owned(), target: target.to_owned() });
             }
         }
     }
@@ -28,7 +28,7 @@ fn check_text(path: &RelPath, target: &str) -> Result<(), ManifestError> {
         nul if nul.contains('\0') => "not printable: it holds a NUL byte",
         _ => return Ok(()),
     };
-    Err(ManifestError::Target { path: path.clone(), reason })
+    Err(ManifestError::Target { path: path.to_owned(), reason })
 }
 
 /// Follows `link` as the kernel would. A loop or a dangling link stays inside: nothing is reached through it.

@@ -11,6 +11,7 @@
 
 use crate::caps;
 use crate::codec::{self, Reader};
+use crate::digest::Digest;
 use crate::path::RelPath;
 
 use super::{Entry, EntryKind, FileEntry, ManifestError};
@@ -18,31 +19,64 @@ use super::{Entry, EntryKind, FileEntry, ManifestError};
 const MAGIC: &[u8; 16] = b"sluice-manifest\x01";
 /// Kind, path length and one byte of path: what no entry can be smaller than.
 const ENTRY_BYTES_MIN: usize = 3;
+/// Why bytes can be read without a check.
+const CHECKED: &str = "the bytes were checked when the manifest was made";
 
-pub(super) fn encode(entries: &[Entry]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(16 + entries.len() * 80);
-    out.extend_from_slice(MAGIC);
-    codec::put_varint(&mut out, entries.len() as u64);
-    for entry in entries {
-        out.push(match &entry.kind {
+/// Puts canonical bytes together.
+pub(super) struct Writer {
+    /// Room for the head, and then the entries.
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+/// Bytes of the longest head: the magic, and a count of three bytes at most.
+const HEAD_BYTES_MAX: usize = MAGIC.len() + 3;
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self { bytes: vec![0; HEAD_BYTES_MAX], len: 0 }
+    }
+}
+
+impl Writer {
+    /// Returns how many entries were written.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends an entry.
+    pub(super) fn push(&mut self, Entry { path, kind }: Entry<'_>) {
+        self.len += 1;
+        let out = &mut self.bytes;
+        out.push(match kind {
             EntryKind::Directory => 0,
             EntryKind::File(file) => 1 + u8::from(file.executable),
             EntryKind::Symlink { .. } => 3,
         });
-        codec::put_bytes(&mut out, entry.path.as_str().as_bytes());
-        match &entry.kind {
+        codec::put_bytes(out, path.as_str().as_bytes());
+        match kind {
             EntryKind::Directory => {}
             EntryKind::File(file) => {
-                codec::put_varint(&mut out, file.size);
+                codec::put_varint(out, file.size);
                 out.extend_from_slice(file.digest.as_bytes());
             }
-            EntryKind::Symlink { target } => codec::put_bytes(&mut out, target.as_bytes()),
+            EntryKind::Symlink { target } => codec::put_bytes(out, target.as_bytes()),
         }
     }
-    out
+
+    /// Returns the canonical bytes. Of at most a million entries, so that their count fits.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        let mut head = MAGIC.to_vec();
+        codec::put_varint(&mut head, self.len as u64);
+        self.bytes.splice(..HEAD_BYTES_MAX, head);
+        self.bytes.shrink_to_fit();
+        self.bytes
+    }
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
+/// Checks the form of canonical bytes and returns where each entry begins.
+pub(super) fn starts(bytes: &[u8]) -> Result<Vec<u32>, ManifestError> {
+    const { assert!(caps::MANIFEST_BYTES_MAX <= u32::MAX as u64, "a start has 32 bits") };
     if bytes.len() as u64 > caps::MANIFEST_BYTES_MAX {
         return Err(ManifestError::TooLarge);
     }
@@ -54,22 +88,63 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Entry>, ManifestError> {
             .invalid(format_args!("{count} entries do not fit into the bytes that follow"))
             .into());
     }
-    let mut entries = Vec::with_capacity(count);
+    let mut starts = Vec::with_capacity(count);
     for _ in 0..count {
+        starts.push((bytes.len() - reader.remaining()) as u32);
         let tag = reader.byte()?;
-        let path: RelPath = reader.text(caps::PATH_BYTES_MAX)?.parse()?;
-        let kind = match tag {
-            0 => EntryKind::Directory,
-            1 | 2 => EntryKind::File(FileEntry {
-                executable: tag == 2,
-                size: reader.varint(caps::PACKAGE_BYTES_MAX)?,
-                digest: reader.digest()?,
-            }),
-            3 => EntryKind::Symlink { target: reader.text(caps::PATH_BYTES_MAX)?.to_owned() },
+        RelPath::new(reader.text(caps::PATH_BYTES_MAX)?)?;
+        match tag {
+            0 => {}
+            1 | 2 => {
+                reader.varint(caps::PACKAGE_BYTES_MAX)?;
+                reader.digest()?;
+            }
+            3 => {
+                // How long it may be is a rule of links, which names the link.
+                reader.text(usize::MAX)?;
+            }
             unknown => return Err(reader.invalid(format_args!("unknown entry kind {unknown}")).into()),
-        };
-        entries.push(Entry { path, kind });
+        }
     }
     reader.finish()?;
-    Ok(entries)
+    Ok(starts)
+}
+
+/// Reads the entry that begins at `start`.
+pub(super) fn entry(bytes: &[u8], start: u32) -> Entry<'_> {
+    let (tag, path, mut body) = open(bytes, start);
+    let kind = match tag {
+        0 => EntryKind::Directory,
+        1 | 2 => EntryKind::File(FileEntry {
+            executable: tag == 2,
+            size: body.varint(u64::MAX).expect(CHECKED),
+            digest: body.digest().expect(CHECKED),
+        }),
+        _ => EntryKind::Symlink { target: body.text(usize::MAX).expect(CHECKED) },
+    };
+    Entry { path: RelPath::checked(std::str::from_utf8(path).expect(CHECKED)), kind }
+}
+
+/// Returns the path of the entry that begins at `start`.
+pub(super) fn path(bytes: &[u8], start: u32) -> &[u8] {
+    open(bytes, start).1
+}
+
+/// Returns the digest of the entry that begins at `start`, if it is a file.
+pub(super) fn file_digest(bytes: &[u8], start: u32) -> Option<&[u8; Digest::BYTES]> {
+    let (tag, _, mut body) = open(bytes, start);
+    if tag != 1 && tag != 2 {
+        return None;
+    }
+    body.varint(u64::MAX).expect(CHECKED);
+    let digest = body.take(Digest::BYTES).expect(CHECKED);
+    Some(digest.try_into().expect("took exactly 32 bytes"))
+}
+
+/// Returns the kind and the path of the entry that begins at `start`, and what reads the rest.
+fn open(bytes: &[u8], start: u32) -> (u8, &[u8], Reader<'_>) {
+    let mut reader = Reader::new("manifest", &bytes[start as usize..]);
+    let tag = reader.byte().expect(CHECKED);
+    let path = reader.bytes(usize::MAX).expect(CHECKED);
+    (tag, path, reader)
 }

@@ -5,14 +5,14 @@ use serde::Deserialize;
 
 use super::{FILE_NAME, SpecError};
 use crate::manifest::{Entry, EntryKind, Manifest};
-use crate::path::RelPath;
+use crate::path::{RelPath, RelPathBuf};
 
 /// A directory or file that all releases of an application share.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Linked {
     /// Where it stands, in the release and in `shared/` alike.
-    pub path: RelPath,
+    pub path: RelPathBuf,
     /// Permission bits that it is made with.
     pub mode: Option<u32>,
     /// Whose it is made; the user of the application's service otherwise, and else the agent's own.
@@ -104,7 +104,7 @@ pub fn ancestors(path: &RelPath) -> impl Iterator<Item = &str> {
     std::iter::successors(path.parent(), |parent| parent.rsplit_once('/').map(|(above, _)| above))
 }
 
-fn is_no_directory(entry: &&Entry) -> bool {
+fn is_no_directory(entry: &Entry<'_>) -> bool {
     match entry.kind {
         EntryKind::Directory => false,
         EntryKind::File(_) | EntryKind::Symlink { .. } => true,
@@ -119,7 +119,7 @@ fn fields<'a>(
     directories: &'a [Linked],
     files: &'a [Linked],
 ) -> impl Iterator<Item = (&'static str, &'a RelPath)> {
-    let named = |field| move |linked: &'a Linked| (field, &linked.path);
+    let named = |field| move |linked: &'a Linked| (field, &*linked.path);
     directories.iter().map(named("linked")).chain(files.iter().map(named("linked_files")))
 }
 
@@ -161,13 +161,15 @@ mod tests {
 
     #[test]
     fn a_package_leaves_room() {
-        let entry = |path: &str, kind| Entry { path: path.parse().unwrap(), kind };
+        fn entry<'a>(path: &'a str, kind: EntryKind<'a>) -> Entry<'a> {
+            Entry { path: RelPath::new(path).unwrap(), kind }
+        }
         let file = FileEntry { executable: false, size: 0, digest: Digest::of(b"") };
         let manifest = Manifest::new(vec![
             entry("data", EntryKind::Directory),
             entry("data/x", EntryKind::File(file)),
             entry("file", EntryKind::File(file)),
-            entry("link", EntryKind::Symlink { target: "data".into() }),
+            entry("link", EntryKind::Symlink { target: "data" }),
         ])
         .unwrap();
         for (path, expected) in [

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::SpecError;
-use crate::path::RelPath;
+use crate::path::RelPathBuf;
 
 /// Checks a command: a program, from `PATH`, absolute or inside the package, and its arguments.
 pub(super) fn check_command(field: &str, command: &[String]) -> Result<(), SpecError> {
@@ -12,7 +12,7 @@ pub(super) fn check_command(field: &str, command: &[String]) -> Result<(), SpecE
         None => fail("is empty; write a program and its arguments".into()),
         Some(program) if program.starts_with('/') => Ok(()),
         Some(program) if program.contains('/') => {
-            match program.strip_prefix("./").unwrap_or(program).parse::<RelPath>() {
+            match program.strip_prefix("./").unwrap_or(program).parse::<RelPathBuf>() {
                 Ok(_) => Ok(()),
                 Err(error) => fail(format!("{error}; name a program inside the package")),
             }

@@ -33,7 +33,7 @@ pub fn cost(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Cost, EncodeError> {
     let base_manifest = base.map(Tree::manifest);
-    let base_bytes = base_manifest.map(Manifest::encode).unwrap_or_default();
+    let base_bytes = base_manifest.map(Manifest::as_bytes).unwrap_or_default();
     let base_contents = base_manifest.map(Manifest::contents).unwrap_or_default();
     let target_contents = target.manifest().contents();
     let source: &dyn ContentSource = match base {
@@ -43,8 +43,8 @@ pub fn cost(
     let specs = plan(base_manifest, target.manifest(), effort);
     let frames = encode_all(
         &specs,
-        (&base_contents, source),
-        (&target_contents, target),
+        (base_contents, source),
+        (target_contents, target),
         effort,
         workers,
         |_, done| {
@@ -58,8 +58,8 @@ pub fn cost(
         frames,
     };
     Ok(Cost {
-        manifest_bytes: encode_manifest(&target.manifest().encode(), &base_bytes)?.len() as u64,
-        plan_bytes: plan.encode(&base_contents, &target_contents)?.len() as u64,
+        manifest_bytes: encode_manifest(target.manifest().as_bytes(), base_bytes)?.len() as u64,
+        plan_bytes: plan.encode(base_contents, target_contents)?.len() as u64,
         frame_bytes: plan.wire_len(),
     })
 }

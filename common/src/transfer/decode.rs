@@ -11,7 +11,7 @@ use zstd::stream::read::Decoder;
 
 use crate::caps;
 use crate::digest::Digest;
-use crate::manifest::Content;
+use crate::manifest::Contents;
 
 use super::archive::{Expansion, Scratch};
 use super::encode::{Side, read_leans};
@@ -75,8 +75,8 @@ pub enum DecodeFrameError {
 pub fn decode_frame(
     frame: &Frame,
     compressed: impl BufRead,
-    base: (&[Content], &dyn ContentSource),
-    produced: (&[Content], &dyn ContentSource),
+    base: (Contents<'_>, &dyn ContentSource),
+    produced: (Contents<'_>, &dyn ContentSource),
     scratch: &Path,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {

@@ -13,7 +13,7 @@ use zstd::zstd_safe::CParameter;
 
 use crate::caps;
 use crate::digest::{Digest, Hasher};
-use crate::manifest::Content;
+use crate::manifest::Contents;
 
 use super::archive;
 use super::image::{self, Bytes};
@@ -90,14 +90,14 @@ pub enum EncodeError {
 /// A package's contents, numbered, with the bytes behind them.
 #[derive(Clone, Copy)]
 pub(super) struct Side<'a> {
-    contents: &'a [Content],
+    contents: Contents<'a>,
     source: &'a dyn ContentSource,
 }
 
 impl Side<'_> {
     pub(super) fn reader(&self, extent: &Extent) -> io::Result<impl Read + '_> {
-        let digest = &self.contents[extent.content as usize].digest;
-        Ok(self.source.reader(digest, extent.offset)?.take(extent.len))
+        let digest = self.contents.at(extent.content).digest;
+        Ok(self.source.reader(&digest, extent.offset)?.take(extent.len))
     }
 
     fn append(&self, extent: &Extent, bytes: &mut Vec<u8>) -> io::Result<()> {
@@ -111,10 +111,10 @@ impl Side<'_> {
 
     /// Returns the size of the whole content.
     pub(super) fn size(&self, extent: &Extent) -> u64 {
-        self.contents[extent.content as usize].size
+        self.contents.at(extent.content).size
     }
 
-    pub(super) fn new<'a>(contents: &'a [Content], source: &'a dyn ContentSource) -> Side<'a> {
+    pub(super) fn new<'a>(contents: Contents<'a>, source: &'a dyn ContentSource) -> Side<'a> {
         Side { contents, source }
     }
 }
@@ -135,8 +135,8 @@ pub(super) fn read_leans(leans: &[Lean], base: &Side<'_>, produced: &Side<'_>) -
 /// Encodes one frame. `base` and `target` are the numbered contents of both packages with their sources.
 pub fn encode_frame(
     spec: &FrameSpec,
-    base: (&[Content], &dyn ContentSource),
-    target: (&[Content], &dyn ContentSource),
+    base: (Contents<'_>, &dyn ContentSource),
+    target: (Contents<'_>, &dyn ContentSource),
     effort: Effort,
 ) -> Result<EncodedFrame, EncodeError> {
     let target_side = Side::new(target.0, target.1);
@@ -230,7 +230,7 @@ fn copy_parts(target: &Side<'_>, extents: &[Extent], out: &mut impl Write) -> Re
 
 /// Copies a part to where it is wanted and returns its digest; a whole content must be what its name says.
 fn copy_part(target: &Side<'_>, extent: &Extent, out: &mut impl Write) -> Result<Digest, EncodeError> {
-    let content = target.contents[extent.content as usize];
+    let content = target.contents.at(extent.content);
     let mut hasher = Hasher::new();
     let mut reader = target.reader(extent)?;
     let mut buffer = vec![0; 128 * 1024];
@@ -255,8 +255,8 @@ fn copy_part(target: &Side<'_>, extent: &Extent, out: &mut impl Write) -> Result
 /// restore.
 pub fn encode_all<T: Send>(
     specs: &[FrameSpec],
-    base: (&[Content], &dyn ContentSource),
-    target: (&[Content], &dyn ContentSource),
+    base: (Contents<'_>, &dyn ContentSource),
+    target: (Contents<'_>, &dyn ContentSource),
     effort: Effort,
     workers: usize,
     each: impl Fn(usize, EncodedFrame) -> Result<T, EncodeError> + Sync,

@@ -10,6 +10,7 @@ mod archives;
 mod bases;
 mod plain;
 
+use crate::digest::Digest;
 use crate::manifest::Manifest;
 use crate::path::RelPath;
 
@@ -19,19 +20,16 @@ use bases::BaseIndex;
 /// Returns the frames that turn `base` into `target`. Quick frames are for zstd; better ones may be
 /// larger, for the codecs that know what is in a file.
 pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<FrameSpec> {
-    let bases = BaseIndex::new(base);
-    let mut changed = Vec::new();
-    let mut fresh = Vec::new();
-    for (number, (path, content)) in target.first_files().enumerate() {
-        if content.size == 0 || bases.has(&content.digest) {
-            continue;
-        }
-        let wanted = Wanted { number: number as u32, size: content.size, path };
-        match bases.candidate(path, content.size) {
-            Some(candidate) => changed.push((wanted, candidate)),
-            None => fresh.push(wanted),
-        }
-    }
+    let has = |digest: &Digest| base.is_some_and(|base| base.content_number(digest).is_some());
+    let wanted: Vec<Wanted<'_>> = (0..)
+        .zip(target.first_files())
+        .filter(|(_, (_, file))| file.size > 0 && !has(&file.digest))
+        .map(|(number, (path, file))| Wanted { number, size: file.size, path })
+        .collect();
+    let (changed, fresh) = match base {
+        Some(base) => BaseIndex::new(base, &wanted).part(wanted),
+        None => (Vec::new(), wanted),
+    };
     let mut frames = Vec::new();
     let (archives, others): (Vec<_>, Vec<_>) =
         changed.into_iter().partition(|(wanted, _)| archives::is_archive(wanted.path));

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::caps;
-use crate::manifest::{Content, Entry, EntryKind, FileEntry, Manifest};
+use crate::manifest::{Content, Contents, Entry, EntryKind, FileEntry, Manifest};
+use crate::path::RelPath;
 use crate::tree::Tree;
 
 /// Collects committed parts into whole contents, as an agent's staging directory does.
@@ -37,7 +38,7 @@ impl PartSink for Memory {
 
 /// What has been restored before a frame comes; what has not is not there to lean on.
 struct Restored<'a> {
-    contents: &'a [Content],
+    contents: Contents<'a>,
     files: HashMap<u32, Vec<u8>>,
 }
 
@@ -47,6 +48,22 @@ impl ContentSource for Restored<'_> {
         let file = self.files.get(&number).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(file.get(offset as usize..).ok_or(io::ErrorKind::UnexpectedEof)?))
     }
+}
+
+/// Makes a package of which these are the contents, in this order.
+fn holding(contents: &[Content]) -> Manifest {
+    let file =
+        |content: &Content| FileEntry { executable: false, size: content.size, digest: content.digest };
+    let named =
+        (0..).zip(contents).map(|(number, content): (u32, _)| (format!("{number:04}"), file(content)));
+    manifest(&named.collect::<Vec<_>>())
+}
+
+fn manifest(files: &[(String, FileEntry)]) -> Manifest {
+    let entries = files
+        .iter()
+        .map(|(path, file)| Entry { path: RelPath::new(path).unwrap(), kind: EntryKind::File(*file) });
+    Manifest::new(entries).unwrap()
 }
 
 fn tree(files: &[(&str, Vec<u8>)]) -> (tempfile::TempDir, Tree) {
@@ -82,24 +99,24 @@ fn travel(base: Option<&Tree>, target: &Tree, effort: Effort) -> (Memory, Vec<En
     };
     let specs = plan(base.map(Tree::manifest), target.manifest(), effort);
     let encoded =
-        encode_all(&specs, (&base_contents, source), (&contents, target), effort, 2, |_, frame| Ok(frame))
+        encode_all(&specs, (base_contents, source), (contents, target), effort, 2, |_, frame| Ok(frame))
             .unwrap();
     let sent = TransferPlan {
         base: base.map(|tree| tree.manifest().digest()),
         target: target.manifest().digest(),
         frames: encoded.iter().map(|e| e.frame.clone()).collect(),
     };
-    let bytes = sent.encode(&base_contents, &contents).unwrap();
-    let received = TransferPlan::decode(&bytes, &base_contents, &contents).unwrap();
+    let bytes = sent.encode(base_contents, contents).unwrap();
+    let received = TransferPlan::decode(&bytes, base_contents, contents).unwrap();
     assert_eq!(received, sent);
     let mut memory = Memory::default();
     for (frame, encoded) in received.frames.iter().zip(&encoded) {
-        let restored = Restored { contents: &contents, files: memory.files.clone() };
+        let restored = Restored { contents, files: memory.files.clone() };
         decode_frame(
             frame,
             &encoded.bytes[..],
-            (&base_contents, source),
-            (&contents, &restored),
+            (base_contents, source),
+            (contents, &restored),
             &std::env::temp_dir(),
             &mut memory,
         )
@@ -109,11 +126,13 @@ fn travel(base: Option<&Tree>, target: &Tree, effort: Effort) -> (Memory, Vec<En
 }
 
 fn assert_restored(memory: &Memory, base: Option<&Manifest>, target: &Tree) {
-    let known: Vec<Content> = base.map(Manifest::contents).unwrap_or_default();
     for (number, content) in target.manifest().contents().iter().enumerate() {
         match memory.files.get(&(number as u32)) {
             Some(bytes) => assert_eq!(Digest::of(bytes), content.digest),
-            None => assert!(content.size == 0 || known.contains(content), "{content:?} never came"),
+            None => assert!(
+                content.size == 0 || base.is_some_and(|base| base.content_number(&content.digest).is_some()),
+                "{content:?} never came"
+            ),
         }
     }
 }
@@ -185,7 +204,7 @@ fn a_damaged_frame_or_base_is_never_accepted() {
         let mut damaged = frames[0].bytes.clone();
         damaged[at] ^= 0x10;
         let mut memory = Memory::default();
-        let (base, produced) = ((&contents[..], &old as _), (&[][..], &NoContent as _));
+        let (base, produced) = ((contents, &old as _), (Contents::default(), &NoContent as _));
         let scratch = std::env::temp_dir();
         if decode_frame(&frames[0].frame, &damaged[..], base, produced, &scratch, &mut memory).is_ok() {
             assert_eq!(
@@ -199,8 +218,8 @@ fn a_damaged_frame_or_base_is_never_accepted() {
     let refused = decode_frame(
         &frames[0].frame,
         &frames[0].bytes[..],
-        (&contents, &old),
-        (&[], &NoContent),
+        (contents, &old),
+        (Contents::default(), &NoContent),
         &std::env::temp_dir(),
         &mut Memory::default(),
     );
@@ -215,21 +234,22 @@ fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
     frame.parts[0].extent.len = 1_000;
     frame.parts[0].digest = Digest::of(&vec![0; 1_000]);
     let mut memory = Memory::default();
-    let (nothing, scratch) = ((&[][..], &NoContent as _), std::env::temp_dir());
+    let (nothing, scratch) = ((Contents::default(), &NoContent as _), std::env::temp_dir());
     assert!(decode_frame(&frame, &frames[0].bytes[..], nothing, nothing, &scratch, &mut memory).is_err());
     assert!(memory.files.get(&0).is_none_or(|file| file.len() <= 1_000), "no byte more is stored");
 }
 
 #[test]
 fn a_plan_whose_extents_do_not_lie_inside_their_contents_is_refused() {
-    let contents = [Content { digest: Digest::of(b"x"), size: 1_000 }];
+    let package = holding(&[Content { digest: Digest::of(b"x"), size: 1_000 }]);
+    let contents = package.contents();
     let plan = |offset, len| {
         let extent = Extent { content: 0, offset, len };
         let part = Part { extent, digest: Digest::of(b"part") };
         let (digest, codec) = (Digest::of(b"frame"), Codec::Zstd);
         let frame = Frame { digest, wire_len: 10, codec, base: vec![Lean::Base(extent)], parts: vec![part] };
         let plan = TransferPlan { base: None, target: digest, frames: vec![frame] };
-        TransferPlan::decode(&plan.encode(&contents, &contents).unwrap(), &contents, &contents)
+        TransferPlan::decode(&plan.encode(contents, contents).unwrap(), contents, contents)
     };
     assert!(plan(10, 990).is_ok());
     for (offset, len) in
@@ -241,21 +261,23 @@ fn a_plan_whose_extents_do_not_lie_inside_their_contents_is_refused() {
 
 #[test]
 fn a_frame_leans_on_earlier_frames_only() {
-    let contents = [
+    let package = holding(&[
         Content { digest: Digest::of(b"x"), size: 1_000 },
         Content { digest: Digest::of(b"y"), size: 1_000 },
-    ];
+    ]);
+    let contents = package.contents();
     let extent = |content, offset, len| Extent { content, offset, len };
     let frame = |base: Vec<Extent>, part: Extent| Frame {
         digest: Digest::of(b"frame"),
         wire_len: 10,
         codec: Codec::Zstd,
         base: base.into_iter().map(Lean::Produced).collect(),
-        parts: vec![Part { extent: part, digest: contents[part.content as usize].digest }],
+        parts: vec![Part { extent: part, digest: contents.at(part.content).digest }],
     };
     let round = |frames: Vec<Frame>| {
+        let nothing = Contents::default();
         let plan = TransferPlan { base: None, target: Digest::of(b"target"), frames };
-        let decoded = TransferPlan::decode(&plan.encode(&[], &contents).unwrap(), &[], &contents);
+        let decoded = TransferPlan::decode(&plan.encode(nothing, contents).unwrap(), nothing, contents);
         decoded.map(|decoded| assert_eq!(decoded, plan))
     };
     let (x, y) = (extent(0, 0, 1_000), extent(1, 0, 1_000));
@@ -278,11 +300,12 @@ fn a_frame_leans_on_earlier_frames_only() {
 }
 
 /// A plan with every kind of extent and lean, and the frames that it names: the second leans on the first.
-fn golden() -> (Vec<Content>, Vec<Content>, TransferPlan, [Vec<u8>; 2]) {
+fn golden() -> (Manifest, Manifest, TransferPlan, [Vec<u8>; 2]) {
     let (old, new) = (noise(20, 300), [noise(20, 200), noise(21, 60), noise(20, 40)].concat());
     let small = [noise(21, 60), b"small".to_vec()].concat();
     let content = |bytes: &[u8]| Content { digest: Digest::of(bytes), size: bytes.len() as u64 };
-    let (base, target) = (vec![content(b"x"), content(&old)], vec![content(&new), content(&small)]);
+    let (base, target) =
+        (holding(&[content(b"x"), content(&old)]), holding(&[content(&new), content(&small)]));
     let bytes = |text: &str| hex::decode(text.trim()).unwrap();
     let frames =
         [bytes(include_str!("golden/frame-base.hex")), bytes(include_str!("golden/frame-produced.hex"))];
@@ -316,19 +339,20 @@ fn golden() -> (Vec<Content>, Vec<Content>, TransferPlan, [Vec<u8>; 2]) {
 #[test]
 fn plans_of_format_2_and_zstd_frames_are_read_for_ever() {
     let (base, target, plan, frames) = golden();
+    let (base, target) = (base.contents(), target.contents());
     let bytes = hex::decode(include_str!("golden/plan-2.hex").trim()).unwrap();
-    assert_eq!(TransferPlan::decode(&bytes, &base, &target).unwrap(), plan);
+    assert_eq!(TransferPlan::decode(&bytes, base, target).unwrap(), plan);
     // Compressed bytes may change with zstd, what they hold may not.
     let raw = |bytes: &[u8]| zstd::stream::decode_all(bytes).unwrap();
-    assert_eq!(raw(&plan.encode(&base, &target).unwrap()), raw(&bytes));
-    let old = Restored { contents: &base, files: HashMap::from([(0, b"x".to_vec()), (1, noise(20, 300))]) };
+    assert_eq!(raw(&plan.encode(base, target).unwrap()), raw(&bytes));
+    let old = Restored { contents: base, files: HashMap::from([(0, b"x".to_vec()), (1, noise(20, 300))]) };
     let mut memory = Memory::default();
     for (frame, bytes) in plan.frames.iter().zip(&frames) {
-        let produced = Restored { contents: &target, files: memory.files.clone() };
+        let produced = Restored { contents: target, files: memory.files.clone() };
         let scratch = std::env::temp_dir();
-        decode_frame(frame, &bytes[..], (&base, &old), (&target, &produced), &scratch, &mut memory).unwrap();
+        decode_frame(frame, &bytes[..], (base, &old), (target, &produced), &scratch, &mut memory).unwrap();
     }
-    for (number, content) in (0..).zip(&target) {
+    for (number, content) in (0..).zip(target.iter()) {
         assert_eq!(Digest::of(&memory.files[&number]), content.digest);
     }
 }
@@ -336,12 +360,13 @@ fn plans_of_format_2_and_zstd_frames_are_read_for_ever() {
 #[test]
 fn any_flip_in_a_plan_is_refused_or_changes_what_is_asked_for() {
     let (base, target, plan, _) = golden();
-    let raw = zstd::stream::decode_all(&plan.encode(&base, &target).unwrap()[..]).unwrap();
+    let (base, target) = (base.contents(), target.contents());
+    let raw = zstd::stream::decode_all(&plan.encode(base, target).unwrap()[..]).unwrap();
     for at in 0..raw.len() * 8 {
         let mut flipped = raw.clone();
         flipped[at / 8] ^= 1 << (at % 8);
         let flipped = zstd::bulk::compress(&flipped, 1).unwrap();
-        if let Ok(other) = TransferPlan::decode(&flipped, &base, &target) {
+        if let Ok(other) = TransferPlan::decode(&flipped, base, target) {
             assert_ne!(other, plan, "bit {at}");
             assert!(other.frames.iter().all(|frame| frame.raw_len() <= caps::FRAME_BYTES_MAX));
         }
@@ -357,10 +382,10 @@ fn the_manifest_travels_against_the_old_one() {
     let mut changed = named;
     changed[250].1.push(0);
     let (_new, new) = tree(&changed);
-    let (old, new) = (old.manifest().encode(), new.manifest().encode());
-    let delta = encode_manifest(&new, &old).unwrap();
+    let (old, new) = (old.manifest().as_bytes(), new.manifest().as_bytes());
+    let delta = encode_manifest(new, old).unwrap();
     assert!(delta.len() < 80, "{} bytes", delta.len());
-    assert_eq!(decode_manifest(&delta, &old).unwrap(), new);
+    assert_eq!(decode_manifest(&delta, old).unwrap(), new);
     assert!(decode_manifest(&delta, &[]).map(|bytes| bytes != new).unwrap_or(true));
 }
 
@@ -369,13 +394,14 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_valid_plan_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let contents = [Content { digest: Digest::of(b"x"), size: 1 << 20 }];
+        let package = holding(&[Content { digest: Digest::of(b"x"), size: 1 << 20 }]);
+        let contents = package.contents();
         let mut raw = b"sluice-plan\x02".to_vec();
         raw.extend_from_slice(&bytes);
         for candidate in [zstd::bulk::compress(&raw, 1).unwrap(), bytes] {
-            if let Ok(plan) = TransferPlan::decode(&candidate, &contents, &contents) {
+            if let Ok(plan) = TransferPlan::decode(&candidate, contents, contents) {
                 for part in plan.frames.iter().flat_map(|f| &f.parts) {
-                    prop_assert!(part.extent.offset + part.extent.len <= contents[0].size);
+                    prop_assert!(part.extent.offset + part.extent.len <= contents.at(0).size);
                 }
             }
         }
@@ -387,15 +413,11 @@ proptest! {
         new in proptest::collection::btree_map("[a-c]{1,2}\\.(so|jar)", 0_u64..200, 0..8),
     ) {
         let manifest = |files: &std::collections::BTreeMap<String, u64>| {
-            let entry = |(path, size): (&String, &u64)| Entry {
-                path: path.parse().unwrap(),
-                kind: EntryKind::File(FileEntry {
-                    executable: false,
-                    size: size * 700_001,
-                    digest: Digest::of(&size.to_le_bytes()),
-                }),
+            let entry = |(path, size): (&String, &u64)| {
+                let digest = Digest::of(&size.to_le_bytes());
+                (path.clone(), FileEntry { executable: false, size: size * 700_001, digest })
             };
-            Manifest::new(files.iter().map(entry).collect()).unwrap()
+            manifest(&files.iter().map(entry).collect::<Vec<_>>())
         };
         let (old, new) = (manifest(&old), manifest(&new));
         for effort in [Effort::Quick, Effort::Best] {
@@ -412,9 +434,8 @@ proptest! {
             }
             parts.sort_by_key(|part| (part.content, part.offset));
             let mut expected = Vec::new();
-            let known = old.contents();
             for (number, content) in new.contents().iter().enumerate() {
-                if content.size > 0 && !known.contains(content) {
+                if content.size > 0 && old.content_number(&content.digest).is_none() {
                     expected.push((number as u32, content.size));
                 }
             }

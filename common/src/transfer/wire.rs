@@ -17,7 +17,7 @@ use std::io::{self, Read};
 use crate::caps;
 use crate::codec::{self, DecodeError, Reader};
 use crate::digest::Digest;
-use crate::manifest::Content;
+use crate::manifest::Contents;
 
 use super::{Codec, Extent, Frame, Lean, Part, TransferPlan};
 
@@ -26,7 +26,7 @@ const WHAT: &str = "transfer plan";
 
 impl TransferPlan {
     /// Encodes and compresses the plan, given the contents of both packages.
-    pub fn encode(&self, base: &[Content], target: &[Content]) -> io::Result<Vec<u8>> {
+    pub fn encode(&self, base: Contents<'_>, target: Contents<'_>) -> io::Result<Vec<u8>> {
         let mut out = MAGIC.to_vec();
         match &self.base {
             None => out.push(0),
@@ -44,7 +44,7 @@ impl TransferPlan {
     }
 
     /// Decodes a plan and checks every reference against the contents of both packages.
-    pub fn decode(bytes: &[u8], base: &[Content], target: &[Content]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &[u8], base: Contents<'_>, target: Contents<'_>) -> Result<Self, DecodeError> {
         let invalid = |reason: String| DecodeError::Invalid { what: WHAT, at: 0, reason };
         let mut raw = Vec::new();
         let mut decoder =
@@ -75,7 +75,7 @@ impl TransferPlan {
     }
 }
 
-fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: &[Content], target: &[Content]) {
+fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: Contents<'_>, target: Contents<'_>) {
     out.extend_from_slice(frame.digest.as_bytes());
     codec::put_varint(out, frame.wire_len);
     out.push(frame.codec.number());
@@ -103,11 +103,11 @@ fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: &[Content], target: &[Conte
 }
 
 /// Appends an extent and says whether it is the whole content.
-fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: &[Content]) -> bool {
+fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: Contents<'_>) -> bool {
     let step = i64::from(extent.content) - i64::from(*previous);
     codec::put_varint(out, ((step << 1) ^ (step >> 63)) as u64);
     *previous = extent.content;
-    let whole = extent.offset == 0 && extent.len == contents[extent.content as usize].size;
+    let whole = extent.offset == 0 && extent.len == contents.at(extent.content).size;
     out.push(u8::from(!whole));
     if !whole {
         codec::put_varint(out, extent.offset);
@@ -140,8 +140,8 @@ impl Produced {
 
 fn take_frame(
     reader: &mut Reader<'_>,
-    base: &[Content],
-    target: &[Content],
+    base: Contents<'_>,
+    target: Contents<'_>,
     produced: &Produced,
 ) -> Result<Frame, DecodeError> {
     let digest = reader.digest()?;
@@ -153,7 +153,7 @@ fn take_frame(
     let mut parts = Vec::new();
     for _ in 0..reader.varint(reader.remaining() as u64)? {
         let (extent, whole) = take_extent(reader, &mut previous, target)?;
-        let digest = if whole { target[extent.content as usize].digest } else { reader.digest()? };
+        let digest = if whole { target.at(extent.content).digest } else { reader.digest()? };
         raw_bytes = raw_bytes.saturating_add(extent.len);
         parts.push(Part { extent, digest });
     }
@@ -165,8 +165,8 @@ fn take_frame(
 
 fn take_leans(
     reader: &mut Reader<'_>,
-    base: &[Content],
-    target: &[Content],
+    base: Contents<'_>,
+    target: Contents<'_>,
     produced: &Produced,
 ) -> Result<(Vec<Lean>, u64), DecodeError> {
     let (mut previous_base, mut previous_target) = (0, 0);
@@ -190,12 +190,12 @@ fn take_leans(
 fn take_extent(
     reader: &mut Reader<'_>,
     previous: &mut u32,
-    contents: &[Content],
+    contents: Contents<'_>,
 ) -> Result<(Extent, bool), DecodeError> {
     let zigzag = reader.varint(u64::from(u32::MAX) * 2)?;
     let step = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
     let number = i64::from(*previous) + step;
-    let content = usize::try_from(number).ok().and_then(|n| contents.get(n));
+    let content = u32::try_from(number).ok().and_then(|n| contents.get(n));
     let content = content.ok_or_else(|| reader.invalid("unknown content"))?;
     *previous = number as u32;
     let whole = match reader.byte()? {

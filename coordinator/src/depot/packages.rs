@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
-use sluice_common::manifest::{Content, Manifest};
+use sluice_common::manifest::{Contents, Manifest};
 use sluice_common::{caps, transfer};
 use sluice_proto::v1;
 use sqlx::Row;
@@ -49,16 +49,18 @@ pub struct PackageRow {
 pub(super) struct Package {
     /// What it holds.
     pub(super) manifest: Manifest,
-    /// Its contents, numbered.
-    pub(super) contents: Vec<Content>,
     /// Its `sluice.toml`, once it was read.
     pub(super) spec: OnceCell<Bytes>,
 }
 
 impl Package {
     pub(super) fn new(manifest: Manifest) -> Self {
-        let contents = manifest.contents();
-        Self { manifest, contents, spec: OnceCell::new() }
+        Self { manifest, spec: OnceCell::new() }
+    }
+
+    /// Returns its contents, numbered.
+    pub(super) fn contents(&self) -> Contents<'_> {
+        self.manifest.contents()
     }
 }
 
@@ -223,14 +225,14 @@ impl Depot {
         let compressed = self.compressed_manifest(digest).await?;
         let decoding = tokio::task::spawn_blocking(move || {
             let bytes = transfer::decode_manifest(&compressed, &[]).ok()?;
-            let manifest = (Digest::of(&bytes) == digest).then(|| Manifest::decode(&bytes).ok()).flatten()?;
-            Some((Arc::new(Package::new(manifest)), bytes.len() as u64))
+            let manifest = (Digest::of(&bytes) == digest).then(|| Manifest::decode(bytes).ok()).flatten()?;
+            let weight = manifest.memory_bytes();
+            Some((Arc::new(Package::new(manifest)), weight))
         });
         let decoded = decoding.await.expect("decoding a manifest does not panic");
-        let (package, bytes) = decoded.ok_or(LoadError::Damaged { package: digest, what: "manifest" })?;
-        // Decoded, paths and contents take about three times their canonical bytes.
+        let (package, weight) = decoded.ok_or(LoadError::Damaged { package: digest, what: "manifest" })?;
         let mut packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
-        packages.insert(digest, package.clone(), bytes * 3);
+        packages.insert(digest, package.clone(), weight);
         Ok(package)
     }
 
@@ -251,7 +253,7 @@ impl Depot {
         let package = package.clone();
         let decoding = tokio::task::spawn_blocking(move || {
             (Digest::of(&compressed) == row.index_digest)
-                .then(|| decode_index(&compressed, &package.contents).ok())
+                .then(|| decode_index(&compressed, package.contents()).ok())
                 .flatten()
         });
         let decoded = decoding.await.expect("decoding an index does not panic");
@@ -271,7 +273,7 @@ pub enum IndexError {
 }
 
 /// Restores an index within bounds and checks it against the contents of its manifest.
-pub(super) fn decode_index(compressed: &[u8], contents: &[Content]) -> Result<PackageIndex, IndexError> {
+pub(super) fn decode_index(compressed: &[u8], contents: Contents<'_>) -> Result<PackageIndex, IndexError> {
     let bytes = bounded::decode(compressed, caps::INDEX_BYTES_MAX).map_err(IndexError::Zstd)?;
     Ok(PackageIndex::decode(&bytes, contents)?)
 }

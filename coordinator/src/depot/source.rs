@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sluice_common::chunk::Chunk;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
-use sluice_common::manifest::Content;
+use sluice_common::manifest::Contents;
 use sluice_common::transfer::ContentSource;
 
 use super::chunks::{self, Location};
@@ -32,7 +32,7 @@ impl PackageSource {
     pub(super) async fn open(
         reader: Arc<ChunkReader>,
         store: &Store,
-        contents: &[Content],
+        contents: Contents<'_>,
         index: &PackageIndex,
         wanted: &[u32],
     ) -> Result<Self, store::Error> {
@@ -42,7 +42,7 @@ impl PackageSource {
         let mut found = HashMap::with_capacity(wanted.len());
         for number in wanted {
             let pieces = chunks_of(index, *number).map(|chunk| Piece { chunk, at: located.next().flatten() });
-            found.insert(contents[*number as usize].digest, pieces.collect());
+            found.insert(contents.at(*number).digest, pieces.collect());
         }
         Ok(Self { reader, contents: found })
     }

@@ -5,7 +5,7 @@ use std::io::Read;
 use bytes::Bytes;
 use sluice_common::caps;
 use sluice_common::digest::Digest;
-use sluice_common::manifest::{Content, EntryKind};
+use sluice_common::manifest::Content;
 use sluice_common::spec;
 use sluice_common::transfer::ContentSource;
 
@@ -44,13 +44,11 @@ impl Depot {
         let package = self.package(digest).await?;
         let spec = package.spec.get_or_try_init(|| async {
             let Some(content) = spec_of(&package) else { return Ok(Bytes::new()) };
-            let contents = package.contents.iter();
-            let number =
-                (0_u32..).zip(contents).find(|(_, found)| **found == content).map(|(number, _)| number);
             let index = self.index(digest, &package).await?;
-            let wanted: Vec<u32> = number.into_iter().collect();
+            let wanted: Vec<u32> = package.manifest.content_number(&content.digest).into_iter().collect();
             let reader = self.chunks.clone();
-            let source = PackageSource::open(reader, &self.store, &package.contents, &index, &wanted).await?;
+            let source =
+                PackageSource::open(reader, &self.store, package.contents(), &index, &wanted).await?;
             let reading = tokio::task::spawn_blocking(move || {
                 let mut bytes = Vec::new();
                 source.reader(&content.digest, 0)?.take(caps::SPEC_BYTES_MAX).read_to_end(&mut bytes)?;
@@ -63,9 +61,7 @@ impl Depot {
 }
 
 fn spec_of(package: &Package) -> Option<Content> {
-    match &package.manifest.get(spec::FILE_NAME)?.kind {
-        EntryKind::File(file) => Some(Content { digest: file.digest, size: file.size })
-            .filter(|content| content.size <= caps::SPEC_BYTES_MAX),
-        EntryKind::Directory | EntryKind::Symlink { .. } => None,
-    }
+    let (_, file) = package.manifest.get(spec::FILE_NAME)?.file()?;
+    Some(Content { digest: file.digest, size: file.size })
+        .filter(|content| content.size <= caps::SPEC_BYTES_MAX)
 }

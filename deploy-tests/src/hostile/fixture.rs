@@ -4,7 +4,8 @@ use std::io::{self, Read, Write};
 use std::sync::OnceLock;
 
 use sluice_common::digest::Digest;
-use sluice_common::manifest::{Content, Entry, EntryKind, FileEntry, Manifest};
+use sluice_common::manifest::{Content, Contents, Entry, EntryKind, FileEntry, Manifest};
+use sluice_common::path::RelPath;
 use sluice_common::transfer::{
     Codec, ContentSource, Effort, EncodedFrame, Extent, Frame, FrameSpec, Lean, Part, TransferPlan,
     encode_frame, plan,
@@ -13,25 +14,22 @@ use sluice_common::transfer::{
 /// A package in memory.
 pub struct Package {
     manifest: Manifest,
-    contents: Vec<Content>,
     files: Vec<(Digest, Vec<u8>)>,
 }
 
 impl Package {
     fn of(files: Vec<(&str, Vec<u8>)>) -> Self {
-        let entry = |(path, bytes): &(&str, Vec<u8>)| Entry {
-            path: path.parse().expect("the fixture's paths are valid"),
+        let entries = files.iter().map(|(path, bytes)| Entry {
+            path: RelPath::new(path).expect("the fixture's paths are valid"),
             kind: EntryKind::File(FileEntry {
                 executable: false,
                 size: bytes.len() as u64,
                 digest: Digest::of(bytes),
             }),
-        };
-        let manifest =
-            Manifest::new(files.iter().map(entry).collect()).expect("the fixture's files are sorted");
-        let contents = manifest.contents();
+        });
+        let manifest = Manifest::new(entries).expect("the fixture's files are sorted");
         let files = files.into_iter().map(|(_, bytes)| (Digest::of(&bytes), bytes)).collect();
-        Self { manifest, contents, files }
+        Self { manifest, files }
     }
 
     /// Returns the manifest.
@@ -40,22 +38,22 @@ impl Package {
     }
 
     /// Returns the numbered contents.
-    pub fn contents(&self) -> &[Content] {
-        &self.contents
+    pub fn contents(&self) -> Contents<'_> {
+        self.manifest.contents()
     }
 
     /// Returns the numbered contents with what serves them.
-    pub fn side(&self) -> (&[Content], &dyn ContentSource) {
-        (&self.contents, self)
+    pub fn side(&self) -> (Contents<'_>, &dyn ContentSource) {
+        (self.contents(), self)
     }
 
     fn extents(&self) -> Vec<Extent> {
-        let whole = |(number, content): (usize, &Content)| Extent {
+        let whole = |(number, content): (usize, Content)| Extent {
             content: number as u32,
             offset: 0,
             len: content.size,
         };
-        self.contents.iter().enumerate().map(whole).collect()
+        self.contents().iter().enumerate().map(whole).collect()
     }
 }
 
@@ -99,7 +97,7 @@ impl Fixture {
         let spec = self.spec(codec);
         let part = |extent: &Extent| Part {
             extent: *extent,
-            digest: self.target.contents[extent.content as usize].digest,
+            digest: self.target.contents().at(extent.content).digest,
         };
         Frame {
             digest: Digest::of(bytes),
@@ -123,7 +121,7 @@ impl Fixture {
     /// Returns the frame that carries the target's second content as `bytes`, against its first, which is produced.
     pub fn second_frame(&self, codec: Codec, bytes: &[u8]) -> Frame {
         let (base, extent) = self.second();
-        let digest = self.target.contents[extent.content as usize].digest;
+        let digest = self.target.contents().at(extent.content).digest;
         Frame { base: vec![base], parts: vec![Part { extent, digest }], ..self.frame(codec, bytes) }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use sluice_common::caps;
 use sluice_common::digest::Digest;
+use sluice_common::manifest::{Contents, Manifest};
 use sluice_common::transfer::TransferPlan;
 use sluice_proto::transport::client::{Address, Dial};
 use sluice_proto::transport::credentials::Credentials;
@@ -80,8 +81,8 @@ async fn frames(client: &mut ContentClient<Channel>, target: Digest) -> Result<V
         }
     }
     let manifest = sluice_common::transfer::decode_manifest(&manifest, &[])?;
-    let contents = sluice_common::manifest::Manifest::decode(&manifest)?.contents();
-    let plan = TransferPlan::decode(&plan, &[], &contents)?;
+    let manifest = Manifest::decode(manifest)?;
+    let plan = TransferPlan::decode(&plan, Contents::default(), manifest.contents())?;
     let wanted = |digest: Digest| v1::FrameWanted { digest: digest.as_bytes().to_vec(), offset: 1 };
     Ok(plan.frames.iter().map(|frame| wanted(frame.digest)).collect())
 }

@@ -28,7 +28,7 @@ mod tests {
             ("lib/libjar.so", false),
             ("zip.py", false),
         ] {
-            assert_eq!(is_archive(&path.parse().unwrap()), expected, "{path}");
+            assert_eq!(is_archive(RelPath::new(path).unwrap()), expected, "{path}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What of the base a changed content leans on.
 
-use crate::digest::Digest;
-use crate::manifest::{EntryKind, FileEntry, Manifest};
+use crate::manifest::{FileEntry, Manifest};
 use crate::path::RelPath;
+
+use super::Wanted;
 
 /// Files of one name among which one is guessed: of more, like `__init__.py`, the wrong one is likely.
 const NAMESAKES_MAX: usize = 4;
@@ -14,44 +15,65 @@ pub(super) struct Candidate {
     pub(super) size: u64,
 }
 
-/// Finds base contents by digest, path, shape of path and file name. Sorted lists of numbers, not tables of texts: a
-/// base may have a million files.
-#[derive(Default)]
+/// Finds base contents for what is wanted by path, shape of path and file name. Of the base's files those alone are listed
+/// that something wanted may lean on: a base may have a million, of which few have changed.
 pub(super) struct BaseIndex<'a> {
-    base: Option<&'a Manifest>,
-    /// Number of each content, sorted by digest.
-    numbers: Vec<(Digest, u32)>,
-    by_shape: Vec<(u64, Candidate)>,
-    by_name: Vec<(u64, Candidate)>,
+    base: &'a Manifest,
+    by_shape: Vec<Alike>,
+    by_name: Vec<Alike>,
 }
 
+/// The hash of a text, and a content that has a file with that text, by number.
+type Alike = (u64, u32);
+
 impl<'a> BaseIndex<'a> {
-    pub(super) fn new(base: Option<&'a Manifest>) -> Self {
-        let Some(manifest) = base else { return Self::default() };
-        let numbered = (0..).zip(manifest.first_files());
-        let mut numbers: Vec<_> = numbered.map(|(number, (_, file))| (file.digest, number)).collect();
-        numbers.sort_unstable();
-        let mut index = Self { base, numbers, by_shape: Vec::new(), by_name: Vec::new() };
-        for (path, file) in manifest.files().filter(|(_, file)| file.size > 0) {
-            let candidate = index.of_file(file);
-            index.by_shape.extend(candidate.map(|found| (hash(&shape(path.as_str())), found)));
-            index.by_name.extend(candidate.map(|found| (hash(&shape(path.file_name())), found)));
+    pub(super) fn new(base: &'a Manifest, wanted: &[Wanted<'_>]) -> Self {
+        let mut index = Self { base, by_shape: Vec::new(), by_name: Vec::new() };
+        let elsewhere = || wanted.iter().filter(|wanted| index.at(wanted.path).is_none());
+        let shapes = hashes(elsewhere().map(|wanted| shape(wanted.path.as_str())));
+        let names = hashes(elsewhere().map(|wanted| shape(wanted.path.file_name())));
+        if shapes.is_empty() {
+            return index;
         }
-        for list in [&mut index.by_shape, &mut index.by_name] {
-            list.sort_unstable_by_key(|(hash, candidate)| (*hash, candidate.number));
+        let (mut by_shape, mut by_name) = (Vec::new(), Vec::new());
+        for (path, file) in base.files().filter(|(_, file)| file.size > 0) {
+            let (shape_hash, name_hash) = (hash(&shape(path.as_str())), hash(&shape(path.file_name())));
+            let wanted = [(&shapes, shape_hash, &mut by_shape), (&names, name_hash, &mut by_name)];
+            for (hashes, hash, list) in wanted {
+                if hashes.binary_search(&hash).is_ok() {
+                    list.extend(base.content_number(&file.digest).map(|number| (hash, number)));
+                }
+            }
         }
+        for list in [&mut by_shape, &mut by_name] {
+            list.sort_unstable_by(|(hash, number), (other_hash, other)| {
+                let by_size = || index.size(*number).cmp(&index.size(*other));
+                hash.cmp(other_hash).then_with(by_size).then(number.cmp(other))
+            });
+        }
+        (index.by_shape, index.by_name) = (by_shape, by_name);
         index
     }
 
-    pub(super) fn has(&self, digest: &Digest) -> bool {
-        self.number(digest).is_some()
+    /// Parts what is wanted into what has something to lean on, and what has nothing.
+    pub(super) fn part<'w>(
+        &self,
+        wanted: Vec<Wanted<'w>>,
+    ) -> (Vec<(Wanted<'w>, Candidate)>, Vec<Wanted<'w>>) {
+        let (mut changed, mut fresh) = (Vec::new(), Vec::new());
+        for wanted in wanted {
+            match self.candidate(&wanted) {
+                Some(candidate) => changed.push((wanted, candidate)),
+                None => fresh.push(wanted),
+            }
+        }
+        (changed, fresh)
     }
 
     /// Returns the most promising base content: of several alike, the one nearest in size.
-    pub(super) fn candidate(&self, path: &RelPath, size: u64) -> Option<Candidate> {
-        let nearest = |candidates: &[(u64, Candidate)]| {
-            candidates.iter().map(|(_, candidate)| *candidate).min_by_key(|c| c.size.abs_diff(size))
-        };
+    fn candidate(&self, wanted: &Wanted<'_>) -> Option<Candidate> {
+        let nearest = |alike: &[Alike]| self.nearest(alike, wanted.size);
+        let path = wanted.path;
         self.at(path).or_else(|| nearest(alike(&self.by_shape, &shape(path.as_str())))).or_else(|| {
             let named = alike(&self.by_name, &shape(path.file_name()));
             if named.len() <= NAMESAKES_MAX { nearest(named) } else { None }
@@ -59,24 +81,37 @@ impl<'a> BaseIndex<'a> {
     }
 
     fn at(&self, path: &RelPath) -> Option<Candidate> {
-        match &self.base?.get(path.as_str())?.kind {
-            EntryKind::File(file) if file.size > 0 => self.of_file(file),
-            EntryKind::File(_) | EntryKind::Directory | EntryKind::Symlink { .. } => None,
-        }
+        let (_, FileEntry { digest, size, .. }) = self.base.get(path.as_str())?.file()?;
+        let number = self.base.content_number(&digest).filter(|_| size > 0)?;
+        Some(Candidate { number, size })
     }
 
-    fn of_file(&self, file: &FileEntry) -> Option<Candidate> {
-        self.number(&file.digest).map(|number| Candidate { number, size: file.size })
+    /// Returns of contents alike, sorted by size, the one nearest in size; of several the one of the lowest number.
+    fn nearest(&self, alike: &[Alike], size: u64) -> Option<Candidate> {
+        let at = |place: usize| {
+            alike.get(place).map(|(_, number)| Candidate { number: *number, size: self.size(*number) })
+        };
+        let first_of = |size: u64| alike.partition_point(|(_, number)| self.size(*number) < size);
+        let above = first_of(size);
+        let below = above.checked_sub(1).and_then(at).and_then(|below| at(first_of(below.size)));
+        let nearness = |candidate: &Candidate| (candidate.size.abs_diff(size), candidate.number);
+        below.into_iter().chain(at(above)).min_by_key(nearness)
     }
 
-    fn number(&self, digest: &Digest) -> Option<u32> {
-        let at = self.numbers.binary_search_by(|(known, _)| known.cmp(digest)).ok()?;
-        Some(self.numbers[at].1)
+    fn size(&self, number: u32) -> u64 {
+        self.base.contents().at(number).size
     }
 }
 
+/// Hashes texts; sorted.
+fn hashes(texts: impl Iterator<Item = String>) -> Vec<u64> {
+    let mut hashes: Vec<u64> = texts.map(|text| hash(&text)).collect();
+    hashes.sort_unstable();
+    hashes
+}
+
 /// Returns those of a text. Two texts of one hash cost a bad base, no more.
-fn alike<'a>(sorted: &'a [(u64, Candidate)], text: &str) -> &'a [(u64, Candidate)] {
+fn alike<'a>(sorted: &'a [Alike], text: &str) -> &'a [Alike] {
     let wanted = hash(text);
     let begin = sorted.partition_point(|(hash, _)| *hash < wanted);
     let len = sorted[begin..].partition_point(|(hash, _)| *hash == wanted);

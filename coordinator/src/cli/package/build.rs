@@ -99,7 +99,7 @@ fn check_program(field: &str, command: &[String], manifest: &Manifest) -> anyhow
         let entry = path.to_str().and_then(|path| manifest.get(path));
         entry.is_some_and(|entry| matches!(entry.kind, EntryKind::Symlink { .. }))
     };
-    match manifest.get(path).map(|entry| &entry.kind) {
+    match manifest.get(path).map(|entry| entry.kind) {
         Some(EntryKind::File(file)) if file.executable => Ok(()),
         Some(EntryKind::Symlink { .. }) => Ok(()),
         // Somewhere below a link: the host resolves it.

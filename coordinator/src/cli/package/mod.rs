@@ -103,7 +103,7 @@ async fn list(context: &Context) -> anyhow::Result<Exit> {
 async fn show(context: &Context, digest: String, files: bool) -> anyhow::Result<Exit> {
     let coordinator = context.connect().await?;
     let (package, manifest) = get(&coordinator, &digest, files).await?;
-    let entries = manifest.map(|manifest| manifest.entries().iter().map(File::from).collect());
+    let entries = manifest.map(|manifest| manifest.entries().map(File::from).collect());
     let shown = Shown { package, entries };
     context.output.show(&shown, || {
         let Shown { package, entries } = &shown;
@@ -169,7 +169,7 @@ async fn get(
         Digest::of(&bytes).as_bytes()[..] == package.digest[..],
         "the manifest that came is another's"
     );
-    Ok((package.into(), Some(Manifest::decode(&bytes)?)))
+    Ok((package.into(), Some(Manifest::decode(bytes)?)))
 }
 
 /// Formats the size of a tree in words.

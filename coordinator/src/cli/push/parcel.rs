@@ -1,7 +1,6 @@
 //! What a push sends: a digest; where that is not known, manifest, index, and groups of chunks read from the tree as
 //! they are asked for.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use sluice_common::caps;
 use sluice_common::chunk::Chunk;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
-use sluice_common::manifest::{Content, Manifest};
+use sluice_common::manifest::Manifest;
 use sluice_common::transfer::{ContentSource, encode_manifest};
 use sluice_common::tree::Tree;
 use tokio::sync::OnceCell;
@@ -38,7 +37,6 @@ pub(super) struct Description {
     /// Compressed.
     pub(super) index: Vec<u8>,
     package: PackageIndex,
-    contents: Vec<Content>,
     /// Where each chunk stands: its content's number and the offset within.
     places: Vec<(u32, u64)>,
 }
@@ -103,13 +101,11 @@ impl Parcel {
 
 impl Description {
     fn new(tree: Arc<Tree>, package: PackageIndex) -> anyhow::Result<Self> {
-        let contents = tree.manifest().contents();
         Ok(Self {
-            manifest: encode_manifest(&tree.manifest().encode(), &[])?,
+            manifest: encode_manifest(tree.manifest().as_bytes(), &[])?,
             index: encode_manifest(&package.encode(), &[])?,
-            places: places(&package, contents.len()),
+            places: places(&package, tree.manifest().contents().len()),
             package,
-            contents,
             tree,
         })
     }
@@ -146,21 +142,23 @@ impl Description {
         for number in &group.numbers {
             let chunk = self.chunks()[*number as usize];
             let (content, offset) = self.places[*number as usize];
-            let digest = &self.contents[content as usize].digest;
+            let digest = self.tree.manifest().contents().at(content).digest;
             let start = raw.len();
-            self.tree.reader(digest, offset)?.take(u64::from(chunk.len)).read_to_end(&mut raw)?;
+            self.tree.reader(&digest, offset)?.take(u64::from(chunk.len)).read_to_end(&mut raw)?;
             if Digest::of(&raw[start..]) != chunk.digest {
-                anyhow::bail!("{} changed while it was pushed", self.path_of(digest));
+                anyhow::bail!("{} changed while it was pushed", self.path_of(&digest));
             }
         }
         Ok(zstd::bulk::compress(&raw, LEVEL)?)
     }
 
     fn path_of(&self, content: &Digest) -> String {
-        let file = self.tree.manifest().files().find(|(_, file)| file.digest == *content);
-        file.map_or_else(
+        let manifest = self.tree.manifest();
+        let number = manifest.content_number(content);
+        let place = number.and_then(|number| manifest.places(number).next());
+        place.map_or_else(
             || content.to_string(),
-            |(path, _)| path.below(self.tree.root()).display().to_string(),
+            |place| manifest.entry(place).path.below(self.tree.root()).display().to_string(),
         )
     }
 }
@@ -171,16 +169,18 @@ fn contents_bytes(manifest: &Manifest) -> u64 {
 
 /// Finds the first place of every chunk.
 fn places(package: &PackageIndex, contents: usize) -> Vec<(u32, u64)> {
-    let mut first: HashMap<u32, (u32, u64)> = HashMap::with_capacity(package.chunks().len());
+    let mut places = Vec::with_capacity(package.chunks().len());
     for content in 0..contents {
         let mut offset = 0;
         for number in package.content(content) {
-            first.entry(*number).or_insert((content as u32, offset));
+            // Chunks are numbered in the order of their first use.
+            if *number as usize == places.len() {
+                places.push((content as u32, offset));
+            }
             offset += u64::from(package.chunks()[*number as usize].len);
         }
     }
-    let place = |number| *first.get(&number).expect("an index lists a chunk at its first use");
-    (0..package.chunks().len() as u32).map(place).collect()
+    places
 }
 
 #[cfg(test)]

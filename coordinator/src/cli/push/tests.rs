@@ -100,9 +100,9 @@ impl Depot {
             if index.is_none() && is_whole {
                 let manifest = decode_manifest(&manifest, &[]).unwrap();
                 assert_eq!(Digest::of(&manifest).as_bytes()[..], begin.package[..]);
-                let contents = Manifest::decode(&manifest).unwrap().contents();
-                let decoded =
-                    PackageIndex::decode(&decode_manifest(&bytes, &[]).unwrap(), &contents).unwrap();
+                let manifest = Manifest::decode(manifest).unwrap();
+                let bytes = decode_manifest(&bytes, &[]).unwrap();
+                let decoded = PackageIndex::decode(&bytes, manifest.contents()).unwrap();
                 let missing = self.missing(&decoded);
                 // In two messages, as a depot does with long lists.
                 let (first, rest) = missing.split_at(missing.len() / 4 * 2);

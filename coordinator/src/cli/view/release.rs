@@ -57,8 +57,8 @@ impl From<v1::Package> for Package {
     }
 }
 
-impl From<&Entry> for File {
-    fn from(entry: &Entry) -> Self {
+impl From<Entry<'_>> for File {
+    fn from(entry: Entry<'_>) -> Self {
         let plain = |kind| Self {
             path: entry.path.to_string(),
             kind,
@@ -67,9 +67,9 @@ impl From<&Entry> for File {
             digest: None,
             target: None,
         };
-        match &entry.kind {
+        match entry.kind {
             EntryKind::Directory => plain("directory"),
-            EntryKind::Symlink { target } => Self { target: Some(target.clone()), ..plain("symlink") },
+            EntryKind::Symlink { target } => Self { target: Some(target.to_owned()), ..plain("symlink") },
             EntryKind::File(file) => Self {
                 executable: file.executable,
                 size: Some(file.size),

@@ -1,9 +1,9 @@
 //! What a transfer will be, before anybody is ordered to have it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use sluice_common::digest::Digest;
+use sluice_common::manifest::Content;
 
 use super::{Link, PlanError, Plans};
 
@@ -35,12 +35,15 @@ impl Plans {
         let base = self.choose_base(target, has).await?;
         let plan = self.get(base, target, link).await?;
         let package = |digest| async move { self.depot.package(digest).await.map_err(PlanError::from) };
-        let known = match plan.base {
-            Some(base) => package(base).await?.contents.iter().map(|content| content.digest).collect(),
-            None => HashSet::new(),
+        let base = match plan.base {
+            Some(base) => Some(package(base).await?),
+            None => None,
         };
         let target = package(target).await?;
-        let new = target.contents.iter().filter(|content| !known.contains(&content.digest));
+        let has = |content: &Content| {
+            base.as_ref().is_some_and(|base| base.manifest.content_number(&content.digest).is_some())
+        };
+        let new = target.contents().iter().filter(|content| !has(content));
         Ok(Ahead {
             base: plan.base,
             wire_bytes: plan.wire_bytes(),

@@ -93,6 +93,7 @@ impl Plans {
 mod tests {
     use super::*;
     use sluice_common::manifest::{Entry, EntryKind, FileEntry};
+    use sluice_common::path::RelPath;
 
     fn manifest(files: &[(&str, &str, u64)]) -> Manifest {
         let file = |content: &str, size| FileEntry {
@@ -100,11 +101,11 @@ mod tests {
             size,
             digest: Digest::of(content.as_bytes()),
         };
-        let entry = |(path, content, size): &(&str, &str, u64)| Entry {
-            path: path.parse().unwrap(),
+        let entries = files.iter().map(|(path, content, size)| Entry {
+            path: RelPath::new(path).unwrap(),
             kind: EntryKind::File(file(content, *size)),
-        };
-        Manifest::new(files.iter().map(entry).collect()).unwrap()
+        });
+        Manifest::new(entries).unwrap()
     }
 
     #[test]

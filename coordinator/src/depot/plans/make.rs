@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::process::setpriority_process;
 use sluice_common::digest::Digest;
-use sluice_common::manifest::{Content, Manifest};
+use sluice_common::manifest::Contents;
 use sluice_common::transfer::{
     self, ContentSource, EncodeError, EncodedFrame, Frame, FrameSpec, NoContent, TransferPlan,
 };
@@ -157,7 +157,7 @@ impl Plans {
         let depot = &self.depot;
         let index = depot.index(digest, &package).await?;
         let reader = depot.chunks.clone();
-        let source = PackageSource::open(reader, &depot.store, &package.contents, &index, &wanted).await?;
+        let source = PackageSource::open(reader, &depot.store, package.contents(), &index, &wanted).await?;
         Ok(Side { package, source })
     }
 
@@ -182,14 +182,14 @@ impl Plans {
         workers: usize,
     ) -> Result<ServedPlan, PlanError> {
         let Work { specs, base, target } = work;
-        let (base_contents, base_source): (&[Content], &dyn ContentSource) = match base {
-            Some(side) => (&side.package.contents, &side.source),
-            None => (&[], &NoContent),
+        let (base_contents, base_source): (Contents<'_>, &dyn ContentSource) = match base {
+            Some(side) => (side.package.contents(), &side.source),
+            None => (Contents::default(), &NoContent),
         };
         let frames = transfer::encode_all(
             specs,
             (base_contents, base_source),
-            (&target.package.contents, &target.source),
+            (target.package.contents(), &target.source),
             key.effort,
             workers,
             |_, encoded| self.store_frame(runtime, making, encoded),
@@ -197,9 +197,10 @@ impl Plans {
         .map_err(|error| if self.depot.token.is_cancelled() { PlanError::Stopping } else { error.into() })?;
         let plan = TransferPlan { base: key.base, target: key.target, frames };
         let plan_bytes: Bytes =
-            plan.encode(base_contents, &target.package.contents).map_err(PlanError::Encode)?.into();
-        let base_manifest = base.as_ref().map(|side| side.package.manifest.encode()).unwrap_or_default();
-        let manifest_frame: Bytes = encode_manifest(&target.package.manifest, &base_manifest)?;
+            plan.encode(base_contents, target.package.contents()).map_err(PlanError::Encode)?.into();
+        let base_manifest = base.as_ref().map(|side| side.package.manifest.as_bytes()).unwrap_or_default();
+        let manifest_frame = transfer::encode_manifest(target.package.manifest.as_bytes(), base_manifest);
+        let manifest_frame: Bytes = manifest_frame.map_err(PlanError::Encode)?.into();
         let objects = &self.depot.objects;
         let name = |kind, bytes: &Bytes| Name(kind, Digest::of(bytes));
         runtime.block_on(objects.put(name(Kind::Frame, &manifest_frame), manifest_frame.clone()))?;
@@ -223,8 +224,4 @@ impl Plans {
         making.frame_done();
         Ok(frame)
     }
-}
-
-fn encode_manifest(target: &Manifest, base: &[u8]) -> Result<Bytes, PlanError> {
-    Ok(transfer::encode_manifest(&target.encode(), base).map_err(PlanError::Encode)?.into())
 }

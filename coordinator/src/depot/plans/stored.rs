@@ -56,8 +56,8 @@ pub(super) async fn load(depot: &Depot, key: PlanKey) -> Result<Option<ServedPla
     };
     let decoding = tokio::task::spawn_blocking(move || {
         let fit = Digest::of(&plan_bytes) == plan && Digest::of(&manifest_bytes) == manifest_frame;
-        let base = base.as_ref().map(|base| &base.contents[..]).unwrap_or_default();
-        let plan = fit.then(|| TransferPlan::decode(&plan_bytes, base, &target.contents).ok()).flatten()?;
+        let base = base.as_ref().map(|base| base.contents()).unwrap_or_default();
+        let plan = fit.then(|| TransferPlan::decode(&plan_bytes, base, target.contents()).ok()).flatten()?;
         (plan.base == key.base && plan.target == key.target)
             .then(|| ServedPlan::new(key.effort, plan, plan_bytes, manifest_bytes))
     });

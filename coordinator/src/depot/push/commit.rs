@@ -119,13 +119,11 @@ async fn insert(
 /// Puts every content of several chunks together, unless the same chunks have made it up before, and compares its
 /// digest. Returns what was proven anew.
 async fn prove_contents(depot: &Arc<Depot>, announced: &Arc<Announced>) -> Result<Vec<Recipe>, PushError> {
-    let contents = &announced.package.contents;
+    let contents = announced.package.contents();
     let several = (0..contents.len() as u32).filter(|i| announced.index.content(*i as usize).len() > 1);
     let several: Vec<u32> = several.collect();
-    let recipes: Vec<Recipe> = several
-        .iter()
-        .map(|i| (contents[*i as usize].digest, recipe(&announced.index, *i as usize)))
-        .collect();
+    let recipes: Vec<Recipe> =
+        several.iter().map(|i| (contents.at(*i).digest, recipe(&announced.index, *i as usize))).collect();
     let proven = chunks::proven(&depot.store, &recipes).await?;
     let unproven = |i: &usize| !proven[*i];
     let numbers: Vec<u32> = (0..several.len()).filter(unproven).map(|i| several[i]).collect();

@@ -101,8 +101,8 @@ impl Announced {
         if found != digest {
             return Err(PushError::ManifestDigest { package: digest, found });
         }
-        let package = Package::new(Manifest::decode(&bytes)?);
-        let decoded = packages::decode_index(&index, &package.contents).map_err(PushError::Index)?;
+        let package = Package::new(Manifest::decode(bytes)?);
+        let decoded = packages::decode_index(&index, package.contents()).map_err(PushError::Index)?;
         check_index(&package, &decoded)?;
         Ok(Self {
             digest,
@@ -125,7 +125,7 @@ fn check_index(package: &Package, index: &PackageIndex) -> Result<(), PushError>
             return refuse(format!("chunk {} is empty or stands twice", chunk.digest));
         }
     }
-    for (number, content) in package.contents.iter().enumerate() {
+    for (number, content) in package.contents().iter().enumerate() {
         let made = match index.content(number) {
             [] => Digest::of(&[]),
             [only] => index.chunks()[*only as usize].digest,

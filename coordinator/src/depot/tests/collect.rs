@@ -109,15 +109,15 @@ async fn readers_go_on_while_their_pack_is_written_again() {
     assert!(bench.release(&two).await);
     let package = bench.depot.package(two.digest).await.unwrap();
     let index = bench.depot.index(two.digest, &package).await.unwrap();
-    let all: Vec<u32> = (0..package.contents.len() as u32).collect();
+    let all: Vec<u32> = (0..package.contents().len() as u32).collect();
     let open = async |reader| {
-        PackageSource::open(reader, &bench.store, &package.contents, &index, &all).await.unwrap()
+        PackageSource::open(reader, &bench.store, package.contents(), &index, &all).await.unwrap()
     };
     // A reader of its own has no frame in memory.
     let beside = bench.beside().await;
     let source = open(beside.chunks.clone()).await;
     assert_eq!(bench.collect_at_once(Mode::Remove).await.sparse_packs, 1);
-    let contents: Vec<Digest> = package.contents.iter().map(|content| content.digest).collect();
+    let contents: Vec<Digest> = package.contents().iter().map(|content| content.digest).collect();
     let reading = tokio::task::spawn_blocking(move || {
         let read = |content: &Digest| Digest::of_reader(source.reader(content, 0).unwrap()).unwrap().0;
         contents.iter().map(|content| (*content, read(content))).collect::<Vec<_>>()

@@ -127,7 +127,7 @@ impl Parcel {
         }
         let tree = Tree::scan(dir.path()).unwrap();
         let index = PackageIndex::build(tree.manifest(), &tree).unwrap();
-        let manifest = encode_manifest(&tree.manifest().encode(), &[]).unwrap();
+        let manifest = encode_manifest(tree.manifest().as_bytes(), &[]).unwrap();
         let index_bytes = zstd::bulk::compress(&index.encode(), 3).unwrap();
         Self { _dir: dir, digest: tree.manifest().digest(), tree, index, manifest, index_bytes }
     }
@@ -192,12 +192,12 @@ impl Parcel {
     async fn read_back(&self, bench: &Bench) -> std::io::Result<()> {
         let package = bench.depot.package(self.digest).await.map_err(std::io::Error::other)?;
         let index = bench.depot.index(self.digest, &package).await.map_err(std::io::Error::other)?;
-        let all: Vec<u32> = (0..package.contents.len() as u32).collect();
+        let all: Vec<u32> = (0..package.contents().len() as u32).collect();
         let reader = bench.depot.chunks.clone();
         let source =
-            PackageSource::open(reader, &bench.store, &package.contents, &index, &all).await.unwrap();
+            PackageSource::open(reader, &bench.store, package.contents(), &index, &all).await.unwrap();
         let read = tokio::task::spawn_blocking(move || {
-            for content in &package.contents {
+            for content in package.contents().iter() {
                 assert_eq!(
                     Digest::of_reader(source.reader(&content.digest, 0)?)?,
                     (content.digest, content.size)

@@ -243,7 +243,7 @@ async fn packages_are_found_by_the_first_digits_of_their_digest() {
     }
     let manifest = bench.depot.compressed_manifest(two.digest).await.unwrap();
     let manifest = sluice_common::transfer::decode_manifest(&manifest, &[]).unwrap();
-    assert_eq!(&Manifest::decode(&manifest).unwrap(), two.tree.manifest());
+    assert_eq!(&Manifest::decode(manifest).unwrap(), two.tree.manifest());
 }
 
 #[tokio::test(flavor = "multi_thread")]
