@@ -13,6 +13,7 @@
 
 mod area;
 mod fetch;
+mod gather;
 mod place;
 mod restore;
 mod resume;

@@ -2,31 +2,26 @@
 //! goes to the [`Restorer`], on a blocking thread, while the next one comes and what came before goes to disk.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures::StreamExt;
-use sluice_common::digest::{Digest, Hasher};
+use sluice_common::digest::Digest;
 use sluice_common::transfer::{Frame, TransferPlan};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::area::{Area, discard};
+use super::gather::{Coming, Gathered, Room};
 use super::place::Placer;
-use super::restore::{Gathered, Restorer};
+use super::restore::Restorer;
+use super::schedule;
 use super::target::Planned;
 use super::writeback::Writeback;
 use super::{Progress, Work};
 use crate::content::{ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, STALL_TIMEOUT};
-
-/// Bytes gathered before they are written: a crash loses at most these.
-const WRITE_BYTES: usize = 256 * 1024;
-/// Time after which fewer bytes are written too.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Says why a fetch ended early.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +92,7 @@ impl Fetch<'_> {
         };
         let (gathered, mut wanted): (Vec<usize>, Vec<usize>) = frames.iter().partition(|n| is_gathered(n));
         let mut restorer = Restorer::new(self.area.clone(), self.planned.clone(), placer);
-        gathered.into_iter().for_each(|number| restorer.add(Gathered { number, digest: None }));
+        gathered.into_iter().for_each(|number| restorer.add(Gathered::on_disk(number)));
         let (_, nothing_comes) = mpsc::channel(1);
         let (mut restorer, restored) = self.restore(restorer, nothing_comes).await?;
         if let Err(error) = restored {
@@ -140,11 +135,12 @@ impl Fetch<'_> {
         stream: FrameStream,
     ) -> io::Result<(Placer, Result<(), FetchError>)> {
         let (whole, gathered) = mpsc::channel(1);
+        let room = Room::new(schedule::room(&self.planned.plan.frames));
         let receive = async move {
             // Dropped with the other sender: restoring ends once nothing more comes.
             let is_given_up = whole.clone();
             tokio::select! {
-                received = self.receive(wanted, stream, whole) => received,
+                received = self.receive(wanted, &room, stream, whole) => received,
                 () = is_given_up.closed() => Ok(()),
             }
         };
@@ -182,43 +178,58 @@ impl Fetch<'_> {
             }
         }
         let ended = writeback.end().await;
+        while let Ok(frame) = gathered.try_recv() {
+            restorer.add(frame);
+        }
+        let restorer = self.work.run(move |_| restorer.keep()).await?;
         Ok((restorer, restored.and(ended.map_err(Into::into))))
     }
 
-    /// Gathers the frames wanted and tells of each that is whole.
+    /// Gathers the frames wanted and tells of each that is whole. What has come of a frame that is not is on disk then.
     async fn receive(
         &self,
         wanted: &[usize],
+        room: &Room,
         mut stream: FrameStream,
         whole: mpsc::Sender<Gathered>,
     ) -> Result<(), FetchError> {
-        let mut writer: Option<PartWriter> = None;
+        let mut coming: Option<Coming> = None;
         let mut left = wanted.len();
         let result = loop {
             if left == 0 {
                 break Ok(());
             }
-            let taken = match self.next(&mut stream).await {
-                Ok(chunk) => self.take(&mut writer, wanted, chunk).await,
-                Err(error) => Err(error),
+            let due = coming.as_ref().and_then(Coming::due);
+            let taken = tokio::select! {
+                chunk = self.next(&mut stream) => match chunk {
+                    Ok(chunk) => self.take(&mut coming, wanted, room, chunk),
+                    Err(error) => Err(error),
+                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(()),
             };
-            match taken {
-                Ok(false) => {}
-                Ok(true) => {
-                    left -= 1;
-                    let writer = writer.take().expect("it was just written to");
-                    let number = wanted[writer.frame];
-                    if whole.send(Gathered { number, digest: writer.digest() }).await.is_err() {
-                        break Ok(());
-                    }
+            if let Err(error) = taken {
+                break Err(error);
+            }
+            if coming.as_ref().is_some_and(|coming| coming.is_due(Instant::now()))
+                && let Some(due) = coming.take()
+            {
+                match self.write(wanted, due).await {
+                    Ok(written) => coming = Some(written),
+                    Err(error) => break Err(error.into()),
                 }
-                Err(error) => break Err(error),
+            }
+            if let Some(frame) = coming.take_if(|coming| coming.is_whole()) {
+                left -= 1;
+                let number = wanted[frame.wanted];
+                if whole.send(frame.end(number)).await.is_err() {
+                    break Ok(());
+                }
             }
         };
-        match writer {
-            Some(writer) => {
-                let flushed = self.work.run(move |_| writer.flush().map(drop)).await;
-                result.and(flushed.map_err(Into::into))
+        match coming {
+            Some(coming) => {
+                let written = self.write(wanted, coming).await;
+                result.and(written.map(drop).map_err(Into::into))
             }
             None => result,
         }
@@ -236,85 +247,37 @@ impl Fetch<'_> {
         }
     }
 
-    /// Takes bytes of a frame and says whether it is whole now.
-    async fn take(
+    /// Takes bytes of a frame.
+    fn take(
         &self,
-        writer: &mut Option<PartWriter>,
+        coming: &mut Option<Coming>,
         wanted: &[usize],
+        room: &Room,
         chunk: FrameChunk,
-    ) -> Result<bool, FetchError> {
+    ) -> Result<(), FetchError> {
         let unasked = || ContentError::Protocol("bytes of a frame that was not asked for".into());
         let frame = &self.planned.plan.frames[*wanted.get(chunk.frame).ok_or_else(unasked)?];
-        if writer.as_ref().is_some_and(|writer| writer.frame != chunk.frame) {
-            return Err(
-                ContentError::Protocol("a frame began before the one before it was whole".into()).into()
-            );
-        }
-        if writer.is_none() {
-            *writer = Some(PartWriter::open(self.area, chunk.frame, frame)?);
-        }
-        let open = writer.as_mut().expect("it was just opened");
-        if open.len + chunk.data.len() as u64 > frame.wire_len {
+        let mut open = match coming.take() {
+            Some(open) if open.wanted == chunk.frame => open,
+            Some(other) => {
+                *coming = Some(other);
+                let reason = "a frame began before the one before it was whole";
+                return Err(ContentError::Protocol(reason.into()).into());
+            }
+            None => Coming::begin(self.area, chunk.frame, frame, room)?,
+        };
+        self.progress.fetched.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
+        if !open.take(chunk.data) {
             discard(&self.area.frame(&frame.digest))?;
-            *writer = None;
             return Err(FetchError::Damaged(frame.digest));
         }
-        open.len += chunk.data.len() as u64;
-        open.buffer.extend_from_slice(&chunk.data);
-        self.progress.fetched.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
-        let whole = open.len == frame.wire_len;
-        let is_due = open.written.is_none_or(|written| written.elapsed() >= WRITE_INTERVAL);
-        if whole || is_due || open.buffer.len() >= WRITE_BYTES {
-            let taken = writer.take().expect("it was just written to");
-            *writer = Some(self.work.run(move |_| taken.flush()).await?);
-        }
-        Ok(whole)
-    }
-}
-
-/// Appends to a frame's file.
-struct PartWriter {
-    frame: usize,
-    file: std::fs::File,
-    buffer: Vec<u8>,
-    /// Bytes in the file and the buffer.
-    len: u64,
-    /// When bytes were last written; not yet: the first that come are written at once, because over a thin link the next
-    /// ones are seconds away.
-    written: Option<Instant>,
-    /// Hashes what is written, where that is the frame from its first byte on.
-    hasher: Option<Hasher>,
-}
-
-impl PartWriter {
-    fn open(area: &Area, number: usize, frame: &Frame) -> io::Result<Self> {
-        let mut options = fs_err::OpenOptions::new();
-        options.append(true).create(true);
-        options.options_mut().mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-        let file: std::fs::File = options.open(area.frame(&frame.digest))?.into();
-        let len = file.metadata()?.len();
-        Ok(Self {
-            frame: number,
-            file,
-            buffer: Vec::with_capacity(WRITE_BYTES),
-            len,
-            written: None,
-            hasher: (len == 0).then(Hasher::new),
-        })
+        *coming = Some(open);
+        Ok(())
     }
 
-    fn flush(mut self) -> io::Result<Self> {
-        self.file.write_all(&self.buffer)?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&self.buffer);
-        }
-        self.buffer.clear();
-        self.written = Some(Instant::now());
-        Ok(self)
-    }
-
-    /// Returns the digest of what was written, where all of it was hashed.
-    fn digest(&self) -> Option<Digest> {
-        self.hasher.as_ref().map(Hasher::finish)
+    /// Writes what has come of a frame.
+    async fn write(&self, wanted: &[usize], coming: Coming) -> io::Result<Coming> {
+        let (area, planned, number) = (self.area.clone(), self.planned.clone(), wanted[coming.wanted]);
+        self.work.run(move |_| coming.write(&area, &planned.plan.frames[number])).await
     }
 }

@@ -6,11 +6,11 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use sluice_common::digest::Digest;
 use sluice_common::transfer::{DecodeFrameError, Frame, Lean, decode_frame};
 
-use super::area::{Area, discard};
+use super::area::Area;
 use super::fetch::FetchError;
+use super::gather::Gathered;
 use super::place::Placer;
 use super::schedule::{self, share};
 use super::sink::{FrameSink, lock};
@@ -19,15 +19,6 @@ use crate::beneath::Beneath;
 
 /// Frames that wait for nothing but their turn, from which on no more are taken: as many as run.
 const READY_MAX: usize = 2;
-
-/// A frame whose bytes have all come.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Gathered {
-    /// Its number.
-    pub(crate) number: usize,
-    /// The digest of its bytes, where it was made as they came; else they are to be read for it.
-    pub(crate) digest: Option<Digest>,
-}
 
 /// What the frames that are being restored share.
 struct Shared {
@@ -106,6 +97,16 @@ impl Restorer {
         Some(move || (gathered.number, restore(&shared, gathered)))
     }
 
+    /// Brings to disk what has come and is not restored now. Every frame that has come was added before.
+    pub(crate) fn keep(mut self) -> io::Result<Self> {
+        for gathered in std::mem::take(&mut self.waiting) {
+            let number = gathered.number;
+            gathered.keep(&self.shared.area, self.frame(number))?;
+            self.waiting.push(Gathered::on_disk(number));
+        }
+        Ok(self)
+    }
+
     /// Takes note of what came of a frame, and returns the bytes that were restored. Fails where the disk did, or where
     /// going on with this plan costs too much.
     pub(crate) fn ended(&mut self, (number, result): Worked) -> Result<u64, FetchError> {
@@ -173,47 +174,34 @@ pub(crate) fn may_go_on(misfits: usize, wasted: u64, total: u64) -> bool {
     misfits < 2 || wasted < total / 4
 }
 
-/// Says whether a gathered frame is what it is named; one that is not does not stay.
-fn is_right(area: &Area, frame: &Frame, digest: Option<Digest>) -> io::Result<bool> {
-    let path = area.frame(&frame.digest);
-    let digest = match digest {
-        Some(digest) => digest,
-        None => Digest::of_reader(fs_err::File::open(&path)?)?.0,
-    };
-    if digest != frame.digest {
-        discard(&path)?;
-    }
-    Ok(digest == frame.digest)
-}
-
-/// Checks a frame, decodes it, and removes its file, whether it fitted or not.
+/// Checks a frame, decodes it, and lets go of its bytes, whether it fitted or not.
 fn restore(shared: &Shared, gathered: Gathered) -> io::Result<Restored> {
     let Shared { area, planned, placer } = shared;
     let frame = &planned.plan.frames[gathered.number];
-    if !is_right(area, frame, gathered.digest)? {
+    if !gathered.is_right(area, frame)? {
+        gathered.discard(area, frame)?;
         return Ok(Restored::Damaged);
     }
-    let path = area.frame(&frame.digest);
-    let compressed = io::BufReader::with_capacity(128 * 1024, fs_err::File::open(&path)?);
     let produced = lock(placer).produced();
     let base = (planned.base_contents(), planned.base());
     let produced = (produced.contents(), &produced as _);
     let mut sink = FrameSink::new(placer);
-    match decode_frame(frame, compressed, base, produced, &area.incoming(), &mut sink) {
-        Ok(()) => {
-            discard(&path)?;
-            return Ok(Restored::Whole);
-        }
+    let compressed = gathered.read(area, frame)?;
+    let decoded = decode_frame(frame, compressed, base, produced, &area.incoming(), &mut sink);
+    let restored = match decoded {
+        Ok(()) => Restored::Whole,
         Err(DecodeFrameError::Sink { source, .. }) => return Err(source),
         Err(DecodeFrameError::Damaged { frame, reason }) => {
             tracing::warn!(frame = %frame.short(), reason, "frame does not restore what its plan promises");
+            Restored::Misfit
         }
         Err(DecodeFrameError::Base { frame, source }) => {
             tracing::warn!(frame = %frame.short(), error = %source, "base of a frame cannot be read");
+            Restored::Misfit
         }
-    }
-    discard(&path)?;
-    Ok(Restored::Misfit)
+    };
+    gathered.discard(area, frame)?;
+    Ok(restored)
 }
 
 #[cfg(test)]
