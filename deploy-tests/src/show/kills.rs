@@ -196,12 +196,17 @@ pub(super) fn start(lab: &Lab, version: &str, more: &[&str]) -> Result<String> {
 
 /// Starts a rollout one host at a time and returns its id.
 pub(super) fn start_app(lab: &Lab, app: &str, version: &str, more: &[&str]) -> Result<String> {
+    order_app(lab, app, version, more)?;
+    Ok(lab.operator().newest_rollout(app)?.context("no rollout was started")?.id)
+}
+
+/// Starts a rollout as an operator does, and asks nothing about it.
+pub(super) fn order_app(lab: &Lab, app: &str, version: &str, more: &[&str]) -> Result<()> {
     let mut args = vec!["rollout", "start", app, version, "--detach", "--canary", "1", "--batch", "1"];
     if !more.contains(&"--bake") {
         args.extend(["--bake", "0s"]);
     }
-    lab.operator().run(args.iter().chain(more))?;
-    Ok(lab.operator().newest_rollout(app)?.context("no rollout was started")?.id)
+    lab.operator().run(args.iter().chain(more)).map(drop)
 }
 
 /// Lets an application whose rollout has just failed take the next one.

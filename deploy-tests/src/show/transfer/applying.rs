@@ -6,115 +6,26 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sluice_common::transfer::Effort;
-use sluice_proto::v1;
 
 use super::work::Work;
-use crate::lab::{AgentOptions, Lab, compare, wait_for};
-use crate::measure::{self, Usage, cpu_of};
+use crate::lab::compare;
+use crate::measure::{self, Usage};
 use crate::show::board::Board;
-use crate::show::kills::{start_app, wait_ended};
-use crate::show::main_job::demo_executable;
 use crate::trees::Pair;
 
+mod bench;
 mod large;
 mod loopback;
 mod sampler;
 mod scratch;
 
+use bench::{Bench, Staged};
 pub(super) use large::large_file;
 use loopback::RsyncServer;
-use sampler::Sampler;
 use scratch::Scratch;
 
 const APP: &str = "tree";
 const MEBIBYTE: f64 = (1 << 20) as f64;
-/// How long one rollout of a large tree may take.
-const ROLLOUT_PATIENCE: Duration = Duration::from_secs(900);
-
-/// An agent that has a release, and what staging the next one took.
-struct Staged {
-    wall: Duration,
-    cpu: Duration,
-    coordinator_cpu: Duration,
-    /// Of the wall: what the agent reports of itself, from its first question for content to the marker.
-    staging: Duration,
-    anonymous_peak: u64,
-}
-
-impl Staged {
-    /// Prints what the wall consists of: the rest of it are the operator's command, the order and the switch.
-    fn print_phases(&self) {
-        let (staging, cpu) = (self.staging.as_secs_f64(), self.cpu.as_secs_f64());
-        println!("       of the wall, staging at the agent: {staging:.2} s; its CPU: {cpu:.2} s");
-    }
-
-    fn applied(&self) -> Applied {
-        let (cpu, wall) = (self.cpu.as_secs_f64(), self.wall.as_secs_f64());
-        Applied { cpu, wall, anonymous_peak: self.anonymous_peak }
-    }
-}
-
-/// A lab with two hosts: the first makes the coordinator encode and cache what the second is then measured with.
-struct Bench {
-    // Dropped after the processes that use it have ended.
-    lab: Lab,
-    scratch: Scratch,
-}
-
-impl Bench {
-    /// Starts a lab whose coordinator takes that effort for plans.
-    fn start(effort: &str) -> Result<Self> {
-        Self::start_in(Scratch::folder()?, effort)
-    }
-
-    fn start_in(scratch: Scratch, effort: &str) -> Result<Self> {
-        let mut lab =
-            Lab::start_with(&demo_executable()?, &scratch.path().join("lab"), &["--effort", effort])?;
-        for name in ["first", "measured"] {
-            lab.add_host(name, "berlin", AgentOptions::default())?;
-        }
-        lab.wait_connected()?;
-        Ok(Self { lab, scratch })
-    }
-
-    /// Rolls a version out to one host and returns what that took there.
-    fn roll(&self, version: &str, number: usize) -> Result<Staged> {
-        let host = &self.lab.hosts()[number];
-        let process = host.process_id()?;
-        let coordinator = self.lab.coordinator_process()?.id();
-        let (before, coordinator_before) = (cpu_of(process)?, cpu_of(coordinator)?);
-        let sampler = Sampler::start(process);
-        let current = || fs_err::read_link(host.current(APP)).ok();
-        let installed = current();
-        let selector = format!("host={}", host.name());
-        let begun = Instant::now();
-        let id = start_app(&self.lab, APP, version, &["--selector", &selector])?;
-        let state = host.app_dir(APP).join("state.toml");
-        wait_for("the release to be current", ROLLOUT_PATIENCE, || {
-            let has_failed = fs_err::read_to_string(&state).is_ok_and(|text| text.contains("\"failed\""));
-            ensure!(!has_failed, "{} has failed: {}", host.name(), fs_err::read_to_string(&state)?);
-            Ok((current() != installed).then_some(()))
-        })?;
-        let wall = begun.elapsed();
-        let cpu = cpu_of(process)? - before;
-        let coordinator_cpu = cpu_of(coordinator)? - coordinator_before;
-        let anonymous_peak = sampler.stop();
-        let rollout = wait_ended(&self.lab, &id)?;
-        ensure!(rollout.state() == v1::RolloutState::Succeeded, "{:?}: {}", rollout.state(), rollout.reason);
-        let hosts = rollout.batches.iter().flat_map(|batch| &batch.hosts);
-        let reported = hosts.filter_map(|host| host.report.as_ref()).map(|report| report.stage_time_us).max();
-        let staging = Duration::from_micros(reported.context("the host has reported nothing")?);
-        Ok(Staged { wall, cpu, coordinator_cpu, staging, anonymous_peak })
-    }
-
-    /// Forgets what the system has cached of files; returns whether it may.
-    fn forget() -> bool {
-        // What has not reached the disk cannot be forgotten.
-        rustix::fs::sync();
-        fs_err::write("/proc/sys/vm/drop_caches", "3").is_ok()
-    }
-}
-
 pub(super) fn run(board: &mut Board, _work: &mut Work) -> Result<()> {
     let Some((old, new)) = Work::trees(board, Pair::Python)? else { return Ok(()) };
     for link in [Link::Open, Link::Limited] {

@@ -1,0 +1,113 @@
+//! Two hosts and what a rollout to one of them takes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use sluice_proto::v1;
+
+use super::sampler::Sampler;
+use super::scratch::Scratch;
+use super::{APP, Applied};
+use crate::lab::{AgentOptions, Lab};
+use crate::measure::cpu_of;
+use crate::show::kills::{order_app, wait_ended};
+use crate::show::main_job::demo_executable;
+
+/// How long one rollout of a large tree may take.
+const ROLLOUT_PATIENCE: Duration = Duration::from_secs(900);
+/// Between two looks whether the host has switched: a part of the figure, and a link is read in microseconds.
+const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+/// Between two looks whether it has failed.
+const FAILURE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// An agent that has a release, and what staging the next one took.
+pub(super) struct Staged {
+    pub(super) wall: Duration,
+    pub(super) cpu: Duration,
+    pub(super) coordinator_cpu: Duration,
+    /// Of the wall: what the agent reports of itself, from its first question for content to the marker.
+    staging: Duration,
+    pub(super) anonymous_peak: u64,
+}
+
+impl Staged {
+    /// Prints what the wall consists of: the rest of it are the operator's command, the order and the switch.
+    pub(super) fn print_phases(&self) {
+        let (staging, cpu) = (self.staging.as_secs_f64(), self.cpu.as_secs_f64());
+        println!("       of the wall, staging at the agent: {staging:.2} s; its CPU: {cpu:.2} s");
+    }
+
+    pub(super) fn applied(&self) -> Applied {
+        let (cpu, wall) = (self.cpu.as_secs_f64(), self.wall.as_secs_f64());
+        Applied { cpu, wall, anonymous_peak: self.anonymous_peak }
+    }
+}
+
+/// A lab with two hosts: the first makes the coordinator encode and cache what the second is then measured with.
+pub(super) struct Bench {
+    // Dropped after the processes that use it have ended.
+    pub(super) lab: Lab,
+    pub(super) scratch: Scratch,
+}
+
+impl Bench {
+    /// Starts a lab whose coordinator takes that effort for plans.
+    pub(super) fn start(effort: &str) -> Result<Self> {
+        Self::start_in(Scratch::folder()?, effort)
+    }
+
+    pub(super) fn start_in(scratch: Scratch, effort: &str) -> Result<Self> {
+        let mut lab =
+            Lab::start_with(&demo_executable()?, &scratch.path().join("lab"), &["--effort", effort])?;
+        for name in ["first", "measured"] {
+            lab.add_host(name, "berlin", AgentOptions::default())?;
+        }
+        lab.wait_connected()?;
+        Ok(Self { lab, scratch })
+    }
+
+    /// Rolls a version out to one host and returns what that took there.
+    pub(super) fn roll(&self, version: &str, number: usize) -> Result<Staged> {
+        let host = &self.lab.hosts()[number];
+        let process = host.process_id()?;
+        let coordinator = self.lab.coordinator_process()?.id();
+        let (before, coordinator_before) = (cpu_of(process)?, cpu_of(coordinator)?);
+        let sampler = Sampler::start(process);
+        let current = || fs_err::read_link(host.current(APP)).ok();
+        let installed = current();
+        let selector = format!("host={}", host.name());
+        let begun = Instant::now();
+        order_app(&self.lab, APP, version, &["--selector", &selector])?;
+        let (state, mut looked) = (host.app_dir(APP).join("state.toml"), begun);
+        let wall = loop {
+            if current() != installed {
+                break begun.elapsed();
+            }
+            if looked.elapsed() >= FAILURE_INTERVAL {
+                let has_failed = fs_err::read_to_string(&state).is_ok_and(|text| text.contains("\"failed\""));
+                ensure!(!has_failed, "{} has failed: {}", host.name(), fs_err::read_to_string(&state)?);
+                ensure!(begun.elapsed() < ROLLOUT_PATIENCE, "{} has not switched", host.name());
+                looked = Instant::now();
+            }
+            // The interval of a measurement, not a wait for a condition.
+            std::thread::sleep(LOOK_INTERVAL);
+        };
+        let cpu = cpu_of(process)? - before;
+        let coordinator_cpu = cpu_of(coordinator)? - coordinator_before;
+        let anonymous_peak = sampler.stop();
+        let id = self.lab.operator().newest_rollout(APP)?.context("no rollout was started")?.id;
+        let rollout = wait_ended(&self.lab, &id)?;
+        ensure!(rollout.state() == v1::RolloutState::Succeeded, "{:?}: {}", rollout.state(), rollout.reason);
+        let hosts = rollout.batches.iter().flat_map(|batch| &batch.hosts);
+        let reported = hosts.filter_map(|host| host.report.as_ref()).map(|report| report.stage_time_us).max();
+        let staging = Duration::from_micros(reported.context("the host has reported nothing")?);
+        Ok(Staged { wall, cpu, coordinator_cpu, staging, anonymous_peak })
+    }
+
+    /// Forgets what the system has cached of files; returns whether it may.
+    pub(super) fn forget() -> bool {
+        // What has not reached the disk cannot be forgotten.
+        rustix::fs::sync();
+        fs_err::write("/proc/sys/vm/drop_caches", "3").is_ok()
+    }
+}
