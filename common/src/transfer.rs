@@ -11,6 +11,7 @@ mod archive;
 mod cost;
 mod decode;
 mod encode;
+mod filter;
 mod image;
 mod leans;
 mod likeness;
@@ -134,6 +135,8 @@ pub enum Codec {
     Image,
     /// Differences of what archives hold.
     Archive,
+    /// zstd of bytes in which calls and jumps of programs for x86-64 name where they go.
+    Filtered,
 }
 
 impl Codec {
@@ -143,6 +146,7 @@ impl Codec {
             Self::Zstd => 0,
             Self::Image => 1,
             Self::Archive => 2,
+            Self::Filtered => 3,
         }
     }
 
@@ -150,7 +154,7 @@ impl Codec {
     pub fn fits(self, raw_bytes: u64, base_bytes: u64) -> bool {
         match self {
             // The prefix and the window are held in memory.
-            Self::Zstd => {
+            Self::Zstd | Self::Filtered => {
                 raw_bytes <= caps::ZSTD_FRAME_BYTES_MAX && base_bytes <= caps::ZSTD_FRAME_BASE_BYTES_MAX
             }
             // The base is read by place, and what is restored is not read again.
@@ -162,7 +166,8 @@ impl Codec {
 
     /// Returns the codec of a number.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Zstd, Self::Image, Self::Archive].into_iter().find(|codec| codec.number() == number)
+        let known = [Self::Zstd, Self::Image, Self::Archive, Self::Filtered];
+        known.into_iter().find(|codec| codec.number() == number)
     }
 }
 
@@ -198,7 +203,7 @@ impl Frame {
     pub fn restoring_bytes(&self) -> u64 {
         let base_len: u64 = self.base.iter().map(|lean| lean.extent().len).sum();
         match self.codec {
-            Codec::Zstd => self.raw_len() + base_len,
+            Codec::Zstd | Codec::Filtered => self.raw_len() + base_len,
             Codec::Image | Codec::Archive => {
                 self.wire_len + base_len / 20 * 13 + self.raw_len() / 2 + caps::AWARE_WORKING_BYTES
             }

@@ -26,8 +26,9 @@ pub const ACCEPTED: &str = "something false was accepted";
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// Every decoder.
-pub const ALL: [Decoder; 10] = [
+pub const ALL: [Decoder; 11] = [
     ("frame_zstd", frame_zstd),
+    ("frame_filtered", frame_filtered),
     ("frame_image", frame_image),
     ("frame_archive", frame_archive),
     ("manifest", manifest),
@@ -42,6 +43,11 @@ pub const ALL: [Decoder; 10] = [
 /// A frame under zstd, against the base.
 pub fn frame_zstd(data: &[u8]) {
     frame(Codec::Zstd, data);
+}
+
+/// A frame under zstd with the filter for programs, against the base.
+pub fn frame_filtered(data: &[u8]) {
+    frame(Codec::Filtered, data);
 }
 
 /// A frame under the image codec, against a base with an executable.
@@ -198,5 +204,6 @@ pub fn target_of(codec: Codec) -> &'static str {
         Codec::Zstd => "frame_zstd",
         Codec::Image => "frame_image",
         Codec::Archive => "frame_archive",
+        Codec::Filtered => "frame_filtered",
     }
 }

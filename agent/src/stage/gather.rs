@@ -65,14 +65,14 @@ pub(crate) struct Gathered {
 enum Place {
     /// Here, as they came.
     Memory { pieces: Vec<Bytes>, _taken: Taken },
-    /// In the frame's file; with their digest, where it was made on the way.
-    Disk { digest: Option<Digest> },
+    /// In the frame's file.
+    Disk,
 }
 
 impl Gathered {
     /// Names a frame that was gathered before, on disk.
     pub(super) fn on_disk(number: usize) -> Self {
-        Self { number, place: Place::Disk { digest: None } }
+        Self { number, place: Place::Disk }
     }
 
     /// Says whether the frame is what it is named.
@@ -83,10 +83,7 @@ impl Gathered {
                 pieces.iter().for_each(|piece| hasher.update(piece));
                 hasher.finish()
             }
-            Place::Disk { digest: Some(digest) } => *digest,
-            Place::Disk { digest: None } => {
-                Digest::of_reader(fs_err::File::open(area.frame(&frame.digest))?)?.0
-            }
+            Place::Disk => Digest::of_reader(fs_err::File::open(area.frame(&frame.digest))?)?.0,
         };
         Ok(digest == frame.digest)
     }
@@ -95,7 +92,7 @@ impl Gathered {
     pub(super) fn read(&self, area: &Area, frame: &Frame) -> io::Result<Box<dyn BufRead + '_>> {
         Ok(match &self.place {
             Place::Memory { pieces, .. } => Box::new(Pieces { pieces, taken: 0 }),
-            Place::Disk { .. } => {
+            Place::Disk => {
                 let file = fs_err::File::open(area.frame(&frame.digest))?;
                 Box::new(io::BufReader::with_capacity(128 * 1024, file))
             }
@@ -106,7 +103,7 @@ impl Gathered {
     pub(super) fn discard(self, area: &Area, frame: &Frame) -> io::Result<()> {
         match self.place {
             Place::Memory { .. } => Ok(()),
-            Place::Disk { .. } => discard(&area.frame(&frame.digest)),
+            Place::Disk => discard(&area.frame(&frame.digest)),
         }
     }
 
@@ -114,7 +111,7 @@ impl Gathered {
     pub(super) fn keep(self, area: &Area, frame: &Frame) -> io::Result<()> {
         match self.place {
             Place::Memory { pieces, .. } => write_all(&mut open(area, frame)?, &pieces),
-            Place::Disk { .. } => Ok(()),
+            Place::Disk => Ok(()),
         }
     }
 }
@@ -171,8 +168,8 @@ pub(super) struct Coming {
 enum Way {
     /// In memory, as long as it comes fast.
     Memory(Taken),
-    /// In its file; hashed meanwhile, where that is from its first byte on.
-    Disk { file: std::fs::File, hasher: Option<Hasher> },
+    /// In its file.
+    Disk(std::fs::File),
 }
 
 impl Coming {
@@ -182,7 +179,7 @@ impl Coming {
         let taken = if len == 0 { room.take(wire_len) } else { None };
         let way = match taken {
             Some(taken) => Way::Memory(taken),
-            None => Way::Disk { file: open(area, frame)?, hasher: (len == 0).then(Hasher::new) },
+            None => Way::Disk(open(area, frame)?),
         };
         Ok(Self { wanted, len, wire_len, pieces: Vec::new(), unwritten: 0, since: None, way })
     }
@@ -210,23 +207,20 @@ impl Coming {
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let is_full = match self.way {
             Way::Memory(_) => false,
-            Way::Disk { .. } => self.unwritten >= WRITE_BYTES || self.is_whole(),
+            Way::Disk(_) => self.unwritten >= WRITE_BYTES || self.is_whole(),
         };
         is_full || (!self.is_whole() && self.due().is_some_and(|due| now >= due))
     }
 
     /// Writes what has come; from then on the frame gathers on disk.
     pub(super) fn write(mut self, area: &Area, frame: &Frame) -> io::Result<Self> {
-        let (mut file, mut hasher) = match self.way {
-            Way::Memory(_) => (open(area, frame)?, Some(Hasher::new())),
-            Way::Disk { file, hasher } => (file, hasher),
+        let mut file = match self.way {
+            Way::Memory(_) => open(area, frame)?,
+            Way::Disk(file) => file,
         };
         write_all(&mut file, &self.pieces)?;
-        if let Some(hasher) = &mut hasher {
-            self.pieces.iter().for_each(|piece| hasher.update(piece));
-        }
         self.pieces.clear();
-        (self.unwritten, self.since, self.way) = (0, None, Way::Disk { file, hasher });
+        (self.unwritten, self.since, self.way) = (0, None, Way::Disk(file));
         Ok(self)
     }
 
@@ -234,7 +228,7 @@ impl Coming {
     pub(super) fn end(self, number: usize) -> Gathered {
         let place = match self.way {
             Way::Memory(taken) => Place::Memory { pieces: self.pieces, _taken: taken },
-            Way::Disk { hasher, .. } => Place::Disk { digest: hasher.as_ref().map(Hasher::finish) },
+            Way::Disk(_) => Place::Disk,
         };
         Gathered { number, place }
     }

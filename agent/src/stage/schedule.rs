@@ -17,7 +17,7 @@ pub(super) fn share(frame: &Frame) -> u64 {
 /// Returns the memory that frames of a codec may take.
 fn bound_of(codec: Codec) -> u64 {
     let agent = match codec {
-        Codec::Zstd => caps::RECEIVER_BYTES_MAX,
+        Codec::Zstd | Codec::Filtered => caps::RECEIVER_BYTES_MAX,
         Codec::Image | Codec::Archive => caps::RECEIVER_AWARE_BYTES_MAX,
     };
     agent - caps::AGENT_BYTES

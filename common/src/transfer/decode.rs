@@ -2,7 +2,7 @@
 
 mod behind;
 mod verify;
-mod whole;
+pub(super) mod whole;
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -14,7 +14,8 @@ use crate::digest::Digest;
 use crate::manifest::Contents;
 
 use super::archive::{Expansion, Scratch};
-use super::encode::{Side, read_leans};
+use super::encode::{Side, read_leans, read_leans_filtered};
+use super::filter;
 use super::image::{self, Base, File, Shape};
 use super::leans::LeanReader;
 use super::{Codec, ContentSource, Frame, Part};
@@ -96,6 +97,12 @@ pub fn decode_frame(
             decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(frame, e.to_string()))?;
             decode_parts(frame, decoder.single_frame(), sink)
         }
+        Codec::Filtered => {
+            let prefix = read_leans_filtered(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
+            let (restored, ended) = whole::restore(compressed, &prefix, frame.raw_len() as usize);
+            drop(prefix);
+            take_filtered(frame, &restored, ended, sink)
+        }
         Codec::Image => {
             let mut encoded = Vec::new();
             compressed
@@ -144,6 +151,20 @@ fn take_whole(
     for bytes in restored.chunks(BUFFER_BYTES) {
         verifier.take(bytes)?;
     }
+    ended.map_err(|error| damaged(frame, error.to_string()))?;
+    verifier.end()
+}
+
+/// Hands on what was restored of a frame as [`take_whole`] does, and takes the filter off it.
+fn take_filtered(
+    frame: &Frame,
+    restored: &[u8],
+    ended: io::Result<()>,
+    sink: &mut dyn PartSink,
+) -> Result<(), DecodeFrameError> {
+    let mut verifier = Verifier::new(frame, sink);
+    let extents = frame.parts.iter().map(|part| part.extent);
+    filter::take_off(extents, restored, BUFFER_BYTES, |bytes| verifier.take(bytes))?;
     ended.map_err(|error| damaged(frame, error.to_string()))?;
     verifier.end()
 }

@@ -19,7 +19,7 @@ use super::archive;
 use super::image::{self, Bytes};
 use super::leans::LeanReader;
 use super::{Codec, ContentSource, Extent, Frame, FrameSpec, Lean, Part};
-use super::{likeness, memory};
+use super::{filter, likeness, memory};
 
 /// Size of an encoder's match tables when it leans on a base, as a power of two.
 const TABLE_LOG_MAX: u32 = 24;
@@ -132,6 +132,26 @@ pub(super) fn read_leans(leans: &[Lean], base: &Side<'_>, produced: &Side<'_>) -
     Ok(bytes)
 }
 
+/// Reads what a filtered frame leans on, end to end and filtered.
+pub(super) fn read_leans_filtered(
+    leans: &[Lean],
+    base: &Side<'_>,
+    produced: &Side<'_>,
+) -> io::Result<Vec<u8>> {
+    let total: u64 = leans.iter().map(|lean| lean.extent().len).sum();
+    let mut bytes = memory::buffer(total as usize);
+    for lean in leans {
+        match lean {
+            Lean::Base(extent) => filter::append(extent, base.reader(extent)?, &mut bytes)?,
+            Lean::Produced(extent) => filter::append(extent, produced.reader(extent)?, &mut bytes)?,
+        }
+    }
+    if bytes.len() as u64 != total {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a content is shorter than its size"));
+    }
+    Ok(bytes)
+}
+
 /// Encodes one frame. `base` and `target` are the numbered contents of both packages with their sources.
 pub fn encode_frame(
     spec: &FrameSpec,
@@ -145,7 +165,8 @@ pub fn encode_frame(
         Effort::Best if spec.needs_base() => {
             encode_aware(spec, (&Side::new(base.0, base.1), &prefix), &target_side, effort)?
         }
-        Effort::Best | Effort::Quick => {
+        Effort::Best => encode_plain(spec, &prefix, &Side::new(base.0, base.1), &target_side)?,
+        Effort::Quick => {
             let fill = |out: &mut Compressor<'_>| copy_parts(&target_side, &spec.parts, out);
             let (parts, bytes) = compress(spec, &prefix, effort, fill)?;
             (parts, Codec::Zstd, bytes)
@@ -157,6 +178,26 @@ pub fn encode_frame(
 }
 
 type Compressor<'a> = Encoder<'a, Vec<u8>>;
+
+/// Returns the zstd frame of what has no base, filtered where programs are in it that gain by that.
+fn encode_plain(
+    spec: &FrameSpec,
+    prefix: &[u8],
+    base: &Side<'_>,
+    target: &Side<'_>,
+) -> Result<(Vec<Part>, Codec, Vec<u8>), EncodeError> {
+    let mut raw = Vec::with_capacity(spec.raw_len() as usize);
+    let parts = copy_parts(target, &spec.parts, &mut raw)?;
+    let compressed = |prefix: &[u8], bytes: &[u8]| {
+        compress(spec, prefix, Effort::Best, |out| Ok(out.write_all(bytes)?)).map(|(_, bytes)| bytes)
+    };
+    let Some(filtered) = filter::if_better(&spec.parts, &raw)? else {
+        return Ok((parts, Codec::Zstd, compressed(prefix, &raw)?));
+    };
+    drop(raw);
+    let prefix = read_leans_filtered(&spec.base, base, target)?;
+    Ok((parts, Codec::Filtered, compressed(&prefix, &filtered)?))
+}
 
 /// Compresses what `fill` writes; returns what it returned, too.
 fn compress<T>(

@@ -358,6 +358,44 @@ fn plans_of_format_2_and_zstd_frames_are_read_for_ever() {
 }
 
 #[test]
+fn a_program_travels_filtered_and_later_pieces_lean_on_earlier_ones() {
+    // Calls of eight functions from everywhere.
+    let call = |number: u32| -> Vec<u8> {
+        let target = (number.wrapping_mul(2_654_435_761) >> 29) * 4096;
+        let displacement = target.wrapping_sub(number * 8 + 5).to_le_bytes();
+        [&[0xe8], &displacement[..], &number.wrapping_mul(40_503).to_le_bytes()[..3]].concat()
+    };
+    let program: Vec<u8> = (0..20_000).flat_map(call).collect();
+    let (_dir, new) = tree(&[("program", program.clone())]);
+    let contents = new.manifest().contents();
+    let extent = |offset, len| Extent { content: 0, offset, len };
+    let (half, rest) = (extent(0, 80_000), extent(80_000, 80_000));
+    let specs = [
+        FrameSpec { base: Vec::new(), parts: vec![half] },
+        FrameSpec { base: vec![Lean::Produced(half)], parts: vec![rest] },
+    ];
+    let none = (Contents::default(), &NoContent as &dyn ContentSource);
+    let mut memory = Memory::default();
+    for (spec, effort, codec) in [
+        (&specs[0], Effort::Quick, Codec::Zstd),
+        (&specs[0], Effort::Best, Codec::Filtered),
+        (&specs[1], Effort::Best, Codec::Filtered),
+    ] {
+        let EncodedFrame { frame, bytes } = encode_frame(spec, none, (contents, &new), effort).unwrap();
+        assert_eq!(frame.codec, codec);
+        let produced = Restored { contents, files: memory.files.clone() };
+        let scratch = std::env::temp_dir();
+        decode_frame(&frame, &bytes[..], none, (contents, &produced), &scratch, &mut memory).unwrap();
+        for len in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+            let short =
+                decode_frame(&frame, &bytes[..len], none, (contents, &produced), &scratch, &mut memory);
+            assert!(matches!(short, Err(DecodeFrameError::Damaged { .. })), "{len}: {short:?}");
+        }
+    }
+    assert_eq!(memory.files[&0], program);
+}
+
+#[test]
 fn any_flip_in_a_plan_is_refused_or_changes_what_is_asked_for() {
     let (base, target, plan, _) = golden();
     let (base, target) = (base.contents(), target.contents());

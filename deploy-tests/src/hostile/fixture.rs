@@ -109,13 +109,14 @@ impl Fixture {
     }
 
     fn spec(&self, codec: Codec) -> FrameSpec {
-        let count = match codec {
+        let numbers = match codec {
             // With the archive among them, the archive codec is the smaller.
-            Codec::Image => 2,
-            Codec::Zstd | Codec::Archive => 3,
+            Codec::Image => 0..2,
+            Codec::Zstd | Codec::Archive => 0..3,
+            Codec::Filtered => 1..2,
         };
-        let base = self.base.extents().into_iter().take(count).map(Lean::Base).collect();
-        FrameSpec { base, parts: self.target.extents().into_iter().take(count).collect() }
+        let base = self.base.extents()[numbers.clone()].iter().copied().map(Lean::Base).collect();
+        FrameSpec { base, parts: self.target.extents()[numbers].to_vec() }
     }
 
     /// Returns the frame that carries the target's second content as `bytes`, against its first, which is produced.
@@ -143,7 +144,10 @@ impl Fixture {
             let encoded = self.encode(spec, effort);
             (encoded.frame.codec, encoded.bytes)
         };
-        ways.map(encode).into()
+        let mut frames: Vec<_> = ways.map(encode).into();
+        // The filter changes nothing of a text, so a frame of texts is the same with it.
+        frames.push((Codec::Filtered, self.encode(&self.spec(Codec::Filtered), quick).bytes));
+        frames
     }
 
     /// Returns the plan from the base to the target, as planned and encoded at best effort.
