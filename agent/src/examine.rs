@@ -17,7 +17,7 @@ use crate::beneath::{Beneath, Standing};
 use crate::drift::Depth;
 use crate::drift::pace::{Pace, Paced};
 use crate::linked::{self, Beside};
-use crate::seen::{Seen, Stamp};
+use crate::seen::{self, Seen, Stamp};
 use crate::workers;
 
 /// What is wrong with one path of a tree.
@@ -69,6 +69,11 @@ pub(crate) fn examine(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io
     compare(root, manifest, stop, |beneath, _, entry| fault(beneath, entry))
 }
 
+/// Says whether nothing stands in a tree.
+pub(crate) fn is_bare(root: &Path) -> io::Result<bool> {
+    Ok(fs_err::read_dir(root)?.next().is_none())
+}
+
 /// Compares as [`examine`] does, but takes the bytes of a file of the right size to be right: for a tree whose every
 /// file the caller has hashed as it was put there. Returns every difference, and which file stands at each entry by number.
 pub(crate) fn examine_shape(
@@ -76,11 +81,11 @@ pub(crate) fn examine_shape(
     manifest: &Manifest,
     stop: &AtomicBool,
 ) -> io::Result<(Vec<Finding>, Vec<Option<Stamp>>)> {
-    let stamps = Mutex::new(vec![None; manifest.len()]);
+    let stamps = Mutex::new(seen::room_for_stamps(manifest.len()));
     let findings = compare(root, manifest, stop, |beneath, number, entry| {
         Ok(match look(beneath, entry)? {
             Ok(found) => {
-                stamps.lock().expect(workers::UNPOISONED)[number] = Some(found.stamp);
+                seen::put_down(&mut stamps.lock().expect(workers::UNPOISONED), number, Some(found.stamp));
                 None
             }
             Err(fault) => Some(fault),
@@ -114,7 +119,7 @@ pub(crate) fn survey(
 ) -> io::Result<(Vec<Finding>, Seen)> {
     let (beneath, began, moment) = (Beneath::open(root)?, Instant::now(), SystemTime::now());
     let mut findings = Vec::new();
-    let mut stamps = vec![None; manifest.len()];
+    let mut stamps = seen::room_for_stamps(manifest.len());
     for (number, entry) in manifest.entries().enumerate() {
         pace.check()?;
         let found = match (look(&beneath, entry)?, entry.kind) {
@@ -130,7 +135,7 @@ pub(crate) fn survey(
             (Err(fault), _) => Err(fault),
         };
         match found {
-            Ok(stamp) => stamps[number] = stamp,
+            Ok(stamp) => seen::put_down(&mut stamps, number, stamp),
             Err(fault) => findings.push(Finding { path: entry.path.as_path().to_owned(), fault }),
         }
     }
@@ -168,7 +173,7 @@ fn compare(
     fault: impl Fn(&Beneath, usize, Entry<'_>) -> io::Result<Option<Fault>> + Sync,
 ) -> io::Result<Vec<Finding>> {
     let beneath = Beneath::open(root)?;
-    if fs_err::read_dir(root)?.next().is_none() {
+    if is_bare(root)? {
         return Ok(manifest.entries().map(Finding::missing).collect());
     }
     let findings = Mutex::new(Vec::new());

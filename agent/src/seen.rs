@@ -80,6 +80,18 @@ fn nanoseconds(seconds: i64, part: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(part)
 }
 
+/// Returns room for the stamps of so many entries; none for those of a release that is not worth the memory.
+pub(crate) fn room_for_stamps(entries: usize) -> Vec<Option<Stamp>> {
+    vec![None; if entries <= caps::SEEN_ENTRIES_MAX { entries } else { 0 }]
+}
+
+/// Puts down a stamp where there is room for it.
+pub(crate) fn put_down(stamps: &mut [Option<Stamp>], number: usize, stamp: Option<Stamp>) {
+    if let Some(room) = stamps.get_mut(number) {
+        *room = stamp;
+    }
+}
+
 /// The stamps of a release's files, each taken when the file's bytes were hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -118,7 +130,7 @@ impl Seen {
 
     /// Says whether it is remembered: one of very many files is not.
     pub(crate) fn is_worth_its_memory(&self) -> bool {
-        self.stamps.len() <= caps::SEEN_ENTRIES_MAX
+        !self.stamps.is_empty()
     }
 
     /// Notes what was hashed of a package whose marker is newer than any file.

@@ -59,6 +59,15 @@ impl PackageIndex {
         &self.lists[begin as usize..self.ends[content] as usize]
     }
 
+    /// Returns a chunk that stands in the list of chunks twice, if there is one.
+    pub fn repeated(&self) -> Option<Chunk> {
+        let digest = |number: u32| &self.chunks[number as usize].digest;
+        let mut numbers: Vec<u32> = (0..self.chunks.len() as u32).collect();
+        numbers.sort_unstable_by_key(|number| digest(*number));
+        let pair = numbers.windows(2).find(|pair| digest(pair[0]) == digest(pair[1]))?;
+        Some(self.chunks[pair[1] as usize])
+    }
+
     /// Encodes the index.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(16 + self.chunks.len() * 36);

@@ -224,6 +224,11 @@ impl Manifest {
         self.numbering.find(self, digest)
     }
 
+    /// Says of each content, by number, whether `other` has it too.
+    pub fn shared_with(&self, other: &Self) -> Vec<bool> {
+        self.numbering.shared_with(self, other)
+    }
+
     /// Returns the number of regular files.
     pub fn file_count(&self) -> u64 {
         self.numbering.file_count()

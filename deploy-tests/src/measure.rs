@@ -3,6 +3,8 @@
 //! The kernel's own account of a child that has ended (`wait4`). Peak memory is that of the largest process; a child
 //! never counts less than what its parent held when it was started, so whoever measures stays small.
 
+mod manifests;
+
 use std::ffi::OsString;
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use anyhow::{Context, Result, bail};
 use sluice_common::transfer::{Effort, cost};
 use sluice_common::tree::Tree;
 use wait4::Wait4;
+
+pub use manifests::Step;
 
 /// What a process took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -77,9 +81,18 @@ const TICKS_PER_SECOND: u32 = 100;
 /// Encodes the transfer that the arguments name (`encode cold|update quick|best OLD NEW`) and prints its bytes: a process
 /// of its own, so that the kernel can say what encoding takes.
 pub fn encode(args: Vec<OsString>) -> ExitCode {
-    match encoded_bytes(&args) {
-        Ok(bytes) => {
-            println!("{bytes}");
+    ended(encoded_bytes(&args).map(|bytes| bytes.to_string()))
+}
+
+/// Takes a step with manifests of many entries (`manifests STEP FOLDER ENTRIES`), as [`encode`] encodes.
+pub fn manifests(args: Vec<OsString>) -> ExitCode {
+    ended(manifests::step(&args))
+}
+
+fn ended(result: Result<String>) -> ExitCode {
+    match result {
+        Ok(said) => {
+            println!("{said}");
             ExitCode::SUCCESS
         }
         Err(error) => {

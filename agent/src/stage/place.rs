@@ -63,26 +63,28 @@ struct PartState {
 
 impl Placer {
     /// Prepares the tree: removes what `findings` say is wrong, makes directories and links, and takes the rest of
-    /// the findings to be missing.
+    /// the findings to be missing; everything where there are none to say what is there. (Of a million entries the findings
+    /// would take more memory than the manifest.)
     pub(crate) fn prepare(
         area: &Area,
         target: Arc<Target>,
         sharer: Arc<Sharer>,
-        findings: &[Finding],
+        findings: Option<&[Finding]>,
     ) -> io::Result<Self> {
         let root = area.tree();
         let tree = Arc::new(Beneath::open(&root)?);
         let mut is_missing = vec![false; target.manifest.len()];
-        for finding in findings {
+        for finding in findings.unwrap_or_default() {
             let is_directory_mode = finding.fault == Fault::Mode
                 && std::fs::symlink_metadata(root.join(&finding.path)).is_ok_and(|m| m.is_dir());
             if finding.fault != Fault::Missing && !is_directory_mode {
                 discard(&root.join(&finding.path))?;
             }
         }
-        let wrong: HashSet<&OsStr> = findings.iter().map(|finding| finding.path.as_os_str()).collect();
+        let wrong: Option<HashSet<&OsStr>> =
+            findings.map(|findings| findings.iter().map(|finding| finding.path.as_os_str()).collect());
         for (number, entry) in target.manifest.entries().enumerate() {
-            if !wrong.contains(OsStr::new(entry.path.as_str())) {
+            if wrong.as_ref().is_some_and(|wrong| !wrong.contains(OsStr::new(entry.path.as_str()))) {
                 continue;
             }
             match entry.kind {
@@ -94,7 +96,7 @@ impl Placer {
         Ok(Self {
             area: area.clone(),
             tree,
-            stamps: vec![None; target.manifest.len()],
+            stamps: seen::room_for_stamps(target.manifest.len()),
             target,
             sharer,
             missing: is_missing.iter().filter(|is_missing| **is_missing).count(),
@@ -112,7 +114,7 @@ impl Placer {
 
     /// Notes which file it was that was hashed at a place, or is a further name of one that was.
     pub(crate) fn note(&mut self, place: usize, stamp: Stamp) {
-        self.stamps[place] = Some(stamp);
+        seen::put_down(&mut self.stamps, place, Some(stamp));
     }
 
     /// Notes that a file was taken for right which was hashed earlier, at this time or later.
@@ -220,7 +222,8 @@ impl Placer {
             }
             self.fill(vacant);
             if way == Way::Hardlink {
-                self.stamps[vacant] = self.stamps[place];
+                let stamp = self.stamps.get(place).copied().flatten();
+                seen::put_down(&mut self.stamps, vacant, stamp);
             }
         }
         Ok(())

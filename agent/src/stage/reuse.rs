@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sluice_common::digest::Digest;
 use sluice_common::manifest::Manifest;
@@ -22,6 +22,9 @@ use crate::layout::AppDir;
 use crate::seen::{Seen, Stamp};
 use crate::{observe, workers};
 
+/// Contents that are looked for and taken at a time: enough for every worker, and few enough to wait in memory.
+const TAKEN_AT_ONCE: usize = 16 * 1024;
+
 /// An installed release to take files from.
 struct Source<'a> {
     package: Digest,
@@ -31,29 +34,21 @@ struct Source<'a> {
     hashed: Option<&'a Seen>,
 }
 
-/// Where a content stands in an installed release.
-struct Copy {
-    /// The content's number.
-    content: u32,
-    source: usize,
-    /// The number of its entry there.
-    number: usize,
-    mode: u32,
-}
-
-/// A content that installed releases may fill a place with.
+/// A content that an installed release may fill a place with.
 struct Wanted<'a> {
     /// Its number and digest.
     number: u32,
     content: Digest,
-    copies: &'a [Copy],
+    /// Where it stands in the release, by number of entry.
+    copies: Vec<usize>,
     /// The place's number of entry.
     place: usize,
     to: Spot<'a>,
 }
 
-/// Fills the places of contents that installed releases hold; what `hashed` covers is not hashed again. The
-/// base of what is `planned` is one of them. Returns the releases in which a file was damaged.
+/// Fills the places of contents that installed releases hold, and the remains of the wanted one where it is being repaired;
+/// what `hashed` covers comes first and is not hashed again. The base of what is `planned` is one of them. Returns the
+/// releases in which a file was damaged.
 pub(crate) fn reuse(
     dir: &AppDir,
     placer: &mut Placer,
@@ -62,97 +57,108 @@ pub(crate) fn reuse(
     stop: &AtomicBool,
 ) -> io::Result<HashSet<Digest>> {
     placer.place_local()?;
-    let lacking = placer.lacking();
-    if lacking.is_empty() {
-        return Ok(HashSet::new());
+    let mut damaged = HashSet::new();
+    if placer.is_whole() {
+        return Ok(damaged);
     }
-    let (sources, copies) = find(dir, placer, planned, hashed)?;
-    let wanted: Vec<Wanted<'_>> = lacking
-        .into_iter()
-        .filter_map(|number| {
-            let content = placer.target().contents().at(number).digest;
-            let place = placer.vacancies(number).next()?;
-            let copies = &copies[copies.partition_point(|copy| copy.content < number)..];
-            let copies = &copies[..copies.partition_point(|copy| copy.content == number)];
-            let wanted = Wanted { number, content, copies, place, to: placer.spot(place) };
-            (!copies.is_empty()).then_some(wanted)
-        })
-        .collect();
-    let (taken, damaged) = (Mutex::new(Vec::new()), Mutex::new(HashSet::new()));
-    workers::each(wanted.len(), stop, |number| {
-        let wanted = &wanted[number];
-        for found in wanted.copies {
-            let source = &sources[found.source];
-            if let Some(stamp) = take(placer.sharer(), source, found, wanted)? {
-                taken.lock().expect(workers::UNPOISONED).push((wanted.number, wanted.place, stamp));
-                break;
-            }
-            tracing::warn!(release = %source.package.short(), path = source.spot(found).path.as_str(),
-                "installed file is damaged; its content is had from elsewhere");
-            damaged.lock().expect(workers::UNPOISONED).insert(source.package);
+    let target = placer.target().package;
+    let mut packages: Vec<Digest> =
+        observe::installed(dir)?.into_iter().map(|installed| installed.package).collect();
+    packages.retain(|package| *package != target);
+    let is_hashed = |package: &Digest| hashed.is_some_and(|seen| seen.package() == package);
+    packages.sort_by_key(|package| !is_hashed(package));
+    for package in std::iter::once(target).chain(packages) {
+        // One after the other: the manifest of a large release is to be in memory only while files are taken from it.
+        let hashed = hashed.filter(|_| is_hashed(&package));
+        let Some(source) = Source::open(dir, package, planned, hashed)? else { continue };
+        if !source.give(placer, stop)? {
+            damaged.insert(package);
         }
-        Ok(())
-    })?;
-    drop(wanted);
+    }
     if let Some(hashed) = hashed {
         placer.note_hashed_since(hashed.hashed_since());
     }
-    for (content, place, stamp) in taken.into_inner().expect(workers::UNPOISONED) {
-        placer.note(place, stamp);
-        placer.settle(content, place)?;
-    }
     placer.note_linked();
-    Ok(damaged.into_inner().expect(workers::UNPOISONED))
+    Ok(damaged)
 }
 
-/// Lists the copies of what is lacking in the installed releases, and in the remains of the wanted one where it is being
-/// repaired, sorted by content; of one content, those of the release that was hashed come first.
-fn find<'a>(
-    dir: &AppDir,
-    placer: &Placer,
-    planned: Option<&'a Planned>,
-    hashed: Option<&'a Seen>,
-) -> io::Result<(Vec<Source<'a>>, Vec<Copy>)> {
-    let target = placer.target();
-    let (mut sources, mut copies) = (Vec::new(), Vec::new());
-    let mut packages: Vec<Digest> =
-        observe::installed(dir)?.into_iter().map(|installed| installed.package).collect();
-    packages.retain(|package| *package != target.package);
-    let is_hashed = |package: &Digest| hashed.is_some_and(|seen| seen.package() == package);
-    packages.sort_by_key(|package| !is_hashed(package));
-    for package in std::iter::once(target.package).chain(packages) {
-        let Ok(tree) = Beneath::open(&dir.release(&package)) else { continue };
+impl<'a> Source<'a> {
+    /// Opens an installed release; nothing where it has no tree or no manifest.
+    fn open(
+        dir: &AppDir,
+        package: Digest,
+        planned: Option<&'a Planned>,
+        hashed: Option<&'a Seen>,
+    ) -> io::Result<Option<Self>> {
+        let Ok(tree) = Beneath::open(&dir.release(&package)) else { return Ok(None) };
         let manifest = match planned.and_then(|planned| planned.base_manifest(&package)) {
             Some(known) => Cow::Borrowed(known),
             None => match observe::manifest(dir, &package) {
                 Ok(read) => Cow::Owned(read),
-                Err(_) => continue,
+                Err(_) => return Ok(None),
             },
         };
-        for (number, entry) in manifest.entries().enumerate() {
-            let Some((_, file)) = entry.file() else { continue };
-            if let Some(content) = target.number(&file.digest).filter(|content| placer.lacks(*content)) {
-                copies.push(Copy { content, source: sources.len(), number, mode: file.mode() });
+        Ok(Some(Self { package, tree, manifest, hashed }))
+    }
+
+    /// Fills the places of what the release holds; says whether none of its files was damaged.
+    fn give(&self, placer: &mut Placer, stop: &AtomicBool) -> io::Result<bool> {
+        let is_shared = placer.target().manifest.shared_with(&self.manifest);
+        let mut lacking = placer.lacking();
+        lacking.retain(|content| is_shared[*content as usize]);
+        let is_sound = AtomicBool::new(true);
+        for contents in lacking.chunks(TAKEN_AT_ONCE) {
+            let wanted: Vec<Wanted<'_>> =
+                contents.iter().filter_map(|content| self.wanted(placer, *content)).collect();
+            let taken = Mutex::new(Vec::new());
+            workers::each(wanted.len(), stop, |number| {
+                let wanted = &wanted[number];
+                if let Some(stamp) = self.take(placer.sharer(), wanted, &is_sound)? {
+                    taken.lock().expect(workers::UNPOISONED).push((wanted.number, wanted.place, stamp));
+                }
+                Ok(())
+            })?;
+            drop(wanted);
+            for (content, place, stamp) in taken.into_inner().expect(workers::UNPOISONED) {
+                placer.note(place, stamp);
+                placer.settle(content, place)?;
             }
         }
-        let hashed = hashed.filter(|seen| *seen.package() == package);
-        sources.push(Source { package, tree, manifest, hashed });
+        Ok(is_sound.into_inner())
     }
-    copies.sort_by_key(|copy| copy.content);
-    Ok((sources, copies))
-}
 
-impl Source<'_> {
-    /// Returns where a copy stands.
-    fn spot(&self, copy: &Copy) -> Spot<'_> {
-        Spot { tree: &self.tree, path: self.manifest.entry(copy.number).path, mode: copy.mode }
+    /// Returns a content that the release holds, by its number in the target, with a place for it.
+    fn wanted<'p>(&self, placer: &'p Placer, number: u32) -> Option<Wanted<'p>> {
+        let content = placer.target().contents().at(number).digest;
+        let place = placer.vacancies(number).next()?;
+        let copies = self.manifest.places(self.manifest.content_number(&content)?).collect();
+        Some(Wanted { number, content, copies, place, to: placer.spot(place) })
+    }
+
+    /// Takes a content from the first of its copies that is right; returns the stamp of what stands in its place.
+    fn take(&self, sharer: &Sharer, wanted: &Wanted<'_>, is_sound: &AtomicBool) -> io::Result<Option<Stamp>> {
+        for copy in &wanted.copies {
+            if let Some(stamp) = take(sharer, self, *copy, wanted)? {
+                return Ok(Some(stamp));
+            }
+            tracing::warn!(release = %self.package.short(), path = self.spot(*copy).path.as_str(),
+                "installed file is damaged; its content is had from elsewhere");
+            is_sound.store(false, Ordering::Relaxed);
+        }
+        Ok(None)
+    }
+
+    /// Returns where a copy stands, by number of entry.
+    fn spot(&self, copy: usize) -> Spot<'_> {
+        let (path, file) = self.manifest.entry(copy).file().expect("copies are numbers of file entries");
+        Spot { tree: &self.tree, path, mode: file.mode() }
     }
 
     /// Returns the stamp of a file whose bytes were hashed lately and are what they were.
-    fn stamp_of_hashed(&self, copy: &Copy) -> io::Result<Option<Stamp>> {
+    fn stamp_of_hashed(&self, copy: usize) -> io::Result<Option<Stamp>> {
         let Some(hashed) = self.hashed else { return Ok(None) };
         let found = self.tree.stat(self.spot(copy).path)?.map(|standing| standing.stamp);
-        Ok(found.filter(|stamp| hashed.covers(copy.number, *stamp)))
+        Ok(found.filter(|stamp| hashed.covers(copy, *stamp)))
     }
 }
 
@@ -160,7 +166,7 @@ impl Source<'_> {
 fn take(
     sharer: &Sharer,
     source: &Source<'_>,
-    found: &Copy,
+    found: usize,
     wanted: &Wanted<'_>,
 ) -> io::Result<Option<Stamp>> {
     let Spot { tree, path, .. } = wanted.to;

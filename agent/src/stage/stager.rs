@@ -16,7 +16,7 @@ use super::share::Sharer;
 use super::target::{Known, Target};
 use super::{Attempts, Job, Progress, StageError, Work, resume, reuse, space};
 use crate::content::{ContentClient, ContentError, PlanReply};
-use crate::examine::examine;
+use crate::examine::{examine, is_bare};
 use crate::seen::Seen;
 use crate::{observe, preflight};
 
@@ -77,8 +77,11 @@ impl Stager<'_> {
         let (area, known) = (self.area.clone(), known.clone());
         let (sharer, hashed) = (Arc::new(Sharer::new(self.job.reuse)), self.job.hashed.clone());
         let surveyed = self.work.run(move |stop| {
-            let findings = examine(&area.tree(), &known.target.manifest, stop)?;
-            let mut placer = Placer::prepare(&area, known.target.clone(), sharer, &findings)?;
+            let findings = match is_bare(&area.tree())? {
+                true => None,
+                false => Some(examine(&area.tree(), &known.target.manifest, stop)?),
+            };
+            let mut placer = Placer::prepare(&area, known.target.clone(), sharer, findings.as_deref())?;
             let damaged =
                 reuse::reuse(area.dir(), &mut placer, known.plan.as_deref(), hashed.as_deref(), stop)?;
             if let Some(planned) = &known.plan {

@@ -95,6 +95,18 @@ impl Numbering {
         (manifest.digest_at(first) == wanted).then_some(content)
     }
 
+    /// Goes through both lists, which are sorted by digest, at once.
+    pub(super) fn shared_with(&self, manifest: &Manifest, other: &Manifest) -> Vec<bool> {
+        let mut theirs = other.numbering.files.iter().map(|number| other.digest_at(*number)).peekable();
+        let mut by_place = vec![false; self.files.len()];
+        for (number, is_shared) in self.files.iter().zip(&mut by_place) {
+            let digest = manifest.digest_at(*number);
+            while theirs.next_if(|other| *other < digest).is_some() {}
+            *is_shared = theirs.peek() == Some(&digest);
+        }
+        self.firsts.iter().map(|at| by_place[*at as usize]).collect()
+    }
+
     pub(super) fn memory_bytes(&self) -> u64 {
         (size_of_val(&self.files[..]) + size_of_val(&self.firsts[..])) as u64
     }

@@ -119,6 +119,10 @@ proptest! {
             prop_assert_eq!(manifest.content_number(&content.digest), Some(number));
         }
         prop_assert_eq!(manifest.content_number(&Digest::of(b"nowhere")), None);
+        let other = Manifest::new([file("a", &[3]), file("b", &[5]), file("c", b"other")]).unwrap();
+        let is_shared = |content: Content| other.content_number(&content.digest).is_some();
+        let expected: Vec<bool> = manifest.contents().iter().map(is_shared).collect();
+        prop_assert_eq!(manifest.shared_with(&other), expected);
     }
 
     #[test]

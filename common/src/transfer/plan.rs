@@ -10,7 +10,6 @@ mod archives;
 mod bases;
 mod plain;
 
-use crate::digest::Digest;
 use crate::manifest::Manifest;
 use crate::path::RelPath;
 
@@ -20,10 +19,11 @@ use bases::BaseIndex;
 /// Returns the frames that turn `base` into `target`. Quick frames are for zstd; better ones may be
 /// larger, for the codecs that know what is in a file.
 pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<FrameSpec> {
-    let has = |digest: &Digest| base.is_some_and(|base| base.content_number(digest).is_some());
+    let has = base.map(|base| target.shared_with(base)).unwrap_or_default();
+    let is_wanted = |number: u32, size: u64| size > 0 && !has.get(number as usize).is_some_and(|has| *has);
     let wanted: Vec<Wanted<'_>> = (0..)
         .zip(target.first_files())
-        .filter(|(_, (_, file))| file.size > 0 && !has(&file.digest))
+        .filter(|(number, (_, file))| is_wanted(*number, file.size))
         .map(|(number, (path, file))| Wanted { number, size: file.size, path })
         .collect();
     let (changed, fresh) = match base {

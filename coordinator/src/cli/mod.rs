@@ -87,6 +87,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
         }
     };
+    crate::allocator::give_back_what_is_freed();
     match start(cli) {
         Ok(exit) => exit.into(),
         Err(error) if error.is::<Closed>() => Exit::Success.into(),

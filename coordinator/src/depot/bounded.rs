@@ -4,12 +4,21 @@ use std::io::{self, Read};
 
 use sluice_common::caps;
 use zstd::stream::read::Decoder;
+use zstd::zstd_safe;
 
 /// Window that is always allowed, as a power of two: what level 19 takes when it does not know the length.
 const WINDOW_LOG_MIN: u32 = 23;
 
 /// Restores one zstd frame of at most `max` raw bytes; bytes after the frame are an error.
 pub(super) fn decode(compressed: &[u8], max: u64) -> io::Result<Vec<u8>> {
+    let is_one_frame = zstd_safe::find_frame_compressed_size(compressed) == Ok(compressed.len());
+    if let Ok(Some(len)) = zstd_safe::get_frame_content_size(compressed)
+        && is_one_frame
+        && len <= max
+    {
+        // Straight to where it stays: the index of a million files has dozens of MiB.
+        return zstd::bulk::decompress(compressed, len as usize);
+    }
     let mut decoder = Decoder::with_buffer(compressed)?;
     let window_log = (u64::BITS - max.leading_zeros()).clamp(WINDOW_LOG_MIN, caps::ZSTD_WINDOW_LOG_MAX);
     decoder.window_log_max(window_log)?;

@@ -70,8 +70,8 @@ use crate::store::Store;
 
 /// Pushes at once: each may hold a manifest, an index and two packs in memory.
 const PUSHES_MAX: usize = 4;
-/// Memory for decoded manifests.
-const PACKAGE_CACHE_BYTES: u64 = 256 << 20;
+/// Memory for manifests: two of a million entries, between which a plan is made.
+const PACKAGE_CACHE_BYTES: u64 = 192 << 20;
 
 /// The depot. One per coordinator; shared as an `Arc`.
 #[derive(Debug)]
@@ -81,6 +81,8 @@ pub struct Depot {
     chunks: Arc<ChunkReader>,
     hot: HotFrames,
     packages: Mutex<Lru<Digest, Arc<Package>>>,
+    /// Held while a manifest is read: whoever else wants the same finds it then, and no two are decoded at once.
+    loading: tokio::sync::Mutex<()>,
     pushes: Arc<Semaphore>,
     works: Works,
     /// Whoever collects has the one permit.
@@ -109,6 +111,7 @@ impl Depot {
             objects,
             chunks,
             packages: Mutex::new(Lru::new(PACKAGE_CACHE_BYTES)),
+            loading: tokio::sync::Mutex::new(()),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
             works: Works::default(),
             collecting: Semaphore::new(1),

@@ -25,6 +25,9 @@ const PREFIX_DIGITS_MIN: usize = 6;
 /// Packages named when a prefix fits several.
 const CANDIDATES_MAX: i64 = 5;
 
+/// Compressed manifests from here on are large: of some 200,000 entries, which are dozens of MiB in memory.
+const LARGE_MANIFEST_BYTES: u64 = 8 << 20;
+
 /// A package as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageRow {
@@ -216,7 +219,12 @@ impl Depot {
 
     /// Returns a package's manifest, verified; kept in memory for a while.
     pub(super) async fn package(&self, digest: Digest) -> Result<Arc<Package>, LoadError> {
-        if let Some(package) = self.packages.lock().unwrap_or_else(PoisonError::into_inner).get(&digest) {
+        let kept = || self.packages.lock().unwrap_or_else(PoisonError::into_inner).get(&digest);
+        if let Some(package) = kept() {
+            return Ok(package);
+        }
+        let _turn = self.loading.lock().await;
+        if let Some(package) = kept() {
             return Ok(package);
         }
         if find(&self.store, &digest).await?.is_none() {
@@ -234,6 +242,13 @@ impl Depot {
         let mut packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
         packages.insert(digest, package.clone(), weight);
         Ok(package)
+    }
+
+    /// Forgets the manifests kept in memory where one comes that is large, as it travels.
+    pub(super) fn make_room(&self, compressed_bytes: u64) {
+        if compressed_bytes > LARGE_MANIFEST_BYTES {
+            self.packages.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, _| false);
+        }
     }
 
     /// Forgets a manifest kept in memory.

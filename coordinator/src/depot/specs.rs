@@ -41,14 +41,13 @@ impl Depot {
     }
 
     async fn read_spec(&self, digest: Digest) -> Result<Bytes, SpecError> {
-        let package = self.package(digest).await?;
+        let package = &self.package(digest).await?;
         let spec = package.spec.get_or_try_init(|| async {
-            let Some(content) = spec_of(&package) else { return Ok(Bytes::new()) };
-            let index = self.index(digest, &package).await?;
+            let Some(content) = spec_of(package) else { return Ok(Bytes::new()) };
+            let index = self.index(digest, package).await?;
             let wanted: Vec<u32> = package.manifest.content_number(&content.digest).into_iter().collect();
             let reader = self.chunks.clone();
-            let source =
-                PackageSource::open(reader, &self.store, package.contents(), &index, &wanted).await?;
+            let source = PackageSource::open(reader, &self.store, package, &index, wanted).await?;
             let reading = tokio::task::spawn_blocking(move || {
                 let mut bytes = Vec::new();
                 source.reader(&content.digest, 0)?.take(caps::SPEC_BYTES_MAX).read_to_end(&mut bytes)?;

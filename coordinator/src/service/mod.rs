@@ -87,6 +87,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     // Whatever this process makes is its own, unless it says otherwise.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    crate::allocator::give_back_what_is_freed();
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

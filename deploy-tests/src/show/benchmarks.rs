@@ -98,7 +98,7 @@ fn table(out: &mut dyn Write, work: &mut Work, pair: Pair, changed: u64) -> Resu
                 match work.trial(pair, peer, true) {
                     Ok(Some(trial)) => writeln!(out, "{}", peer_row(peer.name, &trial))?,
                     Ok(None) => {
-                        writeln!(out, "| {} | not installed | | | | | |", peer.name.replace('|', "\\|"))?
+                        writeln!(out, "| {} | not installed | | | | | |", peer.name.replace('|', "\\|"))?;
                     }
                     Err(error) => {
                         eprintln!("  {}: {error:#}", peer.name);

@@ -5,6 +5,7 @@ mod background;
 mod bytes;
 mod corruption;
 mod forecast;
+mod million;
 mod push;
 mod receivers;
 mod thin;
@@ -33,7 +34,7 @@ enum Bounds {
 
 /// Every section, in the order in which it is shown. Hostile input comes last: it makes this process larger, and a
 /// child's peak memory is never less than what its parent held ([`crate::measure`]).
-const SECTIONS: [(&str, Bounds, Section); 12] = [
+const SECTIONS: [(&str, Bounds, Section); 13] = [
     ("update bytes", Bounds::Amounts, bytes::update),
     ("cold bytes", Bounds::Amounts, bytes::cold),
     ("encoding", Bounds::Amounts, bytes::encoding),
@@ -45,6 +46,7 @@ const SECTIONS: [(&str, Bounds, Section); 12] = [
     ("push", Bounds::Times, push::run),
     ("50 receivers", Bounds::Times, receivers::run),
     ("a file of 4 GiB", Bounds::Amounts, applying::large_file),
+    ("a million entries", Bounds::Amounts, million::run),
     ("corruption", Bounds::Amounts, corruption::run),
 ];
 

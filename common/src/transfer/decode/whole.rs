@@ -9,7 +9,11 @@ use crate::caps;
 use crate::transfer::memory;
 
 /// Restores up to `len` bytes that lean on `prefix`. Returns what could be restored, and what ended it before the frame's end.
-pub(super) fn restore(compressed: impl BufRead, prefix: &[u8], len: usize) -> (Vec<u8>, io::Result<()>) {
+pub(in crate::transfer) fn restore(
+    compressed: impl BufRead,
+    prefix: &[u8],
+    len: usize,
+) -> (Vec<u8>, io::Result<()>) {
     let mut restored = memory::buffer(len);
     let ended = decompress(compressed, prefix, &mut restored);
     (restored, ended)
@@ -38,6 +42,7 @@ fn decompress(mut compressed: impl BufRead, prefix: &[u8], restored: &mut Vec<u8
     }
 }
 
-fn error(code: usize) -> io::Error {
+/// Says what zstd says.
+pub(in crate::transfer) fn error(code: usize) -> io::Error {
     io::Error::other(zstd::zstd_safe::get_error_name(code))
 }

@@ -1,16 +1,14 @@
 //! Frames of what has no base.
 
 use crate::caps;
+use crate::path::RelPath;
 
 use super::Wanted;
 use crate::transfer::{Extent, FrameSpec};
 
 /// Orders fresh contents by likeness and fills solid frames; only a content larger than a frame is cut.
 pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, frames: &mut Vec<FrameSpec>) {
-    fresh.sort_by(|a, b| {
-        let key = |w: &Wanted<'_>| (w.path.extension().to_owned(), w.path.file_name().to_owned());
-        key(a).cmp(&key(b)).then_with(|| a.path.cmp(b.path))
-    });
+    fresh.sort_by(|one, other| likeness(one).cmp(&likeness(other)));
     let mut parts: Vec<Extent> = Vec::new();
     let mut room = caps::ZSTD_FRAME_BYTES_MAX;
     for wanted in fresh {
@@ -28,6 +26,11 @@ pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, frames: &mut Vec<FrameSpec>) {
         }
     }
     flush(&mut parts, &mut room, frames);
+}
+
+/// Returns by what contents are alike.
+fn likeness<'a>(wanted: &Wanted<'a>) -> (&'a str, &'a str, &'a RelPath) {
+    (wanted.path.extension(), wanted.path.file_name(), wanted.path)
 }
 
 fn flush(parts: &mut Vec<Extent>, room: &mut u64, frames: &mut Vec<FrameSpec>) {

@@ -21,7 +21,7 @@ use v1::push_response::Message as Response;
 
 use super::Tally;
 use super::missing;
-use super::parcel::{Description, Parcel};
+use super::parcel::Parcel;
 
 /// Frames compressed at the same time.
 const FRAMES_AHEAD: usize = 2;
@@ -132,11 +132,14 @@ async fn upload(
         return Ok(());
     }
     let description = parcel.describe(tally.output).await?;
-    for message in announcement(description) {
+    let described = description.clone();
+    let (manifest, index) = spawn_blocking(move || described.compressed()).await??;
+    for message in announcement(&manifest, &index) {
         if !send(message).await {
             return Ok(());
         }
     }
+    drop((manifest, index));
     let Ok(missing) = asked.missing.await else {
         return Ok(());
     };
@@ -159,8 +162,7 @@ async fn upload(
 }
 
 /// Says what the package is made of: lengths, manifest, index.
-fn announcement(description: &Description) -> impl Iterator<Item = Request> + '_ {
-    let Description { manifest, index, .. } = description;
+fn announcement(manifest: &[u8], index: &[u8]) -> impl Iterator<Item = Request> {
     let lengths = v1::PushDescription { manifest_len: manifest.len() as u64, index_len: index.len() as u64 };
     std::iter::once(Request::Description(lengths))
         .chain(manifest.chunks(PIECE_BYTES).map(|piece| Request::Manifest(piece.to_vec())))

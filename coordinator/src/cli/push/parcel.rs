@@ -32,10 +32,6 @@ pub(super) struct Parcel {
 /// A package as a coordinator must know it that does not have it.
 pub(super) struct Description {
     tree: Arc<Tree>,
-    /// Compressed.
-    pub(super) manifest: Vec<u8>,
-    /// Compressed.
-    pub(super) index: Vec<u8>,
     package: PackageIndex,
     /// Where each chunk stands: its content's number and the offset within.
     places: Vec<(u32, u64)>,
@@ -91,7 +87,7 @@ impl Parcel {
                 let counted = Counted { source: &*tree, count: &|bytes| bar.inc(bytes) };
                 let package = PackageIndex::build(tree.manifest(), &counted);
                 bar.finish_and_clear();
-                Ok(Arc::new(Description::new(tree, package.context("cannot read the tree")?)?))
+                Ok(Arc::new(Description::new(tree, package.context("cannot read the tree")?)))
             })
             .await?
         };
@@ -100,14 +96,16 @@ impl Parcel {
 }
 
 impl Description {
-    fn new(tree: Arc<Tree>, package: PackageIndex) -> anyhow::Result<Self> {
-        Ok(Self {
-            manifest: encode_manifest(tree.manifest().as_bytes(), &[])?,
-            index: encode_manifest(&package.encode(), &[])?,
-            places: places(&package, tree.manifest().contents().len()),
-            package,
-            tree,
-        })
+    fn new(tree: Arc<Tree>, package: PackageIndex) -> Self {
+        Self { places: places(&package, tree.manifest().contents().len()), package, tree }
+    }
+
+    /// Returns manifest and index, compressed. Made anew for each attempt: of a million entries they are not worth keeping for
+    /// one that may never come.
+    pub(super) fn compressed(&self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+        // The index first: what it is compressed from is given back before the manifest needs room.
+        let index = encode_manifest(&self.package.encode(), &[])?;
+        Ok((encode_manifest(self.tree.manifest().as_bytes(), &[])?, index))
     }
 
     /// Returns every chunk of the package once.
@@ -199,7 +197,7 @@ mod tests {
         fs::write(dir.path().join("b"), &noise[..3_000_000]).unwrap();
         let tree = Tree::scan(dir.path()).unwrap();
         let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
-        let description = Description::new(tree.into(), package).unwrap();
+        let description = Description::new(tree.into(), package);
         let total = description.chunks().len() as u32;
         let missing = [0..3, 5..total];
         let groups: Vec<Group> = description.groups(&missing).collect();
@@ -226,7 +224,7 @@ mod tests {
         fs::write(dir.path().join("log"), b"one").unwrap();
         let tree = Tree::scan(dir.path()).unwrap();
         let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
-        let description = Description::new(tree.into(), package).unwrap();
+        let description = Description::new(tree.into(), package);
         fs::write(dir.path().join("log"), b"two").unwrap();
         let missing = std::iter::once(0..1).collect::<Vec<_>>();
         let group = description.groups(&missing).next().unwrap();

@@ -157,7 +157,7 @@ impl Plans {
         let depot = &self.depot;
         let index = depot.index(digest, &package).await?;
         let reader = depot.chunks.clone();
-        let source = PackageSource::open(reader, &depot.store, package.contents(), &index, &wanted).await?;
+        let source = PackageSource::open(reader, &depot.store, &package, &index, wanted).await?;
         Ok(Side { package, source })
     }
 

@@ -1,7 +1,9 @@
 //! The commit: every content is put together once, then manifest, index and row become durable, in this order.
 
+use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::json;
 use sluice_common::digest::{Digest, Hasher};
@@ -32,10 +34,7 @@ pub(super) async fn commit(
 ) -> Result<v1::Package, PushError> {
     expect_chunks(depot, announced).await?;
     let recipes = prove_contents(depot, announced).await?;
-    let index_digest = Digest::of(&announced.compressed_index);
-    let manifest = announced.compressed_manifest.clone();
-    depot.objects.put(Name(Kind::Manifest, announced.digest), manifest).await?;
-    depot.objects.put(Name(Kind::Index, index_digest), announced.compressed_index.clone()).await?;
+    let index_digest = store_description(depot, announced).await?;
     let mut tx = begin(depot, by, announced).await?;
     chunks::prove(&mut tx, &recipes).await?;
     if insert(&mut tx, by, announced, index_digest).await? {
@@ -61,6 +60,21 @@ async fn expect_chunks(depot: &Arc<Depot>, announced: &Announced) -> Result<(), 
         0 => Ok(()),
         missing => Err(PushError::Incomplete(missing as u64)),
     }
+}
+
+/// Makes manifest and index durable, one after the other; returns what the index is stored as.
+async fn store_description(depot: &Depot, announced: &Arc<Announced>) -> Result<Digest, PushError> {
+    let compress = async |what: fn(&Announced) -> io::Result<Bytes>| {
+        let announced = announced.clone();
+        let compressing = tokio::task::spawn_blocking(move || what(&announced));
+        compressing.await.expect("compressing does not panic").map_err(ReadError::Io)
+    };
+    let manifest = compress(Announced::compressed_manifest).await?;
+    depot.objects.put(Name(Kind::Manifest, announced.digest), manifest).await?;
+    let index = compress(Announced::compressed_index).await?;
+    let index_digest = Digest::of(&index);
+    depot.objects.put(Name(Kind::Index, index_digest), index).await?;
+    Ok(index_digest)
 }
 
 /// Begins the transaction in which the package becomes known: every chunk is here, and the collection of no
@@ -128,8 +142,8 @@ async fn prove_contents(depot: &Arc<Depot>, announced: &Arc<Announced>) -> Resul
     let unproven = |i: &usize| !proven[*i];
     let numbers: Vec<u32> = (0..several.len()).filter(unproven).map(|i| several[i]).collect();
     let recipes: Vec<Recipe> = (0..recipes.len()).filter(unproven).map(|i| recipes[i]).collect();
-    let source =
-        PackageSource::open(depot.chunks.clone(), &depot.store, contents, &announced.index, &numbers).await?;
+    let (reader, package) = (depot.chunks.clone(), &announced.package);
+    let source = PackageSource::open(reader, &depot.store, package, &announced.index, numbers).await?;
     let wanted: Vec<Digest> = recipes.iter().map(|(content, _)| *content).collect();
     let proving =
         tokio::task::spawn_blocking(move || parallel::each(&wanted, |content| prove(content, &source)));

@@ -126,6 +126,7 @@ where
             Request::Description(description) => receive::Description::try_from(description)?,
             other => return Err(PushError::unexpected("description", &other)),
         };
+        self.depot.make_room(description.manifest_len);
         let mut manifest = receive::Pieces::new("manifest", description.manifest_len);
         let mut index = receive::Pieces::new("index", description.index_len);
         while !(manifest.is_whole() && index.is_whole()) {

@@ -1,6 +1,8 @@
 //! What a push announces: the package's name, its manifest and its index, taken within bounds and checked.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_common::codec::DecodeError;
@@ -13,6 +15,9 @@ use sluice_proto::v1;
 
 use super::PushError;
 use crate::depot::packages::{self, Package};
+
+/// Largest compressed manifest or index that is kept in memory while chunks come: of some 200,000 entries.
+const COMPRESSED_BYTES_MAX: usize = 8 << 20;
 
 /// Returns the package that the first message names.
 pub(super) fn begin(message: &v1::PushBegin) -> Result<Digest, PushError> {
@@ -84,34 +89,66 @@ pub(super) struct Announced {
     /// Its name.
     pub(super) digest: Digest,
     /// What it holds.
-    pub(super) package: Package,
+    pub(super) package: Arc<Package>,
     /// Of which chunks.
-    pub(super) index: std::sync::Arc<PackageIndex>,
-    /// The manifest as it came.
-    pub(super) compressed_manifest: Bytes,
-    /// The index as it came.
-    pub(super) compressed_index: Bytes,
+    pub(super) index: Arc<PackageIndex>,
+    manifest: Compressed,
+    compressed_index: Compressed,
+}
+
+/// Manifest or index as it came; nothing where that is large. Then it is compressed anew when it is stored: of a million entries
+/// it would take dozens of MiB while chunks come.
+#[derive(Debug)]
+struct Compressed(Option<Bytes>);
+
+impl Compressed {
+    fn new(bytes: Bytes) -> Self {
+        Self((bytes.len() <= COMPRESSED_BYTES_MAX).then_some(bytes))
+    }
+
+    fn get<'a>(&self, raw: impl FnOnce() -> Cow<'a, [u8]>) -> io::Result<Bytes> {
+        match &self.0 {
+            Some(bytes) => Ok(bytes.clone()),
+            None => transfer::encode_manifest(&raw(), &[]).map(Bytes::from),
+        }
+    }
 }
 
 impl Announced {
     /// Decodes and checks everything that needs no chunk. Takes seconds for a million entries: blocking threads only.
     pub(super) fn decode(digest: Digest, manifest: Bytes, index: Bytes) -> Result<Self, PushError> {
-        let bytes = transfer::decode_manifest(&manifest, &[]).map_err(PushError::ManifestZstd)?;
-        let found = Digest::of(&bytes);
-        if found != digest {
-            return Err(PushError::ManifestDigest { package: digest, found });
-        }
-        let package = Package::new(Manifest::decode(bytes)?);
-        let decoded = packages::decode_index(&index, package.contents()).map_err(PushError::Index)?;
-        check_index(&package, &decoded)?;
-        Ok(Self {
-            digest,
-            package,
-            index: decoded.into(),
-            compressed_manifest: manifest,
-            compressed_index: index,
-        })
+        let package = decode_manifest(digest, &manifest)?;
+        let manifest = Compressed::new(manifest);
+        let decoded = decode_index(&package, &index)?;
+        let compressed_index = Compressed::new(index);
+        let (package, index) = (Arc::new(package), Arc::new(decoded));
+        Ok(Self { digest, package, index, manifest, compressed_index })
     }
+
+    /// Returns the manifest as it is stored. Blocking threads only, as the next.
+    pub(super) fn compressed_manifest(&self) -> io::Result<Bytes> {
+        self.manifest.get(|| self.package.manifest.as_bytes().into())
+    }
+
+    /// Returns the index as it is stored.
+    pub(super) fn compressed_index(&self) -> io::Result<Bytes> {
+        self.compressed_index.get(|| self.index.encode().into())
+    }
+}
+
+fn decode_manifest(digest: Digest, compressed: &[u8]) -> Result<Package, PushError> {
+    let bytes = transfer::decode_manifest(compressed, &[]).map_err(PushError::ManifestZstd)?;
+    let found = Digest::of(&bytes);
+    if found != digest {
+        return Err(PushError::ManifestDigest { package: digest, found });
+    }
+    Ok(Package::new(Manifest::decode(bytes)?))
+}
+
+fn decode_index(package: &Package, compressed: &[u8]) -> Result<PackageIndex, PushError> {
+    let index = packages::decode_index(compressed, package.contents()).map_err(PushError::Index)?;
+    check_index(package, &index)?;
+    Ok(index)
 }
 
 /// Checks what decoding does not: no empty or repeated chunk, and contents of one chunk or none bear its digest.
@@ -119,11 +156,9 @@ fn check_index(package: &Package, index: &PackageIndex) -> Result<(), PushError>
     let refuse = |reason: String| {
         Err(PushError::IndexRule(DecodeError::Invalid { what: "package index", at: 0, reason }))
     };
-    let mut seen = HashSet::with_capacity(index.chunks().len());
-    for chunk in index.chunks() {
-        if chunk.len == 0 || !seen.insert(chunk.digest) {
-            return refuse(format!("chunk {} is empty or stands twice", chunk.digest));
-        }
+    let empty = index.chunks().iter().copied().find(|chunk| chunk.len == 0);
+    if let Some(chunk) = empty.or_else(|| index.repeated()) {
+        return refuse(format!("chunk {} is empty or stands twice", chunk.digest));
     }
     for (number, content) in package.contents().iter().enumerate() {
         let made = match index.content(number) {

@@ -111,7 +111,7 @@ async fn readers_go_on_while_their_pack_is_written_again() {
     let index = bench.depot.index(two.digest, &package).await.unwrap();
     let all: Vec<u32> = (0..package.contents().len() as u32).collect();
     let open = async |reader| {
-        PackageSource::open(reader, &bench.store, package.contents(), &index, &all).await.unwrap()
+        PackageSource::open(reader, &bench.store, &package, &index, all.clone()).await.unwrap()
     };
     // A reader of its own has no frame in memory.
     let beside = bench.beside().await;

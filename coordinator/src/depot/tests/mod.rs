@@ -192,10 +192,9 @@ impl Parcel {
     async fn read_back(&self, bench: &Bench) -> std::io::Result<()> {
         let package = bench.depot.package(self.digest).await.map_err(std::io::Error::other)?;
         let index = bench.depot.index(self.digest, &package).await.map_err(std::io::Error::other)?;
-        let all: Vec<u32> = (0..package.contents().len() as u32).collect();
+        let all = (0..package.contents().len() as u32).collect();
         let reader = bench.depot.chunks.clone();
-        let source =
-            PackageSource::open(reader, &bench.store, package.contents(), &index, &all).await.unwrap();
+        let source = PackageSource::open(reader, &bench.store, &package, &index, all).await.unwrap();
         let read = tokio::task::spawn_blocking(move || {
             for content in package.contents().iter() {
                 assert_eq!(

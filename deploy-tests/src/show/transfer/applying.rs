@@ -19,9 +19,11 @@ mod loopback;
 mod sampler;
 mod scratch;
 
-use bench::{Bench, Staged};
+pub(super) use bench::Bench;
+use bench::Staged;
 pub(super) use large::large_file;
 use loopback::RsyncServer;
+pub(super) use sampler::Sampler;
 use scratch::Scratch;
 
 const APP: &str = "tree";

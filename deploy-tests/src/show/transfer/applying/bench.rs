@@ -21,38 +21,42 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 const FAILURE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// An agent that has a release, and what staging the next one took.
-pub(super) struct Staged {
+pub(in crate::show::transfer) struct Staged {
     pub(super) wall: Duration,
     pub(super) cpu: Duration,
     pub(super) coordinator_cpu: Duration,
+    /// Of the wall: the operator's command.
+    ordering: Duration,
     /// Of the wall: what the agent reports of itself, from its first question for content to the marker.
     staging: Duration,
     pub(super) anonymous_peak: u64,
 }
 
 impl Staged {
-    /// Prints what the wall consists of: the rest of it are the operator's command, the order and the switch.
+    /// Prints what the wall consists of: the rest of it are the order and the switch.
     pub(super) fn print_phases(&self) {
-        let (staging, cpu) = (self.staging.as_secs_f64(), self.cpu.as_secs_f64());
-        println!("       of the wall, staging at the agent: {staging:.2} s; its CPU: {cpu:.2} s");
+        let [ordering, staging, cpu] = [self.ordering, self.staging, self.cpu].map(|time| time.as_secs_f64());
+        println!(
+            "       of the wall, the operator's command: {ordering:.3} s, staging at the agent: {staging:.3} s; its CPU: {cpu:.2} s"
+        );
     }
 
-    pub(super) fn applied(&self) -> Applied {
+    pub(in crate::show::transfer) fn applied(&self) -> Applied {
         let (cpu, wall) = (self.cpu.as_secs_f64(), self.wall.as_secs_f64());
         Applied { cpu, wall, anonymous_peak: self.anonymous_peak }
     }
 }
 
 /// A lab with two hosts: the first makes the coordinator encode and cache what the second is then measured with.
-pub(super) struct Bench {
+pub(in crate::show::transfer) struct Bench {
     // Dropped after the processes that use it have ended.
-    pub(super) lab: Lab,
-    pub(super) scratch: Scratch,
+    pub(in crate::show::transfer) lab: Lab,
+    pub(in crate::show::transfer) scratch: Scratch,
 }
 
 impl Bench {
     /// Starts a lab whose coordinator takes that effort for plans.
-    pub(super) fn start(effort: &str) -> Result<Self> {
+    pub(in crate::show::transfer) fn start(effort: &str) -> Result<Self> {
         Self::start_in(Scratch::folder()?, effort)
     }
 
@@ -67,7 +71,7 @@ impl Bench {
     }
 
     /// Rolls a version out to one host and returns what that took there.
-    pub(super) fn roll(&self, version: &str, number: usize) -> Result<Staged> {
+    pub(in crate::show::transfer) fn roll(&self, version: &str, number: usize) -> Result<Staged> {
         let host = &self.lab.hosts()[number];
         let process = host.process_id()?;
         let coordinator = self.lab.coordinator_process()?.id();
@@ -78,6 +82,7 @@ impl Bench {
         let selector = format!("host={}", host.name());
         let begun = Instant::now();
         order_app(&self.lab, APP, version, &["--selector", &selector])?;
+        let ordering = begun.elapsed();
         let (state, mut looked) = (host.app_dir(APP).join("state.toml"), begun);
         let wall = loop {
             if current() != installed {
@@ -101,7 +106,7 @@ impl Bench {
         let hosts = rollout.batches.iter().flat_map(|batch| &batch.hosts);
         let reported = hosts.filter_map(|host| host.report.as_ref()).map(|report| report.stage_time_us).max();
         let staging = Duration::from_micros(reported.context("the host has reported nothing")?);
-        Ok(Staged { wall, cpu, coordinator_cpu, staging, anonymous_peak })
+        Ok(Staged { wall, cpu, coordinator_cpu, ordering, staging, anonymous_peak })
     }
 
     /// Forgets what the system has cached of files; returns whether it may.

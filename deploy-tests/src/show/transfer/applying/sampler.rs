@@ -11,7 +11,7 @@ use crate::lab::memory_of;
 const INTERVAL: Duration = Duration::from_millis(4);
 
 /// Samples until it is stopped.
-pub(super) struct Sampler {
+pub(in crate::show::transfer) struct Sampler {
     ended: Arc<AtomicBool>,
     peak: Arc<AtomicU64>,
     thread: JoinHandle<()>,
@@ -19,7 +19,7 @@ pub(super) struct Sampler {
 
 impl Sampler {
     /// Begins to sample a process.
-    pub(super) fn start(process: u32) -> Self {
+    pub(in crate::show::transfer) fn start(process: u32) -> Self {
         let (ended, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = std::thread::spawn({
             let (ended, peak) = (ended.clone(), peak.clone());
@@ -37,7 +37,7 @@ impl Sampler {
     }
 
     /// Ends the sampling and returns the peak in bytes.
-    pub(super) fn stop(self) -> u64 {
+    pub(in crate::show::transfer) fn stop(self) -> u64 {
         self.ended.store(true, Ordering::Relaxed);
         // A sampler that panicked has no figure to offer, which shows as 0 and fails its line.
         let joined = self.thread.join();

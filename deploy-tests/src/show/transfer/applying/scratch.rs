@@ -16,7 +16,7 @@ use crate::measure;
 const BYTES: u64 = 8 << 30;
 
 /// A place for files, removed with what stands there.
-pub(super) struct Scratch {
+pub(in crate::show::transfer) struct Scratch {
     dir: tempfile::TempDir,
     mounted: Option<PathBuf>,
 }
@@ -48,7 +48,7 @@ impl Scratch {
     }
 
     /// Returns the directory.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::show::transfer) fn path(&self) -> &Path {
         self.mounted.as_deref().unwrap_or(self.dir.path())
     }
 }
