@@ -66,9 +66,9 @@ pub const SEEN_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const AGENT_BYTES: u64 = 12 * MIB;
 /// Anonymous memory of an agent while it restores zstd frames: a window, what a frame leans on, and itself.
 pub const RECEIVER_BYTES_MAX: u64 = 64 * MIB;
-/// Most bytes of frames that an agent keeps in memory until it restores them: three of a quick cold install, one restored
-/// on each of two threads and one on its way.
-pub const WAITING_FRAMES_BYTES_MAX: u64 = 16 * MIB;
+/// Most bytes of frames that an agent keeps in memory until it restores them: three of the largest of a quick cold install, one
+/// restored on each of two threads and one on its way.
+pub const WAITING_FRAMES_BYTES_MAX: u64 = 12 * MIB;
 /// Anonymous memory of an agent while it restores an image frame. When all limits are met at once it holds itself
 /// (12 MiB), the frame as it came (33), references (30), blocks and where they map to (14), three streams (24), pages
 /// of the base (8), corrections (3) and buffers (1): 125 MiB.

@@ -252,7 +252,10 @@ impl Placer {
             .filter(|(_, parts)| parts.iter().all(|part| part.is_done))
             .map(|(number, _)| *number)
             .collect();
-        whole.into_iter().try_for_each(|number| self.finish_partial(number))
+        whole.into_iter().try_for_each(|number| {
+            let (digest, _) = Digest::of_reader(fs_err::File::open(self.partial(number))?)?;
+            self.finish_partial(number, digest)
+        })
     }
 
     /// Says whether a part is of no further use: its content is in place, or the part is on disk.
@@ -276,17 +279,15 @@ impl Placer {
         }
     }
 
-    /// Takes note of a part that stands in the file where its content is gathered; its digest was right.
-    pub(crate) fn note_part(&mut self, part: &Part) -> io::Result<()> {
+    /// Takes note of a part that stands in the file where its content is gathered; its digest was right. Returns whether all of
+    /// them are there now: the content is then to be hashed and finished.
+    pub(crate) fn note_part(&mut self, part: &Part) -> bool {
         let number = part.extent.content;
         let parts = self.parts.entry(number).or_default();
         for state in parts.iter_mut() {
             state.is_done |= state.extent == part.extent && state.digest == part.digest;
         }
-        if parts.iter().all(|state| state.is_done) {
-            self.finish_partial(number)?;
-        }
-        Ok(())
+        parts.iter().all(|state| state.is_done)
     }
 
     /// Says whether bytes of the target can be leaned on.
@@ -321,11 +322,11 @@ impl Placer {
         Ok(len == part.extent.len && digest == part.digest)
     }
 
-    /// Puts a content in place whose parts are all there; one that is wrong as a whole is dropped with its parts.
-    fn finish_partial(&mut self, number: u32) -> io::Result<()> {
+    /// Puts a content in place whose parts are all there and have this digest together; one that is wrong as a whole is dropped
+    /// with its parts.
+    pub(crate) fn finish_partial(&mut self, number: u32, digest: Digest) -> io::Result<()> {
         let content = self.target.contents().at(number);
         let partial = self.partial(number);
-        let (digest, _) = Digest::of_reader(fs_err::File::open(&partial)?)?;
         if digest == content.digest {
             let place = self.vacancy(number);
             let spot = self.spot(place);

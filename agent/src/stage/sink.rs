@@ -6,6 +6,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use sluice_common::digest::Digest;
 use sluice_common::transfer::{Part, PartSink};
 
 use super::place::{Destination, Placer};
@@ -77,12 +78,27 @@ impl PartSink for FrameSink<'_> {
 
     fn commit(&mut self, part: &Part) -> io::Result<()> {
         let Some(Open { file, place }) = self.open.take() else { return Ok(()) };
-        let Some(place) = place else { return lock(self.placer).note_part(part) };
+        let Some(place) = place else { return self.note_part(part) };
         let stamp = Stamp::of(&file.metadata()?);
         drop(file);
         let mut placer = lock(self.placer);
         placer.note(place, stamp);
         placer.settle(part.extent.content, place)
+    }
+}
+
+impl FrameSink<'_> {
+    /// Notes a part of a content that comes in several frames. The whole of it is hashed without the placer, which other
+    /// frames need meanwhile.
+    fn note_part(&self, part: &Part) -> io::Result<()> {
+        let number = part.extent.content;
+        let partial = {
+            let mut placer = lock(self.placer);
+            placer.note_part(part).then(|| placer.partial(number))
+        };
+        let Some(partial) = partial else { return Ok(()) };
+        let (digest, _) = Digest::of_reader(fs_err::File::open(partial)?)?;
+        lock(self.placer).finish_partial(number, digest)
     }
 }
 

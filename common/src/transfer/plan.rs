@@ -35,7 +35,7 @@ pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<F
         changed.into_iter().partition(|(wanted, _)| archives::is_archive(wanted.path));
     against::frames(&archives, effort, &mut frames);
     against::frames(&others, effort, &mut frames);
-    plain::frames(fresh, &mut frames);
+    plain::frames(fresh, effort, &mut frames);
     frames
 }
 

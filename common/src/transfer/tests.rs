@@ -142,12 +142,29 @@ fn a_cold_install_restores_every_content() {
     let (_dir, target) = tree(&[
         ("a/one", noise(1, 70_000)),
         ("a/two", noise(1, 70_000)),
-        ("big", noise(2, 20 << 20)),
+        ("big", noise(2, 18 << 20)),
         ("empty", vec![]),
     ]);
     let (memory, frames) = travel(None, &target, Effort::Quick);
     assert_restored(&memory, None, &target);
     assert_eq!(frames.len(), 2, "one solid frame and the rest of the large file");
+}
+
+#[test]
+fn quick_cold_frames_are_small_and_cut_no_file_that_fits() {
+    const MIB: u64 = 1 << 20;
+    let sizes = [1, 1, 1, 1, 1, 6, 3, 20, 1];
+    let content =
+        |(number, size): (usize, &u64)| Content { digest: Digest::of(&[number as u8]), size: size * MIB };
+    let package = holding(&sizes.iter().enumerate().map(content).collect::<Vec<_>>());
+    let frames = |effort| -> Vec<Vec<u64>> {
+        let parts = |spec: &FrameSpec| spec.parts.iter().map(|part| part.len / MIB).collect();
+        plan(None, &package, effort).iter().map(parts).collect()
+    };
+    let quick: [&[u64]; 6] = [&[1, 1, 1, 1], &[1], &[6], &[3, 13], &[7], &[1]];
+    assert_eq!(frames(Effort::Quick), quick);
+    let best: [&[u64]; 3] = [&[1, 1, 1, 1, 1, 6, 3, 2], &[16], &[2, 1]];
+    assert_eq!(frames(Effort::Best), best);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::lab::memory_of;
 
-/// Between two samples: frames take longer than this to decode.
-const INTERVAL: Duration = Duration::from_millis(4);
+/// Between two samples: the largest frames take longer than this to decode.
+const INTERVAL: Duration = Duration::from_millis(8);
 
 /// Samples until it is stopped.
 pub(in crate::show::transfer) struct Sampler {
