@@ -14,7 +14,7 @@ use sluice_common::manifest::{Contents, Entry, EntryKind, FileEntry, Manifest};
 use sluice_common::pacing::{Bucket, quantum};
 use sluice_common::path::RelPath;
 use sluice_common::transfer::{
-    ContentSource, Effort, FrameSpec, Part, PartSink, decode_frame, decode_manifest, encode_frame,
+    ContentSource, Effort, FrameSpec, Part, PartSink, Workspace, decode_frame, decode_manifest, encode_frame,
     encode_manifest, plan,
 };
 use sluice_common::tree::Tree;
@@ -120,7 +120,7 @@ fn pair(
     let base: (Contents<'_>, &dyn ContentSource) = (old_contents, old);
     let target: (Contents<'_>, &dyn ContentSource) = (new_contents, new);
     let mut group = group_of(criterion, name, new.manifest().tree_bytes());
-    let scratch = std::env::temp_dir();
+    let workspace = Workspace::new(std::env::temp_dir());
     for (effort, effort_name) in [(Effort::Quick, "quick"), (Effort::Best, "best")] {
         for (leans_on, kind) in [(None, "cold"), (Some(old.manifest()), "update")] {
             let specs = plan(leans_on, new.manifest(), effort);
@@ -140,7 +140,7 @@ fn pair(
                             &encoded.bytes[..],
                             base,
                             target,
-                            &scratch,
+                            &workspace,
                             &mut Nowhere,
                         )
                         .expect("what was encoded decodes");

@@ -14,7 +14,7 @@ use sluice_common::manifest::Manifest;
 use sluice_common::path::RelPath;
 use sluice_common::spec::Spec;
 use sluice_common::transfer::{
-    Codec, Frame, Part, PartSink, TransferPlan, decode_frame, decode_manifest, encode_manifest,
+    Codec, Frame, Part, PartSink, TransferPlan, Workspace, decode_frame, decode_manifest, encode_manifest,
 };
 
 use fixture::Fixture;
@@ -129,14 +129,14 @@ fn frame(codec: Codec, data: &[u8]) {
     let frame = fixture.frame(codec, data);
     let mut sink = Exact::default();
     let (base, target) = (fixture.base.side(), fixture.target.side());
-    let scratch = std::env::temp_dir();
-    let decoded = decode_frame(&frame, data, base, target, &scratch, &mut sink);
+    let workspace = Workspace::new(std::env::temp_dir());
+    let decoded = decode_frame(&frame, data, base, target, &workspace, &mut sink);
     if decoded.is_ok() {
         assert_eq!(sink.committed, frame.parts.len(), "{ACCEPTED}: a frame without all its parts");
     }
     // Whatever becomes of it without a base, or behind a frame that has produced a part: it keeps its promises.
     for cold in [Frame { base: Vec::new(), ..frame.clone() }, fixture.second_frame(codec, data)] {
-        let _ = decode_frame(&cold, data, base, target, &scratch, &mut Exact::default());
+        let _ = decode_frame(&cold, data, base, target, &workspace, &mut Exact::default());
     }
 }
 

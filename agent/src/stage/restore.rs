@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use sluice_common::transfer::{Codec, DecodeFrameError, Frame, Lean, decode_frame};
+use sluice_common::transfer::{Codec, DecodeFrameError, Frame, Lean, Workspace, decode_frame};
 
 use super::area::Area;
 use super::fetch::FetchError;
@@ -25,6 +25,7 @@ struct Shared {
     area: Area,
     planned: Arc<Planned>,
     placer: Mutex<Placer>,
+    workspace: Workspace,
 }
 
 /// Restores frames, several at a time.
@@ -59,7 +60,8 @@ impl Restorer {
     /// Makes a restorer of the frames of `planned`, which are gathered in `area`.
     pub(crate) fn new(area: Area, planned: Arc<Planned>, placer: Placer) -> Self {
         let tree = placer.tree().clone();
-        let shared = Arc::new(Shared { area, planned, placer: Mutex::new(placer) });
+        let workspace = Workspace::new(area.incoming());
+        let shared = Arc::new(Shared { area, planned, placer: Mutex::new(placer), workspace });
         let (waiting, running, damaged, misfits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self { shared, tree, waiting, running, damaged, misfits }
     }
@@ -180,7 +182,7 @@ pub(crate) fn may_go_on(misfits: usize, wasted: u64, total: u64) -> bool {
 /// the decoders that are ours, and to tell such a frame, which is fetched anew, from one that does not fit. For zstd the
 /// second alone is worth a look at every byte, which took an eighth of the hashing of a cold install.
 fn restore(shared: &Shared, gathered: Gathered) -> io::Result<Restored> {
-    let Shared { area, planned, placer } = shared;
+    let Shared { area, planned, placer, workspace } = shared;
     let frame = &planned.plan.frames[gathered.number];
     let is_checked_first = match frame.codec {
         Codec::Zstd | Codec::Filtered => false,
@@ -195,7 +197,7 @@ fn restore(shared: &Shared, gathered: Gathered) -> io::Result<Restored> {
     let produced = (produced.contents(), &produced as _);
     let mut sink = FrameSink::new(placer);
     let compressed = gathered.read(area, frame)?;
-    let decoded = decode_frame(frame, compressed, base, produced, &area.incoming(), &mut sink);
+    let decoded = decode_frame(frame, compressed, base, produced, workspace, &mut sink);
     let restored = match decoded {
         Ok(()) => Restored::Whole,
         Err(DecodeFrameError::Sink { source, .. }) => return Err(source),

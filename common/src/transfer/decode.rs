@@ -5,7 +5,7 @@ mod verify;
 pub(super) mod whole;
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::PathBuf;
 
 use zstd::stream::read::Decoder;
 
@@ -18,6 +18,7 @@ use super::encode::{Side, read_leans, read_leans_filtered};
 use super::filter;
 use super::image::{self, Base, File, Shape};
 use super::leans::LeanReader;
+use super::memory::Buffers;
 use super::{Codec, ContentSource, Frame, Part};
 use behind::behind;
 use verify::Verifier;
@@ -37,6 +38,29 @@ pub trait PartSink: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Ends the part; its digest was right.
     fn commit(&mut self, part: &Part) -> io::Result<()>;
+}
+
+/// What restoring takes beside the two packages; shared by frames that are restored together.
+#[derive(Debug)]
+pub struct Workspace {
+    /// A directory: what a frame needs beside memory lies in it without a name.
+    scratch: PathBuf,
+    buffers: Buffers,
+}
+
+impl Workspace {
+    /// Makes one whose scratch lies in this directory.
+    pub fn new(scratch: PathBuf) -> Self {
+        Self { scratch, buffers: Buffers::default() }
+    }
+
+    /// Lends a buffer of `len` bytes.
+    fn lend<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut buffer = self.buffers.take(len);
+        let done = work(&mut buffer[..len]);
+        self.buffers.give(buffer);
+        done
+    }
 }
 
 /// Says why a frame could not be restored.
@@ -70,15 +94,14 @@ pub enum DecodeFrameError {
 
 /// Restores `frame` from its compressed bytes into `sink`. The caller has checked the frame's own digest.
 /// `base` and `produced` are the numbered contents of both packages, with what serves those that the receiver has:
-/// of the target, what earlier frames have restored. `scratch` is a directory: what a frame needs beside memory lies in it
-/// without a name. Never writes a byte more than the plan promised, whatever the
+/// of the target, what earlier frames have restored. Never writes a byte more than the plan promised, whatever the
 /// compressed bytes are.
 pub fn decode_frame(
     frame: &Frame,
     compressed: impl BufRead,
     base: (Contents<'_>, &dyn ContentSource),
     produced: (Contents<'_>, &dyn ContentSource),
-    scratch: &Path,
+    workspace: &Workspace,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
     let base_error = |source| DecodeFrameError::Base { frame: frame.digest, source };
@@ -89,8 +112,10 @@ pub fn decode_frame(
             // Of frames that do not wait for each other several are restored at once; of a chain each is stored while it is
             // decoded.
             if !frame.is_chained() {
-                let (restored, ended) = whole::restore(compressed, &prefix, frame.raw_len() as usize);
-                return take_whole(frame, &restored, ended, sink);
+                return workspace.lend(frame.raw_len() as usize, |room| {
+                    let (restored, ended) = whole::restore(compressed, &prefix, room);
+                    take_whole(frame, restored, ended, sink)
+                });
             }
             let mut decoder =
                 Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(frame, e.to_string()))?;
@@ -99,9 +124,11 @@ pub fn decode_frame(
         }
         Codec::Filtered => {
             let prefix = read_leans_filtered(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
-            let (restored, ended) = whole::restore(compressed, &prefix, frame.raw_len() as usize);
-            drop(prefix);
-            take_filtered(frame, &restored, ended, sink)
+            workspace.lend(frame.raw_len() as usize, |room| {
+                let (restored, ended) = whole::restore(compressed, &prefix, room);
+                drop(prefix);
+                take_filtered(frame, restored, ended, sink)
+            })
         }
         Codec::Image => {
             let mut encoded = Vec::new();
@@ -128,7 +155,7 @@ pub fn decode_frame(
             let leans = LeanReader::new(&frame.base, sides.0, sides.1);
             let base = BufReader::with_capacity(LEAN_BUFFER_BYTES, leans.stream());
             let sink_error = |source| DecodeFrameError::Sink { frame: frame.digest, source };
-            let scratch = Scratch::new(scratch).map_err(sink_error)?;
+            let scratch = Scratch::new(&workspace.scratch).map_err(sink_error)?;
             let expansion = Expansion::open(base, &encoded, &scratch);
             let decoded = expansion.map_err(|e| damaged(frame, e.to_string())).and_then(|expansion| {
                 let decoder = expansion.decoder(frame.raw_len() as usize);

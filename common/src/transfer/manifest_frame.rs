@@ -47,8 +47,13 @@ pub fn decode_manifest(compressed: &[u8], base: &[u8]) -> io::Result<Vec<u8>> {
         if len > caps::MANIFEST_BYTES_MAX {
             return Err(too_long());
         }
-        let (bytes, ended) = whole::restore(compressed, base, len as usize);
-        return ended.map(|()| bytes);
+        // Zeros that the kernel gives without a write: what is never restored takes no memory.
+        let mut bytes = vec![0; len as usize];
+        let (restored, ended) = whole::restore(compressed, base, &mut bytes);
+        let restored_len = restored.len();
+        ended?;
+        bytes.truncate(restored_len);
+        return Ok(bytes);
     }
     // Frames of older versions do not say how long they are.
     let mut decoder = Decoder::with_ref_prefix(compressed, base)?;

@@ -1,12 +1,47 @@
 //! Buffers that hold a frame's bytes whole.
 //!
-//! They are used once and given back, so each of their pages comes anew from the kernel. By pages of 4 KiB that was
-//! a fifth of the CPU time of an update of 220 MB; by huge pages it is a hundredth.
+//! Used once and given back, each of their pages comes anew from the kernel. By pages of 4 KiB that was a fifth of the CPU time
+//! of an update of 220 MB; by huge pages it is a hundredth, and what frames are restored into is used again ([`Buffers`]).
+
+use std::sync::{Mutex, PoisonError};
 
 use rustix::mm::{Advice, madvise};
 
 /// Size from which huge pages are asked for: two of the usual ones, so that at least one lies within.
 const HUGE_FROM: usize = 4 << 20;
+
+/// What sizes of buffers that are used again are rounded up to: frames are of nearly the same size, and what is not written to takes no
+/// memory.
+const STEP_BYTES: usize = 4 << 20;
+
+/// Buffers that frames were restored into, for the next ones. Dropped with the fetch that they are of.
+///
+/// No buffer outlives the beginning of another frame unused, so frames that are restored together never hold more than those
+/// that ran before them.
+#[derive(Debug, Default)]
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    /// Returns a buffer of at least `len` bytes, whatever they are.
+    pub(super) fn take(&self, len: usize) -> Vec<u8> {
+        let mut kept = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(at) = kept.iter().position(|kept| kept.len() >= len) {
+            return kept.swap_remove(at);
+        }
+        drop(kept);
+        // Zeros that the kernel gives without a write.
+        let mut buffer = vec![0; len.next_multiple_of(STEP_BYTES)];
+        if buffer.len() >= HUGE_FROM {
+            advise(&mut buffer);
+        }
+        buffer
+    }
+
+    /// Takes a buffer back.
+    pub(super) fn give(&self, buffer: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
 
 /// Returns an empty buffer with room for `len` bytes.
 pub(super) fn buffer(len: usize) -> Vec<u8> {
@@ -20,14 +55,14 @@ pub(super) fn buffer(len: usize) -> Vec<u8> {
 /// Asks for huge pages. Where the kernel has none to give, or gives none at all, nothing is different but the time it takes.
 fn advise(buffer: &mut Vec<u8>) {
     let page = rustix::param::page_size();
-    let room = buffer.spare_capacity_mut();
+    let (begin, len) = (buffer.as_mut_ptr(), buffer.capacity());
     // An allocation of this size is a mapping of its own, which begins a few bytes before it.
-    let within = room.as_ptr().addr() % page;
-    let begin = room.as_mut_ptr().wrapping_byte_sub(within);
+    let within = begin.addr() % page;
+    let begin = begin.wrapping_byte_sub(within);
     // SAFETY: the advice says how memory is to be backed and changes nothing of what it holds, whoever the first page may
     // be shared with.
     #[expect(unsafe_code, reason = "the standard library has no way to ask for huge pages")]
-    let advised = unsafe { madvise(begin.cast(), room.len() + within, Advice::LinuxHugepage) };
+    let advised = unsafe { madvise(begin.cast(), len + within, Advice::LinuxHugepage) };
     // Not every kernel has them.
     let _ = advised;
 }
@@ -35,6 +70,21 @@ fn advise(buffer: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_where_it_is_large_enough_and_no_other_is_kept() {
+        let buffers = Buffers::default();
+        let (small, large) = (buffers.take(10), buffers.take(STEP_BYTES + 1));
+        assert_eq!((small.len(), large.len()), (STEP_BYTES, 2 * STEP_BYTES));
+        let (small_at, large_at) = (small.as_ptr(), large.as_ptr());
+        buffers.give(small);
+        buffers.give(large);
+        let again = buffers.take(STEP_BYTES + 2);
+        assert_eq!((again.as_ptr(), buffers.0.lock().unwrap().len()), (large_at, 0), "not {small_at:?}");
+        buffers.give(again);
+        assert_eq!(buffers.take(3 * STEP_BYTES).len(), 3 * STEP_BYTES);
+        assert_eq!(buffers.0.lock().unwrap().len(), 0);
+    }
 
     #[test]
     fn a_buffer_holds_what_is_put_into_it_whatever_backs_it() {

@@ -117,7 +117,7 @@ fn travel(base: Option<&Tree>, target: &Tree, effort: Effort) -> (Memory, Vec<En
             &encoded.bytes[..],
             (base_contents, source),
             (contents, &restored),
-            &std::env::temp_dir(),
+            &Workspace::new(std::env::temp_dir()),
             &mut memory,
         )
         .unwrap();
@@ -153,7 +153,7 @@ fn a_cold_install_restores_every_content() {
 #[test]
 fn quick_cold_frames_are_small_and_cut_no_file_that_fits() {
     const MIB: u64 = 1 << 20;
-    let sizes = [1, 1, 1, 1, 1, 6, 3, 20, 1];
+    let sizes = [1, 3, 1, 1, 1, 10, 6, 20, 1];
     let content =
         |(number, size): (usize, &u64)| Content { digest: Digest::of(&[number as u8]), size: size * MIB };
     let package = holding(&sizes.iter().enumerate().map(content).collect::<Vec<_>>());
@@ -161,9 +161,9 @@ fn quick_cold_frames_are_small_and_cut_no_file_that_fits() {
         let parts = |spec: &FrameSpec| spec.parts.iter().map(|part| part.len / MIB).collect();
         plan(None, &package, effort).iter().map(parts).collect()
     };
-    let quick: [&[u64]; 6] = [&[1, 1, 1, 1], &[1], &[6], &[3, 13], &[7], &[1]];
+    let quick: [&[u64]; 5] = [&[1, 3, 1, 1, 1], &[10], &[6, 10], &[10], &[1]];
     assert_eq!(frames(Effort::Quick), quick);
-    let best: [&[u64]; 3] = [&[1, 1, 1, 1, 1, 6, 3, 2], &[16], &[2, 1]];
+    let best: [&[u64]; 4] = [&[1, 3, 1, 1, 1], &[10, 6], &[16], &[4, 1]];
     assert_eq!(frames(Effort::Best), best);
 }
 
@@ -222,8 +222,8 @@ fn a_damaged_frame_or_base_is_never_accepted() {
         damaged[at] ^= 0x10;
         let mut memory = Memory::default();
         let (base, produced) = ((contents, &old as _), (Contents::default(), &NoContent as _));
-        let scratch = std::env::temp_dir();
-        if decode_frame(&frames[0].frame, &damaged[..], base, produced, &scratch, &mut memory).is_ok() {
+        let workspace = Workspace::new(std::env::temp_dir());
+        if decode_frame(&frames[0].frame, &damaged[..], base, produced, &workspace, &mut memory).is_ok() {
             assert_eq!(
                 memory.files[&0],
                 fs_err::read(new.root().join("x")).unwrap(),
@@ -237,7 +237,7 @@ fn a_damaged_frame_or_base_is_never_accepted() {
         &frames[0].bytes[..],
         (contents, &old),
         (Contents::default(), &NoContent),
-        &std::env::temp_dir(),
+        &Workspace::new(std::env::temp_dir()),
         &mut Memory::default(),
     );
     assert!(matches!(refused, Err(DecodeFrameError::Damaged { .. })), "{refused:?}");
@@ -251,8 +251,9 @@ fn a_frame_that_promises_less_than_it_holds_is_stopped_at_its_promise() {
     frame.parts[0].extent.len = 1_000;
     frame.parts[0].digest = Digest::of(&vec![0; 1_000]);
     let mut memory = Memory::default();
-    let (nothing, scratch) = ((Contents::default(), &NoContent as _), std::env::temp_dir());
-    assert!(decode_frame(&frame, &frames[0].bytes[..], nothing, nothing, &scratch, &mut memory).is_err());
+    let nothing = (Contents::default(), &NoContent as _);
+    let workspace = Workspace::new(std::env::temp_dir());
+    assert!(decode_frame(&frame, &frames[0].bytes[..], nothing, nothing, &workspace, &mut memory).is_err());
     assert!(memory.files.get(&0).is_none_or(|file| file.len() <= 1_000), "no byte more is stored");
 }
 
@@ -366,8 +367,8 @@ fn plans_of_format_2_and_zstd_frames_are_read_for_ever() {
     let mut memory = Memory::default();
     for (frame, bytes) in plan.frames.iter().zip(&frames) {
         let produced = Restored { contents: target, files: memory.files.clone() };
-        let scratch = std::env::temp_dir();
-        decode_frame(frame, &bytes[..], (base, &old), (target, &produced), &scratch, &mut memory).unwrap();
+        let workspace = Workspace::new(std::env::temp_dir());
+        decode_frame(frame, &bytes[..], (base, &old), (target, &produced), &workspace, &mut memory).unwrap();
     }
     for (number, content) in (0..).zip(target.iter()) {
         assert_eq!(Digest::of(&memory.files[&number]), content.digest);
@@ -401,11 +402,11 @@ fn a_program_travels_filtered_and_later_pieces_lean_on_earlier_ones() {
         let EncodedFrame { frame, bytes } = encode_frame(spec, none, (contents, &new), effort).unwrap();
         assert_eq!(frame.codec, codec);
         let produced = Restored { contents, files: memory.files.clone() };
-        let scratch = std::env::temp_dir();
-        decode_frame(&frame, &bytes[..], none, (contents, &produced), &scratch, &mut memory).unwrap();
+        let workspace = Workspace::new(std::env::temp_dir());
+        decode_frame(&frame, &bytes[..], none, (contents, &produced), &workspace, &mut memory).unwrap();
         for len in [0, 1, bytes.len() / 2, bytes.len() - 1] {
             let short =
-                decode_frame(&frame, &bytes[..len], none, (contents, &produced), &scratch, &mut memory);
+                decode_frame(&frame, &bytes[..len], none, (contents, &produced), &workspace, &mut memory);
             assert!(matches!(short, Err(DecodeFrameError::Damaged { .. })), "{len}: {short:?}");
         }
     }

@@ -84,10 +84,11 @@ fn what_is_restored_whole_is_what_was_compressed_and_never_more_than_was_promise
     let mut encoder = zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), 3, prefix).unwrap();
     io::Write::write_all(&mut encoder, &raw).unwrap();
     let compressed = encoder.finish().unwrap();
-    let (restored, ended) = whole::restore(&compressed[..], prefix, raw.len());
+    let mut room = vec![7; raw.len() + 1];
+    let (restored, ended) = whole::restore(&compressed[..], prefix, &mut room[..raw.len()]);
     assert!(restored == raw && ended.is_ok());
     let mut notes = Notes::default();
-    take_whole(&frame, &restored, ended, &mut notes).unwrap();
+    take_whole(&frame, restored, ended, &mut notes).unwrap();
     assert_eq!(begins_and_commits(&notes).len(), 6_000);
     for (name, compressed, len, expected) in [
         ("more than promised", &compressed[..], raw.len() - 1, "small"),
@@ -95,11 +96,11 @@ fn what_is_restored_whole_is_what_was_compressed_and_never_more_than_was_promise
         ("nothing at all", &[][..], raw.len(), "too early"),
         ("no frame", &b"no such frame"[..], raw.len(), "nknown frame"),
     ] {
-        let (restored, ended) = whole::restore(compressed, prefix, len);
+        let (restored, ended) = whole::restore(compressed, prefix, &mut room[..len]);
         let (ended, restored_len) = (ended.unwrap_err(), restored.len());
-        assert!(restored_len <= len && restored == raw[..restored_len], "{name}");
+        assert!(restored_len <= len && *restored == raw[..restored_len], "{name}");
         assert!(ended.to_string().contains(expected), "{name}: {ended}");
-        let error = take_whole(&frame, &restored, Err(ended), &mut Notes::default()).unwrap_err();
+        let error = take_whole(&frame, restored, Err(ended), &mut Notes::default()).unwrap_err();
         assert!(matches!(error, DecodeFrameError::Damaged { .. }), "{name}: {error}");
     }
 }

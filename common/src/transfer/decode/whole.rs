@@ -6,34 +6,34 @@ use std::io::{self, BufRead};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use crate::caps;
-use crate::transfer::memory;
 
-/// Restores up to `len` bytes that lean on `prefix`. Returns what could be restored, and what ended it before the frame's end.
-pub(in crate::transfer) fn restore(
+/// Restores what leans on `prefix` into `room`, and no more. Returns what could be restored, and what ended it before the
+/// frame's end.
+pub(in crate::transfer) fn restore<'a>(
     compressed: impl BufRead,
     prefix: &[u8],
-    len: usize,
-) -> (Vec<u8>, io::Result<()>) {
-    let mut restored = memory::buffer(len);
-    let ended = decompress(compressed, prefix, &mut restored);
-    (restored, ended)
+    room: &'a mut [u8],
+) -> (&'a [u8], io::Result<()>) {
+    let mut out = OutBuffer::around(room);
+    let ended = decompress(compressed, prefix, &mut out);
+    let len = out.pos();
+    (&room[..len], ended)
 }
 
-fn decompress(mut compressed: impl BufRead, prefix: &[u8], restored: &mut Vec<u8>) -> io::Result<()> {
+fn decompress(mut compressed: impl BufRead, prefix: &[u8], out: &mut OutBuffer<'_, [u8]>) -> io::Result<()> {
     let mut context = DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
     context.ref_prefix(prefix).map_err(error)?;
     for parameter in [DParameter::WindowLogMax(caps::ZSTD_WINDOW_LOG_MAX), DParameter::StableOutBuffer(true)]
     {
         context.set_parameter(parameter).map_err(error)?;
     }
-    let mut out = OutBuffer::around(restored);
     loop {
         let available = compressed.fill_buf()?;
         if available.is_empty() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the frame ends too early"));
         }
         let mut input = InBuffer::around(available);
-        let left = context.decompress_stream(&mut out, &mut input).map_err(error)?;
+        let left = context.decompress_stream(out, &mut input).map_err(error)?;
         let taken = input.pos();
         compressed.consume(taken);
         if left == 0 {

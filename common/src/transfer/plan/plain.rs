@@ -6,9 +6,9 @@ use crate::path::RelPath;
 use super::Wanted;
 use crate::transfer::{Effort, Extent, FrameSpec};
 
-/// Raw bytes that small files gather to in a quick frame. Twice the window of zstd -3, so that a larger frame would hardly be
-/// smaller for it; and a receiver begins to restore once a frame is whole, and ends when the last one is.
-const QUICK_FRAME_BYTES: u64 = 4 << 20;
+/// Raw bytes that small files gather to in a quick frame. Four times the window of zstd -3, so that a larger frame would hardly
+/// be smaller for it; and a receiver begins to restore once a frame is whole, and ends when the last one is.
+const QUICK_FRAME_BYTES: u64 = 8 << 20;
 
 /// Orders fresh contents by likeness and fills solid frames; only a content larger than any frame is cut.
 pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, effort: Effort, frames: &mut Vec<FrameSpec>) {

@@ -7,7 +7,7 @@ use futures::TryStreamExt;
 use sluice_common::caps;
 use sluice_common::manifest::Manifest;
 use sluice_common::name::HostName;
-use sluice_common::transfer::{Effort, NoContent, Part, PartSink, decode_frame, decode_manifest};
+use sluice_common::transfer::{Effort, NoContent, Part, PartSink, Workspace, decode_frame, decode_manifest};
 use sluice_proto::transport::limiter::Limiter;
 use sluice_proto::transport::metered::Pacing;
 
@@ -94,7 +94,8 @@ pub(super) async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<
     for (frame, bytes) in decoded.frames.iter().zip(fetch_all(plans, plan).await.unwrap()) {
         // No quick frame leans on what another one restored.
         let (base, produced) = ((base_contents, source), (contents, &NoContent as _));
-        decode_frame(frame, &bytes[..], base, produced, &std::env::temp_dir(), &mut memory).unwrap();
+        decode_frame(frame, &bytes[..], base, produced, &Workspace::new(std::env::temp_dir()), &mut memory)
+            .unwrap();
     }
     for (number, content) in contents.iter().enumerate() {
         match memory.files.get(&(number as u32)) {

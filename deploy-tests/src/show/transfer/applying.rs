@@ -20,7 +20,7 @@ mod sampler;
 mod scratch;
 
 pub(super) use bench::Bench;
-use bench::Staged;
+use bench::{Staged, median};
 pub(super) use large::large_file;
 use loopback::RsyncServer;
 pub(super) use sampler::Sampler;
@@ -28,6 +28,8 @@ use scratch::Scratch;
 
 const APP: &str = "tree";
 const MEBIBYTE: f64 = (1 << 20) as f64;
+/// How often each time is measured, on a host of its own: the median counts.
+const ROUNDS: usize = 3;
 pub(super) fn run(board: &mut Board, _work: &mut Work) -> Result<()> {
     let Some((old, new)) = Work::trees(board, Pair::Python)? else { return Ok(()) };
     for link in [Link::Open, Link::Limited] {
@@ -73,18 +75,23 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache:
         board.skip(&what, "the page cache cannot be dropped here");
         return Ok(());
     }
-    let mut bench = Bench::start_in(Scratch::file_system()?, effort)?;
+    let mut bench = Bench::start_in(Scratch::file_system()?, effort, ROUNDS)?;
     bench.lab.release(APP, "1", old)?;
     bench.lab.release(APP, "2", new)?;
-    for number in [0, 1] {
+    for number in 0..=ROUNDS {
         bench.roll("1", number)?;
     }
     bench.roll("2", 0)?;
-    if cold_cache {
-        Bench::forget();
-    }
-    let ours = bench.roll("2", 1)?;
-    ensure!(compare(new, &bench.lab.hosts()[1].current(APP))?.is_empty(), "the update is not the new tree");
+    let rounds = (1..=ROUNDS).map(|number| {
+        if cold_cache {
+            Bench::forget();
+        }
+        let staged = bench.roll("2", number)?;
+        let current = bench.lab.hosts()[number].current(APP);
+        ensure!(compare(new, &current)?.is_empty(), "the update is not the new tree");
+        Ok(staged)
+    });
+    let ours = median(rounds.collect::<Result<_>>()?)?;
     let Some((rsync, sender)) = rsync(&bench, old, new, cold_cache)? else {
         board.skip(&format!("{what}, beside rsync"), "rsync is not installed, and cannot be installed here");
         return bench.lab.stop();
@@ -107,20 +114,33 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache:
 /// that files which are alike have the same time, as a careful deployer arranges it.
 fn rsync(bench: &Bench, old: &Path, new: &Path, cold_cache: bool) -> Result<Option<(Usage, Duration)>> {
     let dir = bench.scratch.path().join("rsync");
-    let (source, target) = (dir.join("new"), dir.join("host"));
+    let (source, old_alike) = (dir.join("new"), dir.join("old"));
     fs_err::create_dir_all(&dir)?;
     copy(new, &source)?;
-    copy(old, &target)?;
-    alike_in_time(&source, &target)?;
-    let Some(server) = RsyncServer::start(&dir, &source)? else { return Ok(None) };
-    if cold_cache {
-        Bench::forget();
+    copy(old, &old_alike)?;
+    alike_in_time(&source, &old_alike)?;
+    let mut rounds = Vec::new();
+    for number in 1..=ROUNDS {
+        let target = dir.join(format!("host-{number}"));
+        copy(&old_alike, &target)?;
+        // A server for each, because its children's time is known once it has ended.
+        let Some(server) = RsyncServer::start(&dir, &source)? else { return Ok(None) };
+        rustix::fs::sync();
+        if cold_cache {
+            Bench::forget();
+        }
+        let mut command = Command::new("rsync");
+        command.args(["-a", "--delete", &server.url()]).arg(format!("{}/", target.display()));
+        let (_, client) = measure::run(command)?;
+        ensure!(compare(&source, &target)?.is_empty(), "rsync made another tree");
+        rounds.push((client, server.cpu()?));
     }
-    let mut command = Command::new("rsync");
-    command.args(["-a", "--delete", &server.url()]).arg(format!("{}/", target.display()));
-    let (_, client) = measure::run(command)?;
-    ensure!(compare(&source, &target)?.is_empty(), "rsync made another tree");
-    Ok(Some((client, server.cpu()?)))
+    rounds.sort_by(|one, other| one.0.wall_seconds().total_cmp(&other.0.wall_seconds()));
+    let mean = |times: &dyn Fn(&(Usage, Duration)) -> Duration| {
+        rounds.iter().map(times).sum::<Duration>() / ROUNDS as u32
+    };
+    let (client, server) = (mean(&|round| round.0.cpu), mean(&|round| round.1));
+    Ok(Some((Usage { cpu: client, ..rounds[ROUNDS / 2].0 }, server)))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -138,11 +158,16 @@ cd "$SOURCE"; find . -type f | while IFS= read -r f; do cmp -s "$f" "$TARGET/$f"
 /// A cold install beside the slowest of three things that it cannot do without.
 fn cold_install(board: &mut Board, link: Link, tree: &Path) -> Result<()> {
     let effort = word(link.effort());
-    let mut bench = Bench::start_in(Scratch::file_system()?, effort)?;
+    let mut bench = Bench::start_in(Scratch::file_system()?, effort, ROUNDS)?;
     bench.lab.release(APP, "1", tree)?;
     bench.roll("1", 0)?;
-    let ours = bench.roll("1", 1)?;
-    ensure!(compare(tree, &bench.lab.hosts()[1].current(APP))?.is_empty(), "the install is not the tree");
+    let rounds = (1..=ROUNDS).map(|number| {
+        let staged = bench.roll("1", number)?;
+        let current = bench.lab.hosts()[number].current(APP);
+        ensure!(compare(tree, &current)?.is_empty(), "the install is not the tree");
+        Ok(staged)
+    });
+    let ours = median(rounds.collect::<Result<_>>()?)?;
     let dir = bench.scratch.path().join("yardsticks");
     fs_err::create_dir_all(&dir)?;
     let yardsticks = yardsticks(tree, &dir)?;
@@ -159,13 +184,21 @@ fn cold_install(board: &mut Board, link: Link, tree: &Path) -> Result<()> {
     bench.lab.stop()
 }
 
+/// Measures what an install cannot do without, each on a file system that has nothing else to write.
 fn yardsticks(tree: &Path, dir: &Path) -> Result<Vec<(&'static str, f64)>> {
     let variables: &[(&str, &std::ffi::OsStr)] = &[("TREE", tree.as_os_str()), ("DIR", dir.as_os_str())];
+    let median = |script: &str| -> Result<f64> {
+        let mut walls = Vec::new();
+        for _ in 0..ROUNDS {
+            measure::shell(r#"rm -rf "$DIR/made"; sync"#, variables)?;
+            walls.push(measure::shell(script, variables)?.1.wall_seconds());
+        }
+        walls.sort_by(f64::total_cmp);
+        Ok(walls[ROUNDS / 2])
+    };
     measure::shell(r#"tar -C "$TREE" -cf - . | zstd -q -3 > "$DIR/tar.zst""#, variables)?;
-    let decompress =
-        measure::shell(r#"zstd -q -d < "$DIR/tar.zst" > "$DIR/tar""#, variables)?.1.wall_seconds();
-    let copying =
-        measure::shell(r#"cp -a "$TREE" "$DIR/copy"; sync -f "$DIR/copy""#, variables)?.1.wall_seconds();
+    let decompress = median(r#"zstd -q -d < "$DIR/tar.zst" > "$DIR/made""#)?;
+    let copying = median(r#"cp -a "$TREE" "$DIR/made"; sync -f "$DIR/made""#)?;
     let begun = Instant::now();
     // The hash that Sluice uses: GNU's own would be four times slower.
     sluice_common::tree::Tree::scan(tree)?;

@@ -32,6 +32,18 @@ pub(in crate::show::transfer) struct Staged {
     pub(super) anonymous_peak: u64,
 }
 
+/// Returns the one with the median wall, with the mean CPU times of all, which the kernel counts in hundredths of a second, and
+/// the highest peak.
+pub(super) fn median(mut rounds: Vec<Staged>) -> Result<Staged> {
+    rounds.sort_by_key(|staged| staged.wall);
+    let count = rounds.len() as u32;
+    let cpu = rounds.iter().map(|staged| staged.cpu).sum::<Duration>() / count.max(1);
+    let coordinator_cpu = rounds.iter().map(|staged| staged.coordinator_cpu).sum::<Duration>() / count.max(1);
+    let anonymous_peak = rounds.iter().map(|staged| staged.anonymous_peak).max().unwrap_or(0);
+    let middle = rounds.into_iter().nth(count as usize / 2).context("nothing was measured")?;
+    Ok(Staged { cpu, coordinator_cpu, anonymous_peak, ..middle })
+}
+
 impl Staged {
     /// Prints what the wall consists of: the rest of it are the order and the switch.
     pub(super) fn print_phases(&self) {
@@ -47,7 +59,7 @@ impl Staged {
     }
 }
 
-/// A lab with two hosts: the first makes the coordinator encode and cache what the second is then measured with.
+/// A lab whose first host makes the coordinator encode and cache what the others are then measured with.
 pub(in crate::show::transfer) struct Bench {
     // Dropped after the processes that use it have ended.
     pub(in crate::show::transfer) lab: Lab,
@@ -57,14 +69,16 @@ pub(in crate::show::transfer) struct Bench {
 impl Bench {
     /// Starts a lab whose coordinator takes that effort for plans.
     pub(in crate::show::transfer) fn start(effort: &str) -> Result<Self> {
-        Self::start_in(Scratch::folder()?, effort)
+        Self::start_in(Scratch::folder()?, effort, 1)
     }
 
-    pub(super) fn start_in(scratch: Scratch, effort: &str) -> Result<Self> {
+    /// Starts a lab in `scratch` with so many hosts that are measured.
+    pub(super) fn start_in(scratch: Scratch, effort: &str, measured: usize) -> Result<Self> {
         let mut lab =
             Lab::start_with(&demo_executable()?, &scratch.path().join("lab"), &["--effort", effort])?;
-        for name in ["first", "measured"] {
-            lab.add_host(name, "berlin", AgentOptions::default())?;
+        lab.add_host("first", "berlin", AgentOptions::default())?;
+        for number in 1..=measured {
+            lab.add_host(&format!("measured-{number}"), "berlin", AgentOptions::default())?;
         }
         lab.wait_connected()?;
         Ok(Self { lab, scratch })
