@@ -1,11 +1,13 @@
 //! What a process took: wall time, CPU time and memory, its descendants' included.
 //!
 //! The kernel's own account of a child that has ended (`wait4`). Peak memory is that of the largest process; a child
-//! never counts less than what its parent held when it was started, so whoever measures stays small.
+//! never counts less than what its parent held when it was started, so what counts is started by a process that holds nothing
+//! ([`alone`]).
 
+mod alone;
 mod manifests;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use sluice_common::transfer::{Effort, cost};
 use sluice_common::tree::Tree;
 use wait4::Wait4;
 
+pub use alone::{alone, report};
 pub use manifests::Step;
 
 /// What a process took.
@@ -58,10 +61,19 @@ pub fn run(mut command: Command) -> Result<(Output, Usage)> {
 }
 
 /// Runs a shell script with variables; fails at its first command that fails.
-pub fn shell(script: &str, variables: &[(&str, &std::ffi::OsStr)]) -> Result<(Output, Usage)> {
+pub fn shell(script: &str, variables: &[(&str, &OsStr)]) -> Result<(Output, Usage)> {
+    run(script_of(script, variables))
+}
+
+/// Runs a shell script as [`shell`] does, and measures it as [`alone`] does.
+pub fn shell_alone(script: &str, variables: &[(&str, &OsStr)]) -> Result<(Output, Usage)> {
+    alone(&script_of(script, variables))
+}
+
+fn script_of(script: &str, variables: &[(&str, &OsStr)]) -> Command {
     let mut command = Command::new("bash");
     command.args(["-euo", "pipefail", "-c", script]).envs(variables.iter().copied()).env("LC_ALL", "C");
-    run(command)
+    command
 }
 
 /// Returns the CPU time that a running process has taken so far, its threads and ended children included.

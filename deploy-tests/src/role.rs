@@ -24,6 +24,8 @@ pub enum Role {
     Web,
     /// The encoder alone: prints what a transfer sends. For measuring what encoding takes.
     Encode,
+    /// The parent of a program that is measured.
+    Measure,
     /// A step of either end with a manifest of many entries. For measuring what it takes.
     Manifests,
     /// The agent's engine without a coordinator: what fault tests strike.
@@ -37,12 +39,13 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Coordinator,
         Self::Agent,
         Self::Operator,
         Self::Web,
         Self::Encode,
+        Self::Measure,
         Self::Manifests,
         Self::Rehearse,
         Self::RehearseCoordinator,
@@ -58,6 +61,7 @@ impl Role {
             Self::Operator => "sluice",
             Self::Web => "web",
             Self::Encode => "encode",
+            Self::Measure => "measure",
             Self::Manifests => "manifests",
             Self::Rehearse => "rehearse",
             Self::RehearseCoordinator => "rehearse-coordinator",
@@ -71,9 +75,13 @@ impl Role {
         match self {
             Self::Coordinator | Self::RehearseCoordinator => verb.is_some_and(|verb| verb == "serve"),
             Self::Agent => verb.is_some_and(|verb| verb == "run"),
-            Self::Operator | Self::Encode | Self::Manifests | Self::Rehearse | Self::First | Self::Sweep => {
-                false
-            }
+            Self::Operator
+            | Self::Encode
+            | Self::Measure
+            | Self::Manifests
+            | Self::Rehearse
+            | Self::First
+            | Self::Sweep => false,
             Self::Web => true,
         }
     }
@@ -110,6 +118,7 @@ pub fn take() -> Option<ExitCode> {
         Role::Operator => sluice_coordinator::cli::run(args),
         Role::Web => crate::web::run(args),
         Role::Encode => crate::measure::encode(args),
+        Role::Measure => crate::measure::report(args),
         Role::Manifests => crate::measure::manifests(args),
         Role::Rehearse => sluice_agent::rehearsal::run(args),
         Role::RehearseCoordinator => sluice_coordinator::rehearsal::run(args),

@@ -79,12 +79,12 @@ impl Prepared {
             named.into_iter().zip(files.iter().map(|file| file.as_os_str())).collect();
         variables.extend([("OLD", self.old.as_os_str()), ("NEW", self.new.as_os_str())]);
         variables.extend([("WORK", work.path().as_os_str()), ("TOOLS", self.tools.as_os_str())]);
-        let (_, encode) = measure::shell(peer.encode, &variables).with_context(|| peer.name)?;
+        let (_, encode) = measure::shell_alone(peer.encode, &variables).with_context(|| peer.name)?;
         let bytes = bytes_of(&work.path().join("sent"))?;
         let apply = match peer.apply {
             script if apply && !script.is_empty() => {
-                let (_, usage) =
-                    measure::shell(script, &variables).with_context(|| format!("{}, applying", peer.name))?;
+                let (_, usage) = measure::shell_alone(script, &variables)
+                    .with_context(|| format!("{}, applying", peer.name))?;
                 self.check(work.path()).with_context(|| peer.name)?;
                 Some(usage)
             }

@@ -40,7 +40,7 @@ fn steps(board: &mut Board) -> Result<()> {
     let run = |step: Step| {
         let mut command = Role::Manifests.command(&demo_executable()?);
         command.arg(step.as_str()).arg(folder.path()).arg(ENTRIES.to_string());
-        measure::run(command)
+        measure::alone(&command)
     };
     run(Step::Make)?;
     for step in Step::ALL {
@@ -83,7 +83,7 @@ fn whole_way(board: &mut Board) -> Result<()> {
         let before = memory_of(coordinator)?.anonymous;
         let sampler = Sampler::start(coordinator);
         let push = bench.lab.operator().command(["package", "push", text(&tree)?]);
-        let (_, usage) = measure::run(push).context("pushing a million files")?;
+        let (_, usage) = measure::alone(&push).context("pushing a million files")?;
         peak_line(board, &format!("{what}: the command line, pushing"), usage.peak_bytes);
         peak_line(
             board,

@@ -111,7 +111,7 @@ impl Work {
         let how = if effort == Effort::Best { "best" } else { "quick" };
         let mut command = Role::Encode.command(&demo_executable()?);
         command.args([what, how]).arg(old).arg(new);
-        let (output, usage) = measure::run(command)?;
+        let (output, usage) = measure::alone(&command)?;
         let text = String::from_utf8_lossy(&output.stdout);
         let Ok(bytes) = text.trim().parse() else { bail!("no bytes in {text:?}") };
         let ours = Ours { bytes, usage };
