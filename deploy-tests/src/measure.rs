@@ -2,7 +2,7 @@
 //!
 //! The kernel's own account of a child that has ended (`wait4`). Peak memory is that of the largest process; a child
 //! never counts less than what its parent held when it was started, so what counts is started by a process that holds nothing
-//! ([`alone`]).
+//! ([`alone()`]).
 
 mod alone;
 mod manifests;
@@ -65,7 +65,7 @@ pub fn shell(script: &str, variables: &[(&str, &OsStr)]) -> Result<(Output, Usag
     run(script_of(script, variables))
 }
 
-/// Runs a shell script as [`shell`] does, and measures it as [`alone`] does.
+/// Runs a shell script as [`shell`] does, and measures it as [`alone()`] does.
 pub fn shell_alone(script: &str, variables: &[(&str, &OsStr)]) -> Result<(Output, Usage)> {
     alone(&script_of(script, variables))
 }
