@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use sluice_common::allocator;
 use sluice_common::name::{AppName, HostName};
 use sluice_common::units::ByteRate;
 use sluice_proto::transport::client::Address;
@@ -19,7 +20,7 @@ use crate::daemon::Ended;
 use crate::enroll::Enrolment;
 use crate::layout::AppDir;
 use crate::update::guard;
-use crate::{allocator, daemon, enroll, fsck, status};
+use crate::{daemon, enroll, fsck, status};
 
 /// Blocking threads: one stages or verifies, one serves small disk work beside it.
 const BLOCKING_THREADS_MAX: usize = 4;
@@ -165,7 +166,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config: ConfigArgument { config }, limit } => {
             let mut config = Config::load(&config)?;
             config.limit = limit.or(config.limit);
-            allocator::give_back_what_is_freed();
+            if !allocator::give_back_what_is_freed(allocator::AGENT) {
+                tracing::warn!("the allocator refuses a bound; memory may stay taken after large transfers");
+            }
             if runtime()?.block_on(daemon::run(config))? == Ended::GivesWay {
                 return Err(guard::give_way(std::env::args_os().skip(1)).into());
             }

@@ -6,7 +6,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `cli`, `config`, `enroll`, `daemon`, `allocator` | how the agent is started |
+//! | `cli`, `config`, `enroll`, `daemon` | how the agent is started |
 //! | `session`, `board`, `identity` | the coordinator's side: orders in, reports out, certificates |
 //! | `applications`, `actor` | one task for each application |
 //! | `accept`, `planner`, `sequence` | decisions, pure: which order counts, what to do next, what a switch consists of |
@@ -23,7 +23,6 @@
 mod accept;
 mod actions;
 mod actor;
-mod allocator;
 mod applications;
 mod backoff;
 mod beneath;

@@ -18,8 +18,10 @@
 //! | [`identity`] | who a certificate speaks for |
 //! | [`order`] | what the coordinator wants of a host, and what the host answers |
 //! | [`durable`] | write, sync, rename, sync |
+//! | [`allocator`] | what freed buffers occupy |
 //! | [`parallel`] | the same work for many items, on every core |
 
+pub mod allocator;
 pub mod caps;
 pub mod chunk;
 pub mod codec;

@@ -17,11 +17,9 @@
 //! | [`rehearsal`] | the service that is killed at one of its commits, for tests of recovery |
 //! | [`service`] | start, wiring and stop of the service |
 //! | [`clock`] | the one clock by which times are compared |
-//! | `allocator` | what freed lists occupy |
 //! | [`cli`] | the command line, which speaks gRPC and knows none of the others |
 
 pub mod access;
-mod allocator;
 pub mod audit;
 pub mod authority;
 pub mod checks;

@@ -174,12 +174,9 @@ fn take_whole(
     ended: io::Result<()>,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
-    let mut verifier = Verifier::new(frame, sink);
-    for bytes in restored.chunks(BUFFER_BYTES) {
-        verifier.take(bytes)?;
-    }
-    ended.map_err(|error| damaged(frame, error.to_string()))?;
-    verifier.end()
+    hand_on(frame, ended, sink, |verifier| {
+        restored.chunks(BUFFER_BYTES).try_for_each(|bytes| verifier.take(bytes))
+    })
 }
 
 /// Hands on what was restored of a frame as [`take_whole`] does, and takes the filter off it.
@@ -189,9 +186,21 @@ fn take_filtered(
     ended: io::Result<()>,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
+    hand_on(frame, ended, sink, |verifier| {
+        let extents = frame.parts.iter().map(|part| part.extent);
+        filter::take_off(extents, restored, BUFFER_BYTES, |bytes| verifier.take(bytes))
+    })
+}
+
+/// Has `take` hand on what is there, and tells of what ended it early only then: the parts before that are right.
+fn hand_on<'a>(
+    frame: &'a Frame,
+    ended: io::Result<()>,
+    sink: &'a mut dyn PartSink,
+    take: impl FnOnce(&mut Verifier<'a>) -> Result<(), DecodeFrameError>,
+) -> Result<(), DecodeFrameError> {
     let mut verifier = Verifier::new(frame, sink);
-    let extents = frame.parts.iter().map(|part| part.extent);
-    filter::take_off(extents, restored, BUFFER_BYTES, |bytes| verifier.take(bytes))?;
+    take(&mut verifier)?;
     ended.map_err(|error| damaged(frame, error.to_string()))?;
     verifier.end()
 }

@@ -51,6 +51,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
+use sluice_common::allocator;
 use sluice_proto::transport::client::Address;
 use tracing_subscriber::EnvFilter;
 
@@ -87,7 +88,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Success.into() };
         }
     };
-    crate::allocator::give_back_what_is_freed();
+    if !allocator::give_back_what_is_freed(allocator::COORDINATOR) {
+        tracing::warn!("the allocator refuses a bound; memory may stay taken after large transfers");
+    }
     match start(cli) {
         Ok(exit) => exit.into(),
         Err(error) if error.is::<Closed>() => Exit::Success.into(),

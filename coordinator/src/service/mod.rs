@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use sluice_common::allocator;
 use sluice_common::identity::Role;
 use sluice_common::name::OperatorName;
 use tokio_util::sync::CancellationToken;
@@ -87,7 +88,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     // Whatever this process makes is its own, unless it says otherwise.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    crate::allocator::give_back_what_is_freed();
+    if !allocator::give_back_what_is_freed(allocator::COORDINATOR) {
+        tracing::warn!("the allocator refuses a bound; memory may stay taken after large transfers");
+    }
     match start(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
