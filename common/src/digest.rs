@@ -7,6 +7,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod many;
+
 /// The SHA-256 of some bytes, written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -26,6 +31,17 @@ impl Digest {
     /// Hashes `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// Hashes each of `messages`, in their order: together where the processor can, in about half of the time.
+    pub fn of_each(messages: &[&[u8]]) -> Vec<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if messages.len() > 1
+            && let Some(lanes) = lanes::Lanes::detect()
+        {
+            return many::digests(lanes, messages);
+        }
+        messages.iter().map(|message| Self::of(message)).collect()
     }
 
     /// Hashes a reader to its end and returns the digest with the length read.

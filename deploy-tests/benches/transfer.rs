@@ -43,6 +43,10 @@ fn reading(criterion: &mut Criterion) {
     let bytes = noise(1, 16 * MEBIBYTE);
     let mut group = group_of(criterion, "read", bytes.len() as u64);
     group.bench_function("SHA-256", |bencher| bencher.iter(|| Digest::of(black_box(&bytes))));
+    let quarters: Vec<&[u8]> = bytes.chunks(bytes.len() / 4).collect();
+    group.bench_function("SHA-256 of four at once", |bencher| {
+        bencher.iter(|| Digest::of_each(black_box(&quarters)))
+    });
     group.bench_function("chunks with their digests", |bencher| {
         bencher.iter(|| {
             let mut count = 0;

@@ -114,6 +114,7 @@ pub fn decode_frame(
             if !frame.is_chained() {
                 return workspace.lend(frame.raw_len() as usize, |room| {
                     let (restored, ended) = whole::restore(compressed, &prefix, room);
+                    drop(prefix);
                     take_whole(frame, restored, ended, sink)
                 });
             }
@@ -167,16 +168,19 @@ pub fn decode_frame(
     }
 }
 
-/// Hands on what was restored of a frame, and tells of what ended it early.
+/// Hands on what was restored of a frame, and tells of what ended it early only then: the parts before that are right.
 fn take_whole(
     frame: &Frame,
     restored: &[u8],
     ended: io::Result<()>,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
-    hand_on(frame, ended, sink, |verifier| {
-        restored.chunks(BUFFER_BYTES).try_for_each(|bytes| verifier.take(bytes))
-    })
+    verify::take_whole(frame, restored, sink)?;
+    ended.map_err(|error| damaged(frame, error.to_string()))?;
+    match restored.len() as u64 == frame.raw_len() {
+        true => Ok(()),
+        false => Err(damaged(frame, verify::TOO_SHORT)),
+    }
 }
 
 /// Hands on what was restored of a frame as [`take_whole`] does, and takes the filter off it.
@@ -186,21 +190,9 @@ fn take_filtered(
     ended: io::Result<()>,
     sink: &mut dyn PartSink,
 ) -> Result<(), DecodeFrameError> {
-    hand_on(frame, ended, sink, |verifier| {
-        let extents = frame.parts.iter().map(|part| part.extent);
-        filter::take_off(extents, restored, BUFFER_BYTES, |bytes| verifier.take(bytes))
-    })
-}
-
-/// Has `take` hand on what is there, and tells of what ended it early only then: the parts before that are right.
-fn hand_on<'a>(
-    frame: &'a Frame,
-    ended: io::Result<()>,
-    sink: &'a mut dyn PartSink,
-    take: impl FnOnce(&mut Verifier<'a>) -> Result<(), DecodeFrameError>,
-) -> Result<(), DecodeFrameError> {
     let mut verifier = Verifier::new(frame, sink);
-    take(&mut verifier)?;
+    let extents = frame.parts.iter().map(|part| part.extent);
+    filter::take_off(extents, restored, BUFFER_BYTES, |bytes| verifier.take(bytes))?;
     ended.map_err(|error| damaged(frame, error.to_string()))?;
     verifier.end()
 }

@@ -106,6 +106,24 @@ fn what_is_restored_whole_is_what_was_compressed_and_never_more_than_was_promise
 }
 
 #[test]
+fn a_wrong_part_of_what_was_restored_whole_ends_it_and_no_part_after_it_is_begun() {
+    let (frame, raw) = frame();
+    for wrong in [0, 1_500, 2_999] {
+        let end: u64 = frame.parts[..=wrong].iter().map(|part| part.extent.len).sum();
+        let mut restored = raw.clone();
+        restored[end as usize - 1] ^= 1;
+        let mut notes = Notes::default();
+        let error = take_whole(&frame, &restored, Ok(()), &mut notes).unwrap_err();
+        assert!(matches!(error, DecodeFrameError::Damaged { .. }), "{error}");
+        assert_eq!(begins_and_commits(&notes).len(), 2 * wrong, "{wrong}");
+    }
+    let mut notes = Notes { fails_at: Some(4), ..Notes::default() };
+    let error = take_whole(&frame, &raw, Ok(()), &mut notes).unwrap_err();
+    assert!(matches!(error, DecodeFrameError::Sink { .. }), "{error}");
+    assert_eq!(notes.calls.len(), 5, "nothing is called after a failure");
+}
+
+#[test]
 fn wrong_bytes_are_told_after_what_came_before_them_was_stored() {
     let (frame, raw) = frame();
     let (mut flipped, mut longer) = (raw.clone(), raw.clone());

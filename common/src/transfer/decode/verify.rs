@@ -1,11 +1,47 @@
 //! Splits the bytes of a frame into its parts, and lets each count only once its digest was right.
 
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 
 use super::{DecodeFrameError, PartSink, damaged, unstored};
-use crate::transfer::Frame;
+use crate::transfer::{Frame, Part};
 
-/// Takes the restored bytes of a frame in order and hands the parts to a sink.
+/// What is wrong with a frame that restores less than its parts.
+pub(super) const TOO_SHORT: &str = "it ends before what the plan promised";
+
+/// Hands the parts of a frame to a sink, of which all that could be restored lies in memory: hashed together. Fails at the first that
+/// is wrong, and where the sink does; a part that is not there whole is left out.
+pub(super) fn take_whole(
+    frame: &Frame,
+    restored: &[u8],
+    sink: &mut dyn PartSink,
+) -> Result<(), DecodeFrameError> {
+    let mut rest = restored;
+    let take = |part: &Part| {
+        let (bytes, later) = rest.split_at_checked(part.extent.len.try_into().ok()?)?;
+        rest = later;
+        Some(bytes)
+    };
+    let pieces: Vec<&[u8]> = frame.parts.iter().map_while(take).collect();
+    let digests = Digest::of_each(&pieces);
+    for ((part, bytes), digest) in frame.parts.iter().zip(pieces).zip(digests) {
+        check(frame, part, digest)?;
+        let stored = sink.begin(part).and_then(|()| sink.write(bytes)).and_then(|()| sink.commit(part));
+        stored.map_err(|source| unstored(frame, source))?;
+    }
+    Ok(())
+}
+
+fn check(frame: &Frame, part: &Part, found: Digest) -> Result<(), DecodeFrameError> {
+    match found == part.digest {
+        true => Ok(()),
+        false => {
+            let reason = format!("a part is not {}: the base or the frame is wrong", part.digest);
+            Err(damaged(frame, reason))
+        }
+    }
+}
+
+/// Takes the restored bytes of a frame in order, as they come, and hands the parts to a sink.
 pub(super) struct Verifier<'a> {
     frame: &'a Frame,
     sink: &'a mut dyn PartSink,
@@ -48,7 +84,7 @@ impl<'a> Verifier<'a> {
     /// Ends the frame: nothing more comes.
     pub(super) fn end(self) -> Result<(), DecodeFrameError> {
         match self.frame.parts.get(self.number) {
-            Some(_) => Err(damaged(self.frame, "it ends before what the plan promised")),
+            Some(_) => Err(damaged(self.frame, TOO_SHORT)),
             None => Ok(()),
         }
     }
@@ -56,10 +92,7 @@ impl<'a> Verifier<'a> {
     fn end_part(&mut self) -> Result<(), DecodeFrameError> {
         let part = &self.frame.parts[self.number];
         let digest = self.hasher.take().expect("a part is hashed from its begin on").finish();
-        if digest != part.digest {
-            let reason = format!("a part is not {}: the base or the frame is wrong", part.digest);
-            return Err(damaged(self.frame, reason));
-        }
+        check(self.frame, part, digest)?;
         self.number += 1;
         self.sink.commit(part).map_err(|source| unstored(self.frame, source))
     }
