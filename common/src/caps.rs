@@ -104,9 +104,10 @@ pub const PLAN_LEASE: Duration = Duration::from_secs(60);
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Size of one message of a limited content stream: amortises framing to 0.1 %; at 64 kbit/s it takes 4 s.
 pub const CONTENT_MESSAGE_BYTES: usize = 32 * KIB as usize;
-/// Size of one message of an unlimited content stream: half of what a stream reads at a time, so that messages and
-/// reads end together.
-pub const CONTENT_MESSAGE_BYTES_UNLIMITED: usize = 128 * KIB as usize;
+/// Size of one message of an unlimited content stream: a third of what a stream reads at a time, so that messages and reads end
+/// nearly together. Buffers of 128 KiB, in which larger ones would come, are mappings of their own at an agent: to fault in their
+/// pages and give them back took a twelfth of an install's CPU time.
+pub const CONTENT_MESSAGE_BYTES_UNLIMITED: usize = 88 * KIB as usize;
 /// Largest HTTP/2 frame that a receiver of content takes: one message goes out as one piece.
 pub const CONTENT_HTTP2_FRAME_BYTES: u32 = 192 * KIB as u32;
 /// Raw bytes of chunks that one upload message carries.

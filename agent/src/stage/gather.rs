@@ -5,8 +5,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,35 +19,64 @@ use super::area::{Area, discard};
 const WRITE_BYTES: usize = 256 * 1024;
 /// Time after which bytes are written, however few.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of a block of memory: what the smallest of frames takes of a [`Room`].
+const BLOCK_BYTES: usize = 128 * 1024;
 
-/// Memory for frames that have come and are not restored.
+/// Memory for frames that have come and are not restored, in blocks that are used again: the kernel clears each page once, and
+/// messages can be let go of as they come.
 #[derive(Debug, Clone)]
-pub(super) struct Room(Arc<AtomicU64>);
+pub(super) struct Room(Arc<Mutex<Vec<Vec<u8>>>>);
 
 impl Room {
-    /// Makes a room of so many bytes.
+    /// Makes a room of so many bytes, which take memory as they are used.
     pub(super) fn new(bytes: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(bytes)))
+        let count = bytes / BLOCK_BYTES as u64;
+        Self(Arc::new(Mutex::new((0..count).map(|_| Vec::new()).collect())))
     }
 
-    /// Takes some of it, where there is as much.
-    fn take(&self, bytes: u64) -> Option<Taken> {
-        let left = |free: u64| free.checked_sub(bytes);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, left).ok()?;
-        Some(Taken { room: self.clone(), bytes })
+    /// Takes as many blocks as so many bytes fill, where there are as many.
+    fn take(&self, bytes: u64) -> Option<Blocks> {
+        let wanted = usize::try_from(bytes.div_ceil(BLOCK_BYTES as u64)).ok()?;
+        let mut free = self.free();
+        // Used ones are at the end.
+        let kept = free.len().checked_sub(wanted)?;
+        Some(Blocks { blocks: free.split_off(kept), filled: 0, room: self.clone() })
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A part of a [`Room`], which has it back when this is dropped.
+/// Blocks of a [`Room`], which has them back when this is dropped.
 #[derive(Debug)]
-struct Taken {
+struct Blocks {
+    blocks: Vec<Vec<u8>>,
+    /// How many of them are full: the next bytes go to the one after.
+    filled: usize,
     room: Room,
-    bytes: u64,
 }
 
-impl Drop for Taken {
+impl Blocks {
+    /// Adds bytes, for which there is room.
+    fn extend(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let block = &mut self.blocks[self.filled];
+            if block.capacity() == 0 {
+                block.reserve_exact(BLOCK_BYTES);
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - block.len()));
+            block.extend_from_slice(now);
+            self.filled += usize::from(block.len() == BLOCK_BYTES);
+            bytes = later;
+        }
+    }
+}
+
+impl Drop for Blocks {
     fn drop(&mut self) {
-        self.room.0.fetch_add(self.bytes, Ordering::AcqRel);
+        self.blocks.iter_mut().for_each(Vec::clear);
+        self.room.free().append(&mut self.blocks);
     }
 }
 
@@ -63,8 +91,8 @@ pub(crate) struct Gathered {
 /// Where a frame's bytes are.
 #[derive(Debug)]
 enum Place {
-    /// Here, as they came.
-    Memory { pieces: Vec<Bytes>, _taken: Taken },
+    /// Here.
+    Memory(Blocks),
     /// In the frame's file.
     Disk,
 }
@@ -78,9 +106,9 @@ impl Gathered {
     /// Says whether the frame is what it is named.
     pub(super) fn is_right(&self, area: &Area, frame: &Frame) -> io::Result<bool> {
         let digest = match &self.place {
-            Place::Memory { pieces, .. } => {
+            Place::Memory(Blocks { blocks, .. }) => {
                 let mut hasher = Hasher::new();
-                pieces.iter().for_each(|piece| hasher.update(piece));
+                blocks.iter().for_each(|block| hasher.update(block));
                 hasher.finish()
             }
             Place::Disk => Digest::of_reader(fs_err::File::open(area.frame(&frame.digest))?)?.0,
@@ -91,7 +119,7 @@ impl Gathered {
     /// Reads the frame.
     pub(super) fn read(&self, area: &Area, frame: &Frame) -> io::Result<Box<dyn BufRead + '_>> {
         Ok(match &self.place {
-            Place::Memory { pieces, .. } => Box::new(Pieces { pieces, taken: 0 }),
+            Place::Memory(Blocks { blocks, .. }) => Box::new(Reader { blocks, taken: 0 }),
             Place::Disk => {
                 let file = fs_err::File::open(area.frame(&frame.digest))?;
                 Box::new(io::BufReader::with_capacity(128 * 1024, file))
@@ -102,7 +130,7 @@ impl Gathered {
     /// Removes the frame's file, if it has one.
     pub(super) fn discard(self, area: &Area, frame: &Frame) -> io::Result<()> {
         match self.place {
-            Place::Memory { .. } => Ok(()),
+            Place::Memory(_) => Ok(()),
             Place::Disk => discard(&area.frame(&frame.digest)),
         }
     }
@@ -110,36 +138,36 @@ impl Gathered {
     /// Brings the frame to disk: it is not restored now.
     pub(super) fn keep(self, area: &Area, frame: &Frame) -> io::Result<()> {
         match self.place {
-            Place::Memory { pieces, .. } => write_all(&mut open(area, frame)?, &pieces),
+            Place::Memory(held) => write_all(&mut open(area, frame)?, &held.blocks),
             Place::Disk => Ok(()),
         }
     }
 }
 
-/// Pieces that are read one after the other.
-struct Pieces<'a> {
-    pieces: &'a [Bytes],
+/// Blocks that are read one after the other.
+struct Reader<'a> {
+    blocks: &'a [Vec<u8>],
     /// How much was taken of the first.
     taken: usize,
 }
 
-impl BufRead for Pieces<'_> {
+impl BufRead for Reader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        Ok(self.pieces.first().map_or(&[], |piece| &piece[self.taken..]))
+        Ok(self.blocks.first().map_or(&[], |block| &block[self.taken..]))
     }
 
     fn consume(&mut self, amount: usize) {
         self.taken += amount;
-        while let Some(piece) = self.pieces.first()
-            && self.taken >= piece.len()
+        while let Some(block) = self.blocks.first()
+            && self.taken >= block.len()
         {
-            self.taken -= piece.len();
-            self.pieces = &self.pieces[1..];
+            self.taken -= block.len();
+            self.blocks = &self.blocks[1..];
         }
     }
 }
 
-impl io::Read for Pieces<'_> {
+impl io::Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let len = available.len().min(buffer.len());
@@ -156,9 +184,6 @@ pub(super) struct Coming {
     /// Bytes that have come, of the length that it will have.
     len: u64,
     wire_len: u64,
-    /// What has come and is not on disk.
-    pieces: Vec<Bytes>,
-    unwritten: usize,
     /// Since when something is not on disk.
     since: Option<Instant>,
     way: Way,
@@ -167,30 +192,35 @@ pub(super) struct Coming {
 /// Where the frame gathers.
 enum Way {
     /// In memory, as long as it comes fast.
-    Memory(Taken),
-    /// In its file.
-    Disk(std::fs::File),
+    Memory(Blocks),
+    /// In its file, to which go the pieces that have come since.
+    Disk { file: std::fs::File, unwritten: Vec<Bytes> },
 }
 
 impl Coming {
     /// Begins a frame where its file ends.
     pub(super) fn begin(area: &Area, wanted: usize, frame: &Frame, room: &Room) -> io::Result<Self> {
         let (len, wire_len) = (area.frame_len(&frame.digest), frame.wire_len);
-        let taken = if len == 0 { room.take(wire_len) } else { None };
-        let way = match taken {
-            Some(taken) => Way::Memory(taken),
-            None => Way::Disk(open(area, frame)?),
+        let blocks = if len == 0 { room.take(wire_len) } else { None };
+        let way = match blocks {
+            Some(blocks) => Way::Memory(blocks),
+            None => Way::Disk { file: open(area, frame)?, unwritten: Vec::new() },
         };
-        Ok(Self { wanted, len, wire_len, pieces: Vec::new(), unwritten: 0, since: None, way })
+        Ok(Self { wanted, len, wire_len, since: None, way })
     }
 
-    /// Takes the next bytes. Returns whether they are no more than the frame has.
+    /// Takes the next bytes; returns whether it did: they may be more than the frame has.
     pub(super) fn take(&mut self, bytes: Bytes) -> bool {
+        if bytes.len() as u64 > self.wire_len.saturating_sub(self.len) {
+            return false;
+        }
         self.len += bytes.len() as u64;
-        self.unwritten += bytes.len();
         self.since.get_or_insert_with(Instant::now);
-        self.pieces.push(bytes);
-        self.len <= self.wire_len
+        match &mut self.way {
+            Way::Memory(blocks) => blocks.extend(&bytes),
+            Way::Disk { unwritten, .. } => unwritten.push(bytes),
+        }
+        true
     }
 
     /// Says whether all of it has come.
@@ -205,30 +235,37 @@ impl Coming {
 
     /// Says whether it is time to write.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let is_full = match self.way {
+        let is_full = match &self.way {
             Way::Memory(_) => false,
-            Way::Disk(_) => self.unwritten >= WRITE_BYTES || self.is_whole(),
+            Way::Disk { unwritten, .. } => {
+                self.is_whole() || unwritten.iter().map(Bytes::len).sum::<usize>() >= WRITE_BYTES
+            }
         };
         is_full || (!self.is_whole() && self.due().is_some_and(|due| now >= due))
     }
 
     /// Writes what has come; from then on the frame gathers on disk.
     pub(super) fn write(mut self, area: &Area, frame: &Frame) -> io::Result<Self> {
-        let mut file = match self.way {
-            Way::Memory(_) => open(area, frame)?,
-            Way::Disk(file) => file,
+        let file = match self.way {
+            Way::Memory(held) => {
+                let mut file = open(area, frame)?;
+                write_all(&mut file, &held.blocks)?;
+                file
+            }
+            Way::Disk { mut file, unwritten } => {
+                write_all(&mut file, &unwritten)?;
+                file
+            }
         };
-        write_all(&mut file, &self.pieces)?;
-        self.pieces.clear();
-        (self.unwritten, self.since, self.way) = (0, None, Way::Disk(file));
+        (self.since, self.way) = (None, Way::Disk { file, unwritten: Vec::new() });
         Ok(self)
     }
 
     /// Hands on a frame that has come whole, under its number in the plan.
     pub(super) fn end(self, number: usize) -> Gathered {
         let place = match self.way {
-            Way::Memory(taken) => Place::Memory { pieces: self.pieces, _taken: taken },
-            Way::Disk(_) => Place::Disk,
+            Way::Memory(blocks) => Place::Memory(blocks),
+            Way::Disk { .. } => Place::Disk,
         };
         Gathered { number, place }
     }
@@ -241,8 +278,8 @@ fn open(area: &Area, frame: &Frame) -> io::Result<std::fs::File> {
     Ok(options.open(area.frame(&frame.digest))?.into())
 }
 
-fn write_all(file: &mut std::fs::File, pieces: &[Bytes]) -> io::Result<()> {
-    pieces.iter().try_for_each(|piece| file.write_all(piece))
+fn write_all(file: &mut std::fs::File, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
+    pieces.iter().try_for_each(|piece| file.write_all(piece.as_ref()))
 }
 
 #[cfg(test)]
@@ -254,6 +291,7 @@ mod tests {
     use crate::layout::AppDir;
 
     const BYTES: &[u8] = b"a frame of some twenty bytes";
+    const ONE_BLOCK: u64 = BLOCK_BYTES as u64;
 
     fn scene() -> (tempfile::TempDir, Area, Frame) {
         let root = tempfile::tempdir().unwrap();
@@ -277,7 +315,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_fast_is_not_written_and_its_room_is_given_back() {
         let (_root, area, frame) = scene();
-        let room = Room::new(frame.wire_len);
+        let room = Room::new(ONE_BLOCK);
         let mut coming = Coming::begin(&area, 0, &frame, &room).unwrap();
         for piece in BYTES.chunks(5) {
             assert!(coming.take(Bytes::from_static(piece)));
@@ -287,22 +325,22 @@ mod tests {
         let gathered = coming.end(7);
         assert!(gathered.is_right(&area, &frame).unwrap());
         assert_eq!((read(&gathered, &area, &frame), gathered.number), (BYTES.to_vec(), 7));
-        assert_eq!((on_disk(&area, &frame), room.0.load(Ordering::Relaxed)), (None, 0));
+        assert_eq!((on_disk(&area, &frame), room.free().len()), (None, 0));
         gathered.discard(&area, &frame).unwrap();
-        assert_eq!(room.0.load(Ordering::Relaxed), frame.wire_len);
+        assert_eq!(room.free().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_slowly_or_finds_no_room_or_was_begun_before_goes_to_disk() {
         for (name, room, before, slowly) in [
-            ("slowly", BYTES.len(), 0, true),
-            ("no room", BYTES.len() - 1, 0, false),
+            ("slowly", ONE_BLOCK, 0, true),
+            ("no room", ONE_BLOCK - 1, 0, false),
             ("no room, slowly", 0, 0, true),
-            ("begun before", BYTES.len(), 9, false),
+            ("begun before", ONE_BLOCK, 9, false),
         ] {
             let (_root, area, frame) = scene();
             fs_err::write(area.frame(&frame.digest), &BYTES[..before]).unwrap();
-            let room = Room::new(room as u64);
+            let room = Room::new(room);
             let mut coming = Coming::begin(&area, 0, &frame, &room).unwrap();
             for piece in BYTES[before..].chunks(7) {
                 assert!(coming.take(Bytes::from_static(piece)), "{name}");
@@ -325,21 +363,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn blocks_are_filled_one_after_the_other_and_used_again() {
+        let bytes: Vec<u8> = (0..3 * BLOCK_BYTES + 5).map(|at| (at / 7) as u8).collect();
+        let room = Room::new(6 * ONE_BLOCK);
+        for piece in [1_000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, bytes.len()] {
+            let mut blocks = room.take(bytes.len() as u64).unwrap();
+            assert!(room.take(2 * ONE_BLOCK + 1).is_none());
+            bytes.chunks(piece).for_each(|piece| blocks.extend(piece));
+            let (mut read, mut reader) = (Vec::new(), Reader { blocks: &blocks.blocks, taken: 0 });
+            io::Read::read_to_end(&mut reader, &mut read).unwrap();
+            assert!(read == bytes, "{piece}");
+        }
+        let has_memory = |block: &&Vec<u8>| block.capacity() > 0;
+        let free = room.free();
+        assert_eq!((free.len(), free.iter().filter(has_memory).count()), (6, 4), "the same four each time");
+        assert!(free.iter().all(Vec::is_empty));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_not_restored_now_is_kept() {
         let (_root, area, frame) = scene();
-        let room = Room::new(frame.wire_len);
+        let room = Room::new(ONE_BLOCK);
         let mut coming = Coming::begin(&area, 0, &frame, &room).unwrap();
         coming.take(Bytes::from_static(BYTES));
         coming.end(0).keep(&area, &frame).unwrap();
         assert_eq!(on_disk(&area, &frame).as_deref(), Some(BYTES));
-        assert_eq!(room.0.load(Ordering::Relaxed), frame.wire_len);
+        assert_eq!(room.free().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn other_bytes_and_more_bytes_than_the_frame_has_are_found() {
         let (_root, area, frame) = scene();
-        for room in [0, frame.wire_len] {
+        for room in [0, ONE_BLOCK] {
             let mut wrong = Coming::begin(&area, 0, &frame, &Room::new(room)).unwrap();
             assert!(wrong.take(Bytes::from(vec![0; BYTES.len()])));
             if wrong.is_due(Instant::now()) {
@@ -350,6 +406,8 @@ mod tests {
             wrong.discard(&area, &frame).unwrap();
             let mut longer = Coming::begin(&area, 0, &frame, &Room::new(room)).unwrap();
             assert!(!longer.take(Bytes::from(vec![0; BYTES.len() + 1])));
+            assert!(longer.take(Bytes::from_static(BYTES)), "what was refused is not there");
+            assert!(!longer.take(Bytes::from_static(b"x")));
             discard(&area.frame(&frame.digest)).unwrap();
         }
     }
