@@ -34,6 +34,21 @@ pub fn give_back_what_is_freed(bounds: Bounds) -> bool {
         && bounds.arenas.is_none_or(|arenas| set(libc::M_ARENA_MAX, arenas))
 }
 
+/// Gives back the pages between what is in use: what thousands of small buffers leave behind, in the arenas of all threads. Takes
+/// milliseconds; for moments before or after a lot of memory is taken.
+#[cfg(target_env = "gnu")]
+pub fn give_back_what_is_between() {
+    // SAFETY: malloc_trim takes an integer, no pointers, and takes the locks of the allocator itself.
+    #[expect(unsafe_code, reason = "the standard library has no way to trim the allocator")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Does nothing: no other allocator has arenas that are asked to.
+#[cfg(not(target_env = "gnu"))]
+pub fn give_back_what_is_between() {}
+
 /// Bounds nothing: no other allocator has such parameters.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back_what_is_freed(_: Bounds) -> bool {

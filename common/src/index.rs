@@ -1,5 +1,14 @@
 //! The package index: which chunks make up each content of a package. A function of the tree and the pinned
 //! chunker; it travels on a push only and is stored beside the manifest.
+//!
+//! In memory it is its canonical bytes and where each chunk and each list begins in them, as a manifest is: of a million
+//! contents these are 37 MB and 8.
+//!
+//! ```text
+//! "sluice-index\x01"  chunks:varint  chunk*  contents:varint  list*
+//! chunk = length:varint  sha256
+//! list  = numbers:varint  number:varint*
+//! ```
 
 use std::io;
 
@@ -9,11 +18,15 @@ use hashbrown::hash_table::Entry;
 use crate::caps;
 use crate::chunk::{self, Chunk};
 use crate::codec::{self, DecodeError, Reader};
+use crate::digest::Digest;
 use crate::manifest::{Content, Contents, Manifest};
 use crate::parallel;
 use crate::transfer::ContentSource;
 
 const MAGIC: &[u8; 13] = b"sluice-index\x01";
+const WHAT: &str = "package index";
+/// Why bytes can be read without a check.
+const CHECKED: &str = "the bytes were checked when the index was made";
 
 /// Contents that are cut before their chunks are numbered: enough for every core, and few enough to wait in memory.
 const CUT_AT_ONCE: usize = 32 * 1024;
@@ -21,108 +34,138 @@ const CUT_AT_ONCE: usize = 32 * 1024;
 /// The chunks of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackageIndex {
-    chunks: Vec<Chunk>,
-    /// The chunks of all contents, one content after another.
+    /// The canonical bytes.
+    bytes: Vec<u8>,
+    /// By number of chunk: where it begins in them.
+    chunks: Vec<u32>,
+    /// By number of content: where its list begins.
     lists: Vec<u32>,
-    /// By number of content: where its list ends.
-    ends: Vec<u32>,
 }
 
 impl PackageIndex {
     /// Cuts every content of `manifest`, read from `source`, on every core. Fails when a content changed its size since
-    /// it was hashed.
+    /// it was hashed, or when there are more chunks than an index may list.
     pub fn build(manifest: &Manifest, source: &dyn ContentSource) -> io::Result<Self> {
-        let (mut chunks, mut lists, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut chunks, mut lists) = (Vec::new(), Vec::new());
         let mut seen = Seen::default();
         let contents = manifest.contents();
         let mut left = contents.iter();
         loop {
             let wanted: Vec<Content> = left.by_ref().take(CUT_AT_ONCE).collect();
             if wanted.is_empty() {
-                return Ok(Self { chunks, lists, ends });
+                break;
             }
             for cut in parallel::each(&wanted, |content| cut(content, source))? {
-                lists.extend(cut.into_iter().map(|chunk| seen.number(chunk, &mut chunks)));
-                ends.push(lists.len() as u32);
+                codec::put_varint(&mut lists, cut.len() as u64);
+                for chunk in cut {
+                    codec::put_varint(&mut lists, u64::from(seen.number(chunk, &mut chunks)));
+                }
             }
         }
+        drop(seen);
+        Self::decode(encode(chunks, contents.len(), &lists), contents).map_err(io::Error::other)
     }
 
-    /// Returns each distinct chunk once, in the order of its first use.
-    pub fn chunks(&self) -> &[Chunk] {
-        &self.chunks
-    }
-
-    /// Returns the chunks of content number `content`, in order, as indices into [`Self::chunks`].
-    pub fn content(&self, content: usize) -> &[u32] {
-        let begin = content.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.lists[begin as usize..self.ends[content] as usize]
-    }
-
-    /// Returns a chunk that stands in the list of chunks twice, if there is one.
-    pub fn repeated(&self) -> Option<Chunk> {
-        let digest = |number: u32| &self.chunks[number as usize].digest;
-        let mut numbers: Vec<u32> = (0..self.chunks.len() as u32).collect();
-        numbers.sort_unstable_by_key(|number| digest(*number));
-        let pair = numbers.windows(2).find(|pair| digest(pair[0]) == digest(pair[1]))?;
-        Some(self.chunks[pair[1] as usize])
-    }
-
-    /// Encodes the index.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(16 + self.chunks.len() * 36);
-        out.extend_from_slice(MAGIC);
-        codec::put_varint(&mut out, self.chunks.len() as u64);
-        for chunk in &self.chunks {
-            codec::put_varint(&mut out, u64::from(chunk.len));
-            out.extend_from_slice(chunk.digest.as_bytes());
+    /// Takes canonical bytes and checks them against the contents of their manifest: every list must add up.
+    pub fn decode(bytes: Vec<u8>, contents: Contents<'_>) -> Result<Self, DecodeError> {
+        const { assert!(caps::INDEX_BYTES_MAX <= u32::MAX as u64, "a place has 32 bits") };
+        let mut reader = Reader::new(WHAT, &bytes);
+        if bytes.len() as u64 > caps::INDEX_BYTES_MAX {
+            return Err(
+                reader.invalid(format_args!("it is over the limit of {} bytes", caps::INDEX_BYTES_MAX))
+            );
         }
-        codec::put_varint(&mut out, self.ends.len() as u64);
-        for content in 0..self.ends.len() {
-            let list = self.content(content);
-            codec::put_varint(&mut out, list.len() as u64);
-            for chunk in list {
-                codec::put_varint(&mut out, u64::from(*chunk));
-            }
-        }
-        out
-    }
-
-    /// Decodes an index and checks it against the contents of its manifest: every list must add up.
-    pub fn decode(bytes: &[u8], contents: Contents<'_>) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new("package index", bytes);
+        let at = |reader: &Reader<'_>| (bytes.len() - reader.remaining()) as u32;
         reader.magic(MAGIC)?;
-        let count = reader.varint((reader.remaining() / (1 + 32)) as u64)? as usize;
+        let count = reader.varint((reader.remaining() / (1 + Digest::BYTES)) as u64)? as usize;
         let mut chunks = Vec::with_capacity(count);
         for _ in 0..count {
-            let len = reader.varint(u64::from(caps::CHUNK_BYTES_MAX))? as u32;
-            chunks.push(Chunk { len, digest: reader.digest()? });
+            chunks.push(at(&reader));
+            take_chunk(&mut reader)?;
         }
         if reader.varint(u64::MAX)? != contents.len() as u64 {
             return Err(reader.invalid("number of contents differs from the manifest"));
         }
         let mut lists = Vec::with_capacity(contents.len());
-        let mut ends = Vec::with_capacity(contents.len());
         for content in contents.iter() {
-            let len = reader.varint(reader.remaining() as u64)? as usize;
+            lists.push(at(&reader));
             let mut total = 0_u64;
-            for _ in 0..len {
-                let chunk = reader.varint(u64::from(u32::MAX))? as u32;
-                let known = chunks.get(chunk as usize).ok_or_else(|| reader.invalid("unknown chunk"))?;
-                total += u64::from(known.len);
-                lists.push(chunk);
+            for _ in 0..reader.varint(reader.remaining() as u64)? {
+                let number = reader.varint(u64::from(u32::MAX))? as usize;
+                let start = chunks.get(number).ok_or_else(|| reader.invalid("unknown chunk"))?;
+                total += u64::from(chunk_at(&bytes, *start).len);
             }
             if total != content.size {
                 return Err(
                     reader.invalid(format_args!("chunks of {} do not add up to its size", content.digest))
                 );
             }
-            ends.push(lists.len() as u32);
         }
         reader.finish()?;
-        lists.shrink_to_fit();
-        Ok(Self { chunks, lists, ends })
+        Ok(Self { bytes, chunks, lists })
     }
+
+    /// Returns the canonical bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns each distinct chunk once, in the order of its first use.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = Chunk> {
+        self.chunks.iter().map(|start| chunk_at(&self.bytes, *start))
+    }
+
+    /// Returns a chunk by number. Panics where there are not so many.
+    pub fn chunk(&self, number: u32) -> Chunk {
+        chunk_at(&self.bytes, self.chunks[number as usize])
+    }
+
+    /// Returns the chunks of content number `content`, in order, by number. Panics where there is no such content.
+    pub fn content(&self, content: u32) -> impl ExactSizeIterator<Item = u32> {
+        let mut reader = Reader::new(WHAT, &self.bytes[self.lists[content as usize] as usize..]);
+        let len = reader.varint(u64::MAX).expect(CHECKED) as usize;
+        (0..len).map(move |_| reader.varint(u64::MAX).expect(CHECKED) as u32)
+    }
+
+    /// Returns a chunk that stands in the list of chunks twice, if there is one.
+    pub fn repeated(&self) -> Option<Chunk> {
+        let mut numbers: Vec<u32> = (0..self.chunks.len() as u32).collect();
+        numbers.sort_unstable_by_key(|number| self.chunk(*number).digest);
+        let pair =
+            numbers.windows(2).find(|pair| self.chunk(pair[0]).digest == self.chunk(pair[1]).digest)?;
+        Some(self.chunk(pair[1]))
+    }
+}
+
+/// Returns the chunk that a content is as a whole, whatever index it stands in: one no longer than the smallest chunk is
+/// never cut. Nothing where the index has to say.
+pub fn lone_chunk(content: &Content) -> Option<Chunk> {
+    let is_lone = content.size > 0 && content.size <= u64::from(caps::CHUNK_BYTES_MIN);
+    is_lone.then_some(Chunk { digest: content.digest, len: content.size as u32 })
+}
+
+fn encode(chunks: Vec<Chunk>, contents: usize, lists: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32 + chunks.len() * 36 + lists.len());
+    out.extend_from_slice(MAGIC);
+    codec::put_varint(&mut out, chunks.len() as u64);
+    for Chunk { digest, len } in chunks {
+        codec::put_varint(&mut out, u64::from(len));
+        out.extend_from_slice(digest.as_bytes());
+    }
+    codec::put_varint(&mut out, contents as u64);
+    out.extend_from_slice(lists);
+    out.shrink_to_fit();
+    out
+}
+
+fn take_chunk(reader: &mut Reader<'_>) -> Result<Chunk, DecodeError> {
+    let len = reader.varint(u64::from(caps::CHUNK_BYTES_MAX))? as u32;
+    Ok(Chunk { len, digest: reader.digest()? })
+}
+
+/// Reads the chunk that begins at `start`.
+fn chunk_at(bytes: &[u8], start: u32) -> Chunk {
+    take_chunk(&mut Reader::new(WHAT, &bytes[start as usize..])).expect(CHECKED)
 }
 
 /// Chunks that have a number: a table of numbers alone, since the chunks stand in their list.
@@ -152,13 +195,9 @@ impl Seen {
 }
 
 fn cut(content: &Content, source: &dyn ContentSource) -> io::Result<Vec<Chunk>> {
-    match content.size {
-        0 => return Ok(Vec::new()),
-        // The cutter makes one chunk of it, which has the content's own digest: nothing to read.
-        len if len <= u64::from(caps::CHUNK_BYTES_MIN) => {
-            return Ok(vec![Chunk { digest: content.digest, len: len as u32 }]);
-        }
-        _ => {}
+    // The cutter makes one chunk of it, which has the content's own digest: nothing to read.
+    if content.size == 0 || lone_chunk(content).is_some() {
+        return Ok(lone_chunk(content).into_iter().collect());
     }
     let mut chunks = Vec::new();
     chunk::cut(source.reader(&content.digest, 0)?, |chunk, _| {
@@ -187,15 +226,15 @@ mod tests {
         let tree = Tree::scan(dir.path()).unwrap();
         let index = PackageIndex::build(tree.manifest(), &tree).unwrap();
         let contents = tree.manifest().contents();
-        let total: usize = (0..contents.len()).map(|i| index.content(i).len()).sum();
+        let total: usize = (0..contents.len() as u32).map(|i| index.content(i).len()).sum();
         assert!(index.chunks().len() < total, "the common prefix is shared");
-        assert_eq!(PackageIndex::decode(&index.encode(), contents).unwrap(), index);
+        assert_eq!(PackageIndex::decode(index.as_bytes().to_vec(), contents).unwrap(), index);
         fs_err::remove_file(dir.path().join("b")).unwrap();
         let other = Tree::scan(dir.path()).unwrap();
-        assert!(PackageIndex::decode(&index.encode(), other.manifest().contents()).is_err());
-        let bytes = index.encode();
+        assert!(PackageIndex::decode(index.as_bytes().to_vec(), other.manifest().contents()).is_err());
+        let bytes = index.as_bytes();
         for cut in 0..bytes.len().min(400) {
-            assert!(PackageIndex::decode(&bytes[..cut], contents).is_err());
+            assert!(PackageIndex::decode(bytes[..cut].to_vec(), contents).is_err());
         }
     }
 
@@ -217,8 +256,7 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-            let listed: Vec<Chunk> =
-                index.content(number).iter().map(|i| index.chunks()[*i as usize]).collect();
+            let listed: Vec<Chunk> = index.content(number as u32).map(|chunk| index.chunk(chunk)).collect();
             assert_eq!(listed, expected, "{} bytes", content.size);
         }
     }

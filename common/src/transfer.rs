@@ -30,6 +30,7 @@ pub use decode::{DecodeFrameError, PartSink, Workspace, decode_frame};
 pub use encode::{Effort, EffortError, EncodeError, EncodedFrame, encode_all, encode_frame};
 pub use manifest_frame::{decode_manifest, encode_manifest};
 pub use plan::plan;
+pub use wire::encode_plan;
 
 /// Serves the contents of a package by digest. What it serves may be damaged: receivers verify.
 pub trait ContentSource: Sync {
@@ -192,6 +193,11 @@ impl Frame {
         self.parts.iter().map(|part| part.extent.len).sum()
     }
 
+    /// Returns what serving it takes.
+    pub fn outline(&self) -> FrameOutline {
+        FrameOutline { digest: self.digest, wire_len: self.wire_len, raw_len: self.raw_len() }
+    }
+
     /// Says whether the frame leans on what other frames of its plan restore, and so comes after them.
     pub fn is_chained(&self) -> bool {
         self.base.iter().any(|lean| Lean::of_produced(lean).is_some())
@@ -227,6 +233,28 @@ impl TransferPlan {
     pub fn wire_len(&self) -> u64 {
         self.frames.iter().map(|frame| frame.wire_len).sum()
     }
+}
+
+/// What is to be known of a frame to serve it: of a million small files this is a few dozen bytes, where their parts are 56 MB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameOutline {
+    /// The frame's name.
+    pub digest: Digest,
+    /// Length of the compressed bytes.
+    pub wire_len: u64,
+    /// Raw bytes that the frame restores.
+    pub raw_len: u64,
+}
+
+/// A plan without what its frames hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanOutline {
+    /// The package that the receiver has; nothing for a cold install.
+    pub base: Option<Digest>,
+    /// The package that it gets.
+    pub target: Digest,
+    /// The frames, in the order in which they are sent.
+    pub frames: Vec<FrameOutline>,
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ fn reading(criterion: &mut Criterion) {
     group.bench_function("SHA-256", |bencher| bencher.iter(|| Digest::of(black_box(&bytes))));
     let quarters: Vec<&[u8]> = bytes.chunks(bytes.len() / 4).collect();
     group.bench_function("SHA-256 of four at once", |bencher| {
-        bencher.iter(|| Digest::of_each(black_box(&quarters)))
+        bencher.iter(|| Digest::of_each(black_box(&quarters)));
     });
     group.bench_function("chunks with their digests", |bencher| {
         bencher.iter(|| {

@@ -97,10 +97,12 @@ pub fn plan_frame(data: &[u8]) {
 /// A package index.
 pub fn index(data: &[u8]) {
     let contents = Fixture::get().target.contents();
-    if let Ok(index) = PackageIndex::decode(data, contents) {
-        let again = index.encode();
-        let same = PackageIndex::decode(&again, contents).is_ok_and(|decoded| decoded.encode() == again);
-        assert!(same, "{ACCEPTED}: an index that does not survive");
+    if let Ok(index) = PackageIndex::decode(data.to_vec(), contents) {
+        // Whatever is taken can be read through.
+        for (number, content) in (0..).zip(contents.iter()) {
+            let len: u64 = index.content(number).map(|chunk| u64::from(index.chunk(chunk).len)).sum();
+            assert_eq!(len, content.size, "{ACCEPTED}: an index that does not add up");
+        }
     }
 }
 
@@ -189,7 +191,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("manifest_frame", encode_manifest(target_manifest, base_manifest).expect("memory does not fail")),
         ("plan", plan_raw),
         ("plan_frame", plan_frame),
-        ("index", index.encode()),
+        ("index", index.as_bytes().to_vec()),
         ("spec", example.as_bytes().to_vec()),
         ("path", b"usr/bin/sluice".to_vec()),
         ("path", "caf\u{e9}/..x/.y".as_bytes().to_vec()),

@@ -274,7 +274,7 @@ fn copy_part(target: &Side<'_>, extent: &Extent, out: &mut impl Write) -> Result
     let content = target.contents.at(extent.content);
     let mut hasher = Hasher::new();
     let mut reader = target.reader(extent)?;
-    let mut buffer = vec![0; 128 * 1024];
+    let mut buffer = vec![0; extent.len.min(128 * 1024) as usize];
     loop {
         let n = reader.read(&mut buffer)?;
         if n == 0 {

@@ -19,60 +19,109 @@ use crate::codec::{self, DecodeError, Reader};
 use crate::digest::Digest;
 use crate::manifest::Contents;
 
-use super::{Codec, Extent, Frame, Lean, Part, TransferPlan};
+use super::{Codec, Extent, Frame, Lean, Part, PlanOutline, TransferPlan};
 
 const MAGIC: &[u8; 12] = b"sluice-plan\x02";
 const WHAT: &str = "transfer plan";
+const LEVEL: i32 = 19;
+/// Above this, as of half a million files, a lower level: this one takes 50 MiB for its tables.
+const LEVEL_BYTES_MAX: usize = 1 << 20;
 
 impl TransferPlan {
     /// Encodes and compresses the plan, given the contents of both packages.
     pub fn encode(&self, base: Contents<'_>, target: Contents<'_>) -> io::Result<Vec<u8>> {
-        let mut out = MAGIC.to_vec();
-        match &self.base {
-            None => out.push(0),
-            Some(digest) => {
-                out.push(1);
-                out.extend_from_slice(digest.as_bytes());
-            }
-        }
-        out.extend_from_slice(self.target.as_bytes());
-        codec::put_varint(&mut out, self.frames.len() as u64);
-        for frame in &self.frames {
-            put_frame(&mut out, frame, base, target);
-        }
-        zstd::bulk::compress(&out, 19)
+        encode_plan(self.base, self.target, self.frames.iter().map(|frame| frame.encode(base, target)))
     }
 
     /// Decodes a plan and checks every reference against the contents of both packages.
     pub fn decode(bytes: &[u8], base: Contents<'_>, target: Contents<'_>) -> Result<Self, DecodeError> {
-        let invalid = |reason: String| DecodeError::Invalid { what: WHAT, at: 0, reason };
-        let mut raw = Vec::new();
-        let mut decoder =
-            zstd::stream::read::Decoder::new(bytes).map_err(|e| invalid(e.to_string()))?.single_frame();
-        decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| invalid(e.to_string()))?;
-        decoder.take(caps::PLAN_BYTES_MAX + 1).read_to_end(&mut raw).map_err(|e| invalid(e.to_string()))?;
-        if raw.len() as u64 > caps::PLAN_BYTES_MAX {
-            return Err(invalid("longer than its limit".into()));
-        }
-        let mut reader = Reader::new(WHAT, &raw);
-        reader.magic(MAGIC)?;
-        let base_digest = match reader.byte()? {
-            0 => None,
-            1 => Some(reader.digest()?),
-            _ => return Err(reader.invalid("unknown kind of base")),
-        };
-        let target_digest = reader.digest()?;
-        let count = reader.varint((reader.remaining() / Digest::BYTES) as u64)?;
-        let mut produced = Produced::default();
         let mut frames = Vec::new();
-        for _ in 0..count {
-            let frame = take_frame(&mut reader, base, target, &produced)?;
-            frame.parts.iter().for_each(|part| produced.add(&part.extent));
-            frames.push(frame);
-        }
-        reader.finish()?;
-        Ok(Self { base: base_digest, target: target_digest, frames })
+        let Ends { base, target } = read(bytes, base, target, |frame| frames.push(frame))?;
+        Ok(Self { base, target, frames })
     }
+}
+
+impl PlanOutline {
+    /// Decodes a plan as [`TransferPlan::decode`] does, and keeps of it what serving it takes.
+    pub fn decode(bytes: &[u8], base: Contents<'_>, target: Contents<'_>) -> Result<Self, DecodeError> {
+        let mut frames = Vec::new();
+        let Ends { base, target } = read(bytes, base, target, |frame| frames.push(frame.outline()))?;
+        Ok(Self { base, target, frames })
+    }
+}
+
+impl Frame {
+    /// Encodes the frame as a plan lists it, given the contents of both packages.
+    pub fn encode(&self, base: Contents<'_>, target: Contents<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_frame(&mut out, self, base, target);
+        out
+    }
+}
+
+/// Puts a plan together from its encoded frames and compresses it.
+pub fn encode_plan(
+    base: Option<Digest>,
+    target: Digest,
+    frames: impl ExactSizeIterator<Item = impl AsRef<[u8]>>,
+) -> io::Result<Vec<u8>> {
+    let mut out = MAGIC.to_vec();
+    match &base {
+        None => out.push(0),
+        Some(digest) => {
+            out.push(1);
+            out.extend_from_slice(digest.as_bytes());
+        }
+    }
+    out.extend_from_slice(target.as_bytes());
+    codec::put_varint(&mut out, frames.len() as u64);
+    frames.for_each(|frame| out.extend_from_slice(frame.as_ref()));
+    zstd::bulk::compress(&out, if out.len() <= LEVEL_BYTES_MAX { LEVEL } else { 6 })
+}
+
+/// From what to what a plan leads.
+struct Ends {
+    base: Option<Digest>,
+    target: Digest,
+}
+
+/// Reads a plan, checks every reference and hands out one frame after the other.
+fn read(
+    bytes: &[u8],
+    base: Contents<'_>,
+    target: Contents<'_>,
+    mut each: impl FnMut(Frame),
+) -> Result<Ends, DecodeError> {
+    let raw = restore(bytes)?;
+    let mut reader = Reader::new(WHAT, &raw);
+    reader.magic(MAGIC)?;
+    let base_digest = match reader.byte()? {
+        0 => None,
+        1 => Some(reader.digest()?),
+        _ => return Err(reader.invalid("unknown kind of base")),
+    };
+    let target_digest = reader.digest()?;
+    let mut produced = Produced::default();
+    for _ in 0..reader.varint((reader.remaining() / Digest::BYTES) as u64)? {
+        let frame = take_frame(&mut reader, base, target, &produced)?;
+        frame.parts.iter().for_each(|part| produced.add(&part.extent, target));
+        each(frame);
+    }
+    reader.finish()?;
+    Ok(Ends { base: base_digest, target: target_digest })
+}
+
+fn restore(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let invalid = |reason: String| DecodeError::Invalid { what: WHAT, at: 0, reason };
+    let mut raw = Vec::new();
+    let mut decoder =
+        zstd::stream::read::Decoder::new(bytes).map_err(|e| invalid(e.to_string()))?.single_frame();
+    decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| invalid(e.to_string()))?;
+    decoder.take(caps::PLAN_BYTES_MAX + 1).read_to_end(&mut raw).map_err(|e| invalid(e.to_string()))?;
+    if raw.len() as u64 > caps::PLAN_BYTES_MAX {
+        return Err(invalid("longer than its limit".into()));
+    }
+    Ok(raw)
 }
 
 fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: Contents<'_>, target: Contents<'_>) {
@@ -102,12 +151,16 @@ fn put_frame(out: &mut Vec<u8>, frame: &Frame, base: Contents<'_>, target: Conte
     }
 }
 
+fn is_whole(extent: &Extent, contents: Contents<'_>) -> bool {
+    extent.offset == 0 && extent.len == contents.at(extent.content).size
+}
+
 /// Appends an extent and says whether it is the whole content.
 fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: Contents<'_>) -> bool {
     let step = i64::from(extent.content) - i64::from(*previous);
     codec::put_varint(out, ((step << 1) ^ (step >> 63)) as u64);
     *previous = extent.content;
-    let whole = extent.offset == 0 && extent.len == contents.at(extent.content).size;
+    let whole = is_whole(extent, contents);
     out.push(u8::from(!whole));
     if !whole {
         codec::put_varint(out, extent.offset);
@@ -119,18 +172,28 @@ fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: 
 /// What the frames read so far hold.
 #[derive(Default)]
 struct Produced {
-    /// Lengths of parts, by content and offset.
+    /// By number of content: whether it is there as a whole, as most are.
+    whole: Vec<bool>,
+    /// Lengths of the other parts, by content and offset.
     parts: BTreeMap<(u32, u64), u64>,
 }
 
 impl Produced {
-    fn add(&mut self, part: &Extent) {
+    fn add(&mut self, part: &Extent, target: Contents<'_>) {
+        if is_whole(part, target) {
+            self.whole.resize(target.len(), false);
+            self.whole[part.content as usize] = true;
+            return;
+        }
         let len = self.parts.entry((part.content, part.offset)).or_default();
         *len = part.len.max(*len);
     }
 
     /// Says whether an extent lies within one part.
     fn holds(&self, extent: &Extent) -> bool {
+        if self.whole.get(extent.content as usize) == Some(&true) {
+            return true;
+        }
         let at = (extent.content, extent.offset);
         self.parts.range(..=at).next_back().is_some_and(|((content, offset), len)| {
             *content == extent.content && extent.offset + extent.len <= offset + len

@@ -195,7 +195,7 @@ fn finish(parcel: &Parcel, tally: Tally, reconnects: u32) -> Pushed {
         digest: parcel.digest,
         files: manifest.file_count(),
         tree_bytes: manifest.tree_bytes(),
-        chunks: parcel.described().map(|description| description.chunks().len() as u64),
+        chunks: parcel.described().map(|description| description.chunk_count() as u64),
         chunks_sent: tally.chunks_sent,
         raw_bytes_sent: tally.raw_bytes_sent,
         wire_bytes_sent: tally.meters.iter().map(|meter| meter.written()).sum(),

@@ -57,15 +57,21 @@ pub(super) async fn locate(store: &Store, digests: &[Digest]) -> Result<Vec<Opti
 
 /// Says of each chunk whether the depot lacks it. A chunk of that name but another length is lacking too, for good:
 /// who claims it cannot have it.
-pub(super) async fn lacking(store: &Store, chunks: &[Chunk]) -> Result<Vec<bool>, store::Error> {
+pub(super) async fn lacking(
+    store: &Store,
+    mut chunks: impl ExactSizeIterator<Item = Chunk>,
+) -> Result<Vec<bool>, store::Error> {
     let mut lacking = Vec::with_capacity(chunks.len());
-    for batch in chunks.chunks(BATCH) {
+    loop {
+        let batch: Vec<Chunk> = chunks.by_ref().take(BATCH).collect();
+        if batch.is_empty() {
+            return Ok(lacking);
+        }
         let digests: Vec<Digest> = batch.iter().map(|chunk| chunk.digest).collect();
         let found = rows(store, &digests).await?;
         let has = |chunk: &Chunk| found.get(&chunk.digest).is_some_and(|at| at.raw_len == chunk.len);
         lacking.extend(batch.iter().map(|chunk| !has(chunk)));
     }
-    Ok(lacking)
 }
 
 async fn rows(store: &Store, batch: &[Digest]) -> Result<HashMap<Digest, Location>, store::Error> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::name::HostName;
@@ -23,7 +23,7 @@ use sluice_proto::v1::plan_part::Part;
 use tonic::{Request, Response, Status};
 
 use super::objects::ObjectError;
-use super::plans::{Link, Plans, ServedPlan};
+use super::plans::{Link, ManifestFrame, Plans, ServedPlan};
 use super::service::pieces;
 use crate::access::Caller;
 use crate::fleet::Fleet;
@@ -90,11 +90,12 @@ impl Content for ContentService {
         let offered: Vec<Digest> =
             bases.iter().map(|base| convert::digest("bases", base)).collect::<Result<_, Invalid>>()?;
         let host = self.admit(&request, target, *limit_bytes_per_second).await?;
-        let link = if Peer::of(&request)?.pacing.is_unlimited() { Link::Open } else { Link::Limited };
+        let pacing = Peer::of(&request)?.pacing.clone();
+        let link = if pacing.is_unlimited() { Link::Open } else { Link::Limited };
         let plan = plan_for(&self.plans, target, &offered, link).await?;
         let spec = self.plans.depot().spec(target).await;
         tracing::debug!(host.id = %host, package = %target, bytes = plan.wire_bytes(), "plan served");
-        Ok(Response::new(Box::pin(plan_parts(&plan, &spec))))
+        Ok(Response::new(Box::pin(plan_parts(&self.plans, host, plan, &spec, pacing))))
     }
 
     type FetchStream = Messages<v1::FrameData>;
@@ -121,20 +122,26 @@ pub(super) async fn plan_for(
 }
 
 /// Cuts a plan into messages: header, manifest, plan. The package's `sluice.toml` comes with the header.
-pub(super) fn plan_parts(
-    plan: &ServedPlan,
+fn plan_parts(
+    plans: &Arc<Plans>,
+    host: HostName,
+    plan: Arc<ServedPlan>,
     spec: &[u8],
-) -> impl Stream<Item = Result<v1::PlanPart, Status>> + use<> {
+    pacing: Pacing,
+) -> impl Stream<Item = Result<v1::PlanPart, Status>> + Send + use<> {
+    let ManifestFrame { digest, wire_len } = plan.manifest_frame;
     let header = v1::PlanHeader {
         base: plan.base.map(|base| base.as_bytes().to_vec()).unwrap_or_default(),
-        manifest_len: plan.manifest_frame.len() as u64,
+        manifest_len: wire_len,
         plan_len: plan.plan_bytes.len() as u64,
         spec: spec.to_vec(),
     };
-    let manifest = pieces(plan.manifest_frame.clone()).map(|piece| Part::Manifest(piece.to_vec()));
-    let bytes = pieces(plan.plan_bytes.clone()).map(|piece| Part::Plan(piece.to_vec()));
-    let parts = std::iter::once(Part::Header(header)).chain(manifest).chain(bytes);
-    stream::iter(parts).map(|part| Ok(v1::PlanPart { part: Some(part) }))
+    let bytes = pieces(plan.plan_bytes.clone()).map(|piece| Ok(Part::Plan(piece.to_vec())));
+    let queue = [Sending { number: 0, digest, offset: 0, len: wire_len }].into();
+    let manifest = FrameStream::new(plans, plan, host, queue, pacing).messages();
+    let manifest = manifest.map_ok(|message| Part::Manifest(message.data.to_vec()));
+    let parts = stream::iter([Ok(Part::Header(header))]).chain(manifest).chain(stream::iter(bytes));
+    parts.map_ok(|part| v1::PlanPart { part: Some(part) })
 }
 
 /// Returns the messages of the frames wanted. Frames must belong to the plan from `base` to `target`.
@@ -160,12 +167,7 @@ pub(super) async fn fetch(
         }
         queue.push_back(Sending { number: number as u32, digest, offset, len });
     }
-    let frames =
-        FrameStream { plans: plans.clone(), plan, host, queue, open: None, read: Bytes::new(), pacing };
-    Ok(stream::try_unfold(
-        frames,
-        |mut frames| async move { Ok(frames.next().await?.map(|data| (data, frames))) },
-    ))
+    Ok(FrameStream::new(plans, plan, host, queue, pacing).messages())
 }
 
 /// A frame on its way to a host.
@@ -177,7 +179,7 @@ struct Sending {
     len: u64,
 }
 
-/// The frames of one `Fetch`, read as they are sent.
+/// Frames that a host wants, read as they are sent.
 struct FrameStream {
     plans: Arc<Plans>,
     plan: Arc<ServedPlan>,
@@ -190,6 +192,23 @@ struct FrameStream {
 }
 
 impl FrameStream {
+    fn new(
+        plans: &Arc<Plans>,
+        plan: Arc<ServedPlan>,
+        host: HostName,
+        queue: VecDeque<Sending>,
+        pacing: Pacing,
+    ) -> Self {
+        Self { plans: plans.clone(), plan, host, queue, open: None, read: Bytes::new(), pacing }
+    }
+
+    fn messages(self) -> impl Stream<Item = Result<v1::FrameData, Status>> + Send {
+        stream::try_unfold(
+            self,
+            |mut frames| async move { Ok(frames.next().await?.map(|data| (data, frames))) },
+        )
+    }
+
     async fn next(&mut self) -> Result<Option<v1::FrameData>, Status> {
         loop {
             let Some(sending) = self.open else {

@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use sluice_common::caps;
 use sluice_common::digest::Digest;
 use tokio_util::task::TaskTracker;
 
@@ -65,9 +64,7 @@ impl HotFrames {
     pub(super) fn forget(&self, frame: &Digest) {
         let mut kept = lock(&self.kept);
         kept.generation += 1;
-        for number in 0..=caps::FRAME_WIRE_BYTES_MAX / BLOCK_BYTES {
-            kept.blocks.remove(&(*frame, number));
-        }
+        kept.blocks.retain(|(of, _), _| of != frame);
     }
 
     fn fetch(&self, place: Place, generation: u64, len: u64) -> impl Future<Output = Read> + Send + use<> {

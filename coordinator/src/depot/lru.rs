@@ -44,6 +44,16 @@ impl<K: Eq + Hash + Clone, V: Clone> Lru<K, V> {
         self.clock += 1;
         self.weight += weight;
         self.entries.insert(key, Entry { value, weight, used: self.clock });
+        self.evict();
+    }
+
+    /// Holds entries of at most `budget` together from now on.
+    pub(super) fn set_budget(&mut self, budget: u64) {
+        self.budget = budget;
+        self.evict();
+    }
+
+    fn evict(&mut self) {
         while self.weight > self.budget {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { return };
@@ -92,5 +102,8 @@ mod tests {
         lru.insert("d", 6, 3);
         lru.retain(|key, value| *key != "d" || *value != 6);
         assert_eq!((lru.get(&"d"), lru.get(&"c"), lru.weight), (None, Some(3), 4));
+        lru.insert("e", 7, 4);
+        lru.set_budget(7);
+        assert_eq!((lru.get(&"c"), lru.get(&"e"), lru.weight), (None, Some(7), 4));
     }
 }

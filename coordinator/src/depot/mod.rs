@@ -12,6 +12,7 @@
 //! | [`packages`], [`releases`] | what exists; lookups for the rest of the coordinator |
 //! | [`push`] | taking a package in |
 //! | [`plans`] | transfer plans: made once, kept, healed |
+//! | [`room`] | work with large packages, which takes turns |
 //! | [`works`], [`sweep`] | what is under way; removals and writes kept apart |
 //! | [`collect`] | removing what nothing uses |
 //! | [`service`], [`content`] | the gRPC edges: `Packages` for operators, `Content` for hosts |
@@ -44,6 +45,7 @@ pub mod plans;
 pub mod push;
 mod reader;
 pub mod releases;
+mod room;
 pub mod service;
 mod source;
 mod specs;
@@ -83,6 +85,8 @@ pub struct Depot {
     packages: Mutex<Lru<Digest, Arc<Package>>>,
     /// Held while a manifest is read: whoever else wants the same finds it then, and no two are decoded at once.
     loading: tokio::sync::Mutex<()>,
+    /// Held by whoever works with large packages.
+    large: Arc<tokio::sync::Mutex<()>>,
     pushes: Arc<Semaphore>,
     works: Works,
     /// Whoever collects has the one permit.
@@ -112,6 +116,7 @@ impl Depot {
             chunks,
             packages: Mutex::new(Lru::new(PACKAGE_CACHE_BYTES)),
             loading: tokio::sync::Mutex::new(()),
+            large: Arc::default(),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
             works: Works::default(),
             collecting: Semaphore::new(1),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
 use sluice_common::manifest::{Contents, Manifest};
-use sluice_common::{caps, transfer};
+use sluice_common::{allocator, caps, transfer};
 use sluice_proto::v1;
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -233,6 +233,7 @@ impl Depot {
         let compressed = self.compressed_manifest(digest).await?;
         let decoding = tokio::task::spawn_blocking(move || {
             let bytes = transfer::decode_manifest(&compressed, &[]).ok()?;
+            drop(compressed);
             let manifest = (Digest::of(&bytes) == digest).then(|| Manifest::decode(bytes).ok()).flatten()?;
             let weight = manifest.memory_bytes();
             Some((Arc::new(Package::new(manifest)), weight))
@@ -244,11 +245,19 @@ impl Depot {
         Ok(package)
     }
 
-    /// Forgets the manifests kept in memory where one comes that is large, as it travels.
+    /// Forgets what is kept in memory where a manifest comes that is large, as it travels.
     pub(super) fn make_room(&self, compressed_bytes: u64) {
         if compressed_bytes > LARGE_MANIFEST_BYTES {
-            self.packages.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, _| false);
+            self.forget_packages_but(&[]);
+            self.chunks.forget();
+            allocator::give_back_what_is_between();
         }
+    }
+
+    /// Forgets the manifests kept in memory, but for these.
+    pub(super) fn forget_packages_but(&self, kept: &[Digest]) {
+        let mut packages = self.packages.lock().unwrap_or_else(PoisonError::into_inner);
+        packages.retain(|digest, _| kept.contains(digest));
     }
 
     /// Forgets a manifest kept in memory.
@@ -267,9 +276,12 @@ impl Depot {
         let compressed = stored.map_err(|error| lost(digest, "index", error))?;
         let package = package.clone();
         let decoding = tokio::task::spawn_blocking(move || {
-            (Digest::of(&compressed) == row.index_digest)
-                .then(|| decode_index(&compressed, package.contents()).ok())
-                .flatten()
+            if Digest::of(&compressed) != row.index_digest {
+                return None;
+            }
+            let bytes = restore_index(&compressed).ok()?;
+            drop(compressed);
+            PackageIndex::decode(bytes, package.contents()).ok()
         });
         let decoded = decoding.await.expect("decoding an index does not panic");
         decoded.ok_or(LoadError::Damaged { package: digest, what: "index" })
@@ -287,10 +299,9 @@ pub enum IndexError {
     Decode(#[from] sluice_common::codec::DecodeError),
 }
 
-/// Restores an index within bounds and checks it against the contents of its manifest.
-pub(super) fn decode_index(compressed: &[u8], contents: Contents<'_>) -> Result<PackageIndex, IndexError> {
-    let bytes = bounded::decode(compressed, caps::INDEX_BYTES_MAX).map_err(IndexError::Zstd)?;
-    Ok(PackageIndex::decode(&bytes, contents)?)
+/// Restores the canonical bytes of an index within bounds.
+pub(super) fn restore_index(compressed: &[u8]) -> Result<Vec<u8>, IndexError> {
+    bounded::decode(compressed, caps::INDEX_BYTES_MAX).map_err(IndexError::Zstd)
 }
 
 fn lost(package: Digest, what: &'static str, error: ObjectError) -> LoadError {

@@ -19,6 +19,10 @@ use crate::store::{self, Store};
 /// Most raw bytes of an uploaded frame: a group may be overrun by one chunk.
 pub(super) const FRAME_RAW_BYTES_MAX: u64 = caps::UPLOAD_GROUP_BYTES + caps::CHUNK_BYTES_MAX as u64;
 
+/// Chunks at which a pack is closed, however small they are: while it is written they wait with the next one's in 56 bytes
+/// each, and their rows are one transaction. Packs of small sources have half as many.
+const CHUNKS_MAX: usize = 64 * 1024;
+
 /// An uploaded frame whose every chunk has its digest.
 #[derive(Debug)]
 pub(super) struct VerifiedFrame {
@@ -104,7 +108,7 @@ impl PackBuilder {
 
     /// Says whether it has reached the size of a pack.
     pub(super) fn is_full(&self) -> bool {
-        self.bytes >= caps::PACK_BYTES
+        self.bytes >= caps::PACK_BYTES || self.chunks.len() >= CHUNKS_MAX
     }
 
     /// Returns how many chunks it holds.

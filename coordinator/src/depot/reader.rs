@@ -21,6 +21,8 @@ use crate::store::{self, Store};
 
 /// Raw bytes of frames kept: plans read files in the order of their likeness, not of their upload.
 const CACHE_BYTES: u64 = 128 << 20;
+/// The same while large packages are worked on, which take much else.
+const SMALL_CACHE_BYTES: u64 = 32 << 20;
 /// What an entry costs besides its bytes; bounds how many tiny frames are kept.
 const ENTRY_BYTES: u64 = 64 << 10;
 
@@ -128,6 +130,21 @@ impl ChunkReader {
     /// Makes a reader that waits for objects and rows on `runtime`.
     pub(super) fn new(objects: Objects, store: Store, runtime: Handle) -> Self {
         Self { objects, store, runtime, frames: Mutex::new(Lru::new(CACHE_BYTES)) }
+    }
+
+    /// Keeps little in memory until further notice.
+    pub(super) fn keep_little(&self) {
+        self.cache(|frames| frames.set_budget(SMALL_CACHE_BYTES));
+    }
+
+    /// Keeps as much in memory as it may.
+    pub(super) fn keep_much(&self) {
+        self.cache(|frames| frames.set_budget(CACHE_BYTES));
+    }
+
+    /// Forgets what is kept in memory.
+    pub(super) fn forget(&self) {
+        self.cache(|frames| frames.retain(|_, _| false));
     }
 
     /// Reads a chunk and verifies it. Blocks: never call it on a runtime's worker.

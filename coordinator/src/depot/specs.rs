@@ -12,16 +12,12 @@ use sluice_common::transfer::ContentSource;
 use super::Depot;
 use super::packages::{LoadError, Package};
 use super::reader::ReadError;
-use super::source::PackageSource;
-use crate::store;
 
 /// Says why a `sluice.toml` could not be read.
 #[derive(Debug, thiserror::Error)]
 enum SpecError {
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error(transparent)]
-    Store(#[from] store::Error),
     #[error(transparent)]
     Read(#[from] ReadError),
 }
@@ -44,10 +40,8 @@ impl Depot {
         let package = &self.package(digest).await?;
         let spec = package.spec.get_or_try_init(|| async {
             let Some(content) = spec_of(package) else { return Ok(Bytes::new()) };
-            let index = self.index(digest, package).await?;
             let wanted: Vec<u32> = package.manifest.content_number(&content.digest).into_iter().collect();
-            let reader = self.chunks.clone();
-            let source = PackageSource::open(reader, &self.store, package, &index, wanted).await?;
+            let source = self.source(digest, package, &wanted).await?;
             let reading = tokio::task::spawn_blocking(move || {
                 let mut bytes = Vec::new();
                 source.reader(&content.digest, 0)?.take(caps::SPEC_BYTES_MAX).read_to_end(&mut bytes)?;

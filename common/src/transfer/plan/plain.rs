@@ -10,6 +10,10 @@ use crate::transfer::{Effort, Extent, FrameSpec};
 /// be smaller for it; and a receiver begins to restore once a frame is whole, and ends when the last one is.
 const QUICK_FRAME_BYTES: u64 = 8 << 20;
 
+/// Parts that a frame has at most: an encoder holds them with their digests, 56 bytes each. Files of less than 128 bytes alone
+/// fill no quick frame before.
+const PARTS_MAX: usize = 64 * 1024;
+
 /// Orders fresh contents by likeness and fills solid frames; only a content larger than any frame is cut.
 pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, effort: Effort, frames: &mut Vec<FrameSpec>) {
     fresh.sort_by(|one, other| likeness(one).cmp(&likeness(other)));
@@ -23,7 +27,7 @@ pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, effort: Effort, frames: &mut Ve
         let held = caps::ZSTD_FRAME_BYTES_MAX - room;
         let is_too_large =
             wanted.size > full.saturating_sub(held) && wanted.size <= caps::ZSTD_FRAME_BYTES_MAX;
-        if is_too_large || held >= full {
+        if is_too_large || held >= full || parts.len() == PARTS_MAX {
             flush(&mut parts, &mut room, frames);
         }
         let mut offset = 0;

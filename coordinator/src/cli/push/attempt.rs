@@ -97,7 +97,7 @@ async fn answers(
                 let _ = tell.describe.take().map(|describe| describe.send(()));
             }
             Some(Response::Missing(v1::PushMissing { runs, more })) => {
-                let chunks = parcel.described().map_or(0, |description| description.chunks().len());
+                let chunks = parcel.described().map_or(0, |description| description.chunk_count());
                 missing::extend(&mut ranges, &runs, chunks).map_err(|error| Failure::Final(error.into()))?;
                 if !more && let Some(missing) = tell.missing.take() {
                     let _ = missing.send(std::mem::take(&mut ranges));

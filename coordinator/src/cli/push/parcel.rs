@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use sluice_common::caps;
-use sluice_common::chunk::Chunk;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
 use sluice_common::manifest::Manifest;
@@ -103,14 +102,18 @@ impl Description {
     /// Returns manifest and index, compressed. Made anew for each attempt: of a million entries they are not worth keeping for
     /// one that may never come.
     pub(super) fn compressed(&self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
-        // The index first: what it is compressed from is given back before the manifest needs room.
-        let index = encode_manifest(&self.package.encode(), &[])?;
-        Ok((encode_manifest(self.tree.manifest().as_bytes(), &[])?, index))
+        let compress = |bytes: &[u8]| encode_manifest(bytes, &[]);
+        Ok((compress(self.tree.manifest().as_bytes())?, compress(self.package.as_bytes())?))
     }
 
-    /// Returns every chunk of the package once.
-    pub(super) fn chunks(&self) -> &[Chunk] {
-        self.package.chunks()
+    /// Returns how many chunks the package has.
+    pub(super) fn chunk_count(&self) -> usize {
+        self.package.chunks().len()
+    }
+
+    /// Returns the length of a chunk.
+    fn len_of(&self, number: u32) -> u64 {
+        u64::from(self.package.chunk(number).len)
     }
 
     /// Splits chunks into groups of at most [`caps::UPLOAD_GROUP_BYTES`].
@@ -118,11 +121,10 @@ impl Description {
         let mut numbers = missing.iter().cloned().flatten().peekable();
         std::iter::from_fn(move || {
             let mut group = Group { numbers: Vec::new(), raw_len: 0 };
-            let len = |number: u32| u64::from(self.chunks()[number as usize].len);
             while let Some(number) = numbers.next_if(|number| {
-                group.numbers.is_empty() || group.raw_len + len(*number) <= caps::UPLOAD_GROUP_BYTES
+                group.numbers.is_empty() || group.raw_len + self.len_of(*number) <= caps::UPLOAD_GROUP_BYTES
             }) {
-                group.raw_len += len(number);
+                group.raw_len += self.len_of(number);
                 group.numbers.push(number);
             }
             (!group.numbers.is_empty()).then_some(group)
@@ -131,14 +133,14 @@ impl Description {
 
     /// Returns the raw bytes of chunks.
     pub(super) fn raw_len(&self, missing: &[Range<u32>]) -> u64 {
-        missing.iter().cloned().flatten().map(|number| u64::from(self.chunks()[number as usize].len)).sum()
+        missing.iter().cloned().flatten().map(|number| self.len_of(number)).sum()
     }
 
     /// Reads, checks and compresses a group. Blocks.
     pub(super) fn frame(&self, group: &Group) -> anyhow::Result<Vec<u8>> {
         let mut raw = Vec::with_capacity(group.raw_len as usize);
         for number in &group.numbers {
-            let chunk = self.chunks()[*number as usize];
+            let chunk = self.package.chunk(*number);
             let (content, offset) = self.places[*number as usize];
             let digest = self.tree.manifest().contents().at(content).digest;
             let start = raw.len();
@@ -168,14 +170,14 @@ fn contents_bytes(manifest: &Manifest) -> u64 {
 /// Finds the first place of every chunk.
 fn places(package: &PackageIndex, contents: usize) -> Vec<(u32, u64)> {
     let mut places = Vec::with_capacity(package.chunks().len());
-    for content in 0..contents {
+    for content in 0..contents as u32 {
         let mut offset = 0;
         for number in package.content(content) {
             // Chunks are numbered in the order of their first use.
-            if *number as usize == places.len() {
-                places.push((content as u32, offset));
+            if number as usize == places.len() {
+                places.push((content, offset));
             }
-            offset += u64::from(package.chunks()[*number as usize].len);
+            offset += u64::from(package.chunk(number).len);
         }
     }
     places
@@ -198,7 +200,7 @@ mod tests {
         let tree = Tree::scan(dir.path()).unwrap();
         let package = PackageIndex::build(tree.manifest(), &tree).unwrap();
         let description = Description::new(tree.into(), package);
-        let total = description.chunks().len() as u32;
+        let total = description.chunk_count() as u32;
         let missing = [0..3, 5..total];
         let groups: Vec<Group> = description.groups(&missing).collect();
         assert!(groups.len() >= 2 && groups.iter().all(|group| group.raw_len <= caps::UPLOAD_GROUP_BYTES));
@@ -210,7 +212,7 @@ mod tests {
                 zstd::bulk::decompress(&description.frame(group).unwrap(), group.raw_len as usize).unwrap();
             let mut at = 0;
             for number in &group.numbers {
-                let chunk = description.chunks()[*number as usize];
+                let chunk = description.package.chunk(*number);
                 assert_eq!(Digest::of(&raw[at..at + chunk.len as usize]), chunk.digest);
                 at += chunk.len as usize;
             }

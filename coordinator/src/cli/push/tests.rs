@@ -78,7 +78,7 @@ impl Depot {
                     let index = index.as_ref().unwrap();
                     let mut raw = &zstd::bulk::decompress(&group.frame, 4 << 20).unwrap()[..];
                     for number in &group.numbers {
-                        let chunk = index.chunks()[*number as usize];
+                        let chunk = index.chunk(*number);
                         let (head, tail) = raw.split_at(chunk.len as usize);
                         assert_eq!(Digest::of(head), chunk.digest);
                         self.chunks.lock().unwrap().insert(chunk.digest, head.to_vec());
@@ -102,7 +102,7 @@ impl Depot {
                 assert_eq!(Digest::of(&manifest).as_bytes()[..], begin.package[..]);
                 let manifest = Manifest::decode(manifest).unwrap();
                 let bytes = decode_manifest(&bytes, &[]).unwrap();
-                let decoded = PackageIndex::decode(&bytes, manifest.contents()).unwrap();
+                let decoded = PackageIndex::decode(bytes, manifest.contents()).unwrap();
                 let missing = self.missing(&decoded);
                 // In two messages, as a depot does with long lists.
                 let (first, rest) = missing.split_at(missing.len() / 4 * 2);
@@ -119,8 +119,7 @@ impl Depot {
             return vec![index.chunks().len() as u32, 1];
         }
         let chunks = self.chunks.lock().unwrap();
-        let lacking =
-            index.chunks().iter().enumerate().filter(|(_, chunk)| !chunks.contains_key(&chunk.digest));
+        let lacking = index.chunks().enumerate().filter(|(_, chunk)| !chunks.contains_key(&chunk.digest));
         lacking.flat_map(|(number, _)| [number as u32, 1]).collect()
     }
 

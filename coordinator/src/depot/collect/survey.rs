@@ -62,7 +62,7 @@ pub(super) struct Used(HashSet<u64>);
 
 impl Used {
     fn add(&mut self, index: &PackageIndex) {
-        self.0.extend(index.chunks().iter().map(|chunk| prefix(&chunk.digest)));
+        self.0.extend(index.chunks().map(|chunk| prefix(&chunk.digest)));
     }
 
     pub(super) fn contains(&self, chunk: &Digest) -> bool {

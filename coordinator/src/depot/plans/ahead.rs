@@ -47,7 +47,7 @@ impl Plans {
         Ok(Ahead {
             base: plan.base,
             wire_bytes: plan.wire_bytes(),
-            frames: plan.plan.frames.len() as u64,
+            frames: plan.frames.len() as u64,
             new_bytes: new.map(|content| content.size).sum(),
         })
     }

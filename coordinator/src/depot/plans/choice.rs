@@ -76,6 +76,7 @@ impl Plans {
     }
 
     async fn estimate_anew(&self, base: Digest, target: Digest) -> Result<Option<u64>, PlanError> {
+        let _turn = self.depot.turn(&[base, target]).await?;
         let from = match self.depot.package(base).await {
             Ok(package) => package,
             Err(LoadError::Unknown(_) | LoadError::Damaged { .. }) => return Ok(None),

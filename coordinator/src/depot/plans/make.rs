@@ -11,14 +11,14 @@ use rustix::process::setpriority_process;
 use sluice_common::digest::Digest;
 use sluice_common::manifest::Contents;
 use sluice_common::transfer::{
-    self, ContentSource, EncodeError, EncodedFrame, Frame, FrameSpec, NoContent, TransferPlan,
+    self, ContentSource, EncodeError, EncodedFrame, FrameSpec, NoContent, PlanOutline,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::progress::Making;
-use super::{PlanError, PlanKey, Plans, ServedPlan, stored};
+use super::{ManifestFrame, PlanError, PlanKey, Plans, ServedPlan, stored};
 use crate::depot::objects::{Kind, Name};
 use crate::depot::packages::Package;
 use crate::depot::source::PackageSource;
@@ -40,6 +40,9 @@ pub(super) enum Crew {
 
 /// Lowest priority of a thread: it computes when nothing else wants to.
 const NICENESS: i32 = 19;
+
+/// Bytes of both manifests from which on they count beside what is kept of chunks: of some 800,000 entries.
+const LARGE_MANIFESTS_BYTES: usize = 64 << 20;
 
 /// Makes, stores and names a plan.
 pub(super) async fn make(plans: &Arc<Plans>, key: PlanKey, crew: Crew) -> Result<ServedPlan, PlanError> {
@@ -154,10 +157,7 @@ async fn prepare(plans: &Arc<Plans>, key: PlanKey) -> Result<Work, PlanError> {
 
 impl Plans {
     async fn side(&self, digest: Digest, package: Arc<Package>, wanted: Vec<u32>) -> Result<Side, PlanError> {
-        let depot = &self.depot;
-        let index = depot.index(digest, &package).await?;
-        let reader = depot.chunks.clone();
-        let source = PackageSource::open(reader, &depot.store, &package, &index, wanted).await?;
+        let source = self.depot.source(digest, &package, &wanted).await?;
         Ok(Side { package, source })
     }
 
@@ -192,20 +192,28 @@ impl Plans {
             (target.package.contents(), &target.source),
             key.effort,
             workers,
-            |_, encoded| self.store_frame(runtime, making, encoded),
+            |_, EncodedFrame { frame, bytes }| {
+                self.store_frame(runtime, making, frame.digest, bytes)?;
+                Ok((frame.outline(), frame.encode(base_contents, target.package.contents())))
+            },
         )
         .map_err(|error| if self.depot.token.is_cancelled() { PlanError::Stopping } else { error.into() })?;
-        let plan = TransferPlan { base: key.base, target: key.target, frames };
+        let (frames, listed): (_, Vec<Vec<u8>>) = frames.into_iter().unzip();
+        let plan = PlanOutline { base: key.base, target: key.target, frames };
         let plan_bytes: Bytes =
-            plan.encode(base_contents, target.package.contents()).map_err(PlanError::Encode)?.into();
+            transfer::encode_plan(key.base, key.target, listed.iter()).map_err(PlanError::Encode)?.into();
         let base_manifest = base.as_ref().map(|side| side.package.manifest.as_bytes()).unwrap_or_default();
+        if base_manifest.len() + target.package.manifest.as_bytes().len() > LARGE_MANIFESTS_BYTES {
+            // Nothing is read of chunks from here on, and compressing takes as much.
+            self.depot.chunks.forget();
+        }
         let manifest_frame = transfer::encode_manifest(target.package.manifest.as_bytes(), base_manifest);
         let manifest_frame: Bytes = manifest_frame.map_err(PlanError::Encode)?.into();
         let objects = &self.depot.objects;
-        let name = |kind, bytes: &Bytes| Name(kind, Digest::of(bytes));
-        runtime.block_on(objects.put(name(Kind::Frame, &manifest_frame), manifest_frame.clone()))?;
-        runtime.block_on(objects.put(name(Kind::Plan, &plan_bytes), plan_bytes.clone()))?;
-        Ok(ServedPlan::new(key.effort, plan, plan_bytes, manifest_frame))
+        let named = ManifestFrame::of(&manifest_frame);
+        runtime.block_on(objects.put(Name(Kind::Frame, named.digest), manifest_frame))?;
+        runtime.block_on(objects.put(Name(Kind::Plan, Digest::of(&plan_bytes)), plan_bytes.clone()))?;
+        Ok(ServedPlan::new(key.effort, plan, plan_bytes, named))
     }
 
     /// Makes a frame durable as soon as it is encoded, so that no more than one per thread is in memory.
@@ -213,15 +221,15 @@ impl Plans {
         &self,
         runtime: &Handle,
         making: &Making,
-        encoded: EncodedFrame,
-    ) -> Result<Frame, EncodeError> {
+        frame: Digest,
+        bytes: Vec<u8>,
+    ) -> Result<(), EncodeError> {
         if self.depot.token.is_cancelled() || making.is_abandoned() {
             return Err(io::Error::from(io::ErrorKind::Interrupted).into());
         }
-        let EncodedFrame { frame, bytes } = encoded;
-        let stored = runtime.block_on(self.depot.objects.put(Name(Kind::Frame, frame.digest), bytes));
+        let stored = runtime.block_on(self.depot.objects.put(Name(Kind::Frame, frame), bytes));
         stored.map_err(io::Error::other)?;
         making.frame_done();
-        Ok(frame)
+        Ok(())
     }
 }

@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use sluice_common::digest::Digest;
 use sluice_common::name::HostName;
-use sluice_common::transfer::{Effort, Frame, TransferPlan};
+use sluice_common::transfer::{Effort, FrameOutline, PlanOutline};
 use tokio::sync::Semaphore;
 
 pub use self::choice::Link;
@@ -56,10 +56,10 @@ use super::Depot;
 use super::flights::Flights;
 use super::lru::Lru;
 
-/// Memory for decoded plans.
+/// Memory for plans.
 const PLAN_CACHE_BYTES: u64 = 64 << 20;
-/// What a part of a plan weighs in memory.
-const PART_BYTES: u64 = 64;
+/// What a frame of a plan weighs in memory: its outline, and its place in a table of lengths.
+const FRAME_BYTES: usize = 112;
 /// Estimates of bases kept.
 const ESTIMATES: u64 = 1024;
 
@@ -81,6 +81,21 @@ impl PlanKey {
     }
 }
 
+/// The frame of a manifest, by name and length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ManifestFrame {
+    /// Its name.
+    pub digest: Digest,
+    /// Length of the compressed bytes.
+    pub wire_len: u64,
+}
+
+impl ManifestFrame {
+    fn of(bytes: &[u8]) -> Self {
+        Self { digest: Digest::of(bytes), wire_len: bytes.len() as u64 }
+    }
+}
+
 /// A plan with all that a host is sent before the frames.
 #[derive(Debug)]
 pub struct ServedPlan {
@@ -90,37 +105,39 @@ pub struct ServedPlan {
     pub target: Digest,
     /// The effort that made it.
     pub effort: Effort,
-    /// The target's manifest, compressed against the base's.
-    pub manifest_frame: Bytes,
+    /// The target's manifest, compressed against the base's: of a million files it has 37 MB, and is read as it is sent.
+    pub manifest_frame: ManifestFrame,
     /// The plan, encoded.
     pub plan_bytes: Bytes,
     /// Digest of the encoded plan.
     plan_digest: Digest,
-    /// The plan, decoded.
-    pub plan: TransferPlan,
+    /// Its frames.
+    pub frames: Vec<FrameOutline>,
     lengths: HashMap<Digest, u64>,
 }
 
 impl ServedPlan {
-    fn new(effort: Effort, plan: TransferPlan, plan_bytes: Bytes, manifest_frame: Bytes) -> Self {
-        let lengths = plan.frames.iter().map(|frame| (frame.digest, frame.wire_len)).collect();
+    fn new(effort: Effort, outline: PlanOutline, plan_bytes: Bytes, manifest_frame: ManifestFrame) -> Self {
+        let PlanOutline { base, target, frames } = outline;
+        let named = frames.iter().map(|frame| (frame.digest, frame.wire_len));
+        let lengths = named.chain([(manifest_frame.digest, manifest_frame.wire_len)]).collect();
         let plan_digest = Digest::of(&plan_bytes);
-        let (base, target) = (plan.base, plan.target);
-        Self { base, target, effort, manifest_frame, plan_bytes, plan_digest, plan, lengths }
+        Self { base, target, effort, manifest_frame, plan_bytes, plan_digest, frames, lengths }
     }
 
-    /// Returns the length of a frame; nothing when the plan does not name it.
+    /// Returns the length of a frame, or of the manifest's; nothing when the plan does not name it.
     pub fn frame_len(&self, frame: &Digest) -> Option<u64> {
         self.lengths.get(frame).copied()
     }
 
     /// Returns everything that a host is sent.
     pub fn wire_bytes(&self) -> u64 {
-        (self.manifest_frame.len() + self.plan_bytes.len()) as u64 + self.plan.wire_len()
+        let frames: u64 = self.frames.iter().map(|frame| frame.wire_len).sum();
+        self.manifest_frame.wire_len + self.plan_bytes.len() as u64 + frames
     }
 
     fn raw_bytes(&self) -> u64 {
-        self.plan.frames.iter().map(Frame::raw_len).sum()
+        self.frames.iter().map(|frame| frame.raw_len).sum()
     }
 
     fn key(&self) -> PlanKey {
@@ -128,9 +145,7 @@ impl ServedPlan {
     }
 
     fn weight(&self) -> u64 {
-        let parts: usize =
-            self.plan.frames.iter().map(|frame| 1 + frame.base.len() + frame.parts.len()).sum();
-        (self.manifest_frame.len() + self.plan_bytes.len()) as u64 + parts as u64 * PART_BYTES
+        (self.plan_bytes.len() + self.frames.len() * FRAME_BYTES) as u64
     }
 }
 
@@ -218,7 +233,8 @@ impl Plans {
     }
 
     async fn find_or_make(self: &Arc<Self>, key: PlanKey, crew: Crew) -> Result<Arc<ServedPlan>, PlanError> {
-        match self.find(key).await? {
+        let _turn = self.depot.turn(&key.packages()).await?;
+        match self.find_in_turn(key).await? {
             Some(plan) => Ok(plan),
             None => Ok(self.serve(make::make(self, key, crew).await?)),
         }
@@ -229,7 +245,16 @@ impl Plans {
         if let Some(plan) = self.ready(&key) {
             return Ok(Some(plan));
         }
-        Ok(stored::load(&self.depot, key).await?.map(|plan| self.serve(plan)))
+        let _turn = self.depot.turn(&key.packages()).await?;
+        self.find_in_turn(key).await
+    }
+
+    /// Returns a plan that is there, or has come to be there while a turn was waited for.
+    async fn find_in_turn(&self, key: PlanKey) -> Result<Option<Arc<ServedPlan>>, PlanError> {
+        match self.ready(&key) {
+            Some(plan) => Ok(Some(plan)),
+            None => Ok(stored::load(&self.depot, key).await?.map(|plan| self.serve(plan))),
+        }
     }
 
     /// Returns the depot whose plans these are.
@@ -264,6 +289,7 @@ impl Plans {
         for effort in [Effort::Quick, Effort::Best] {
             let key = PlanKey { effort, ..first.key() };
             // What is in memory may be what another coordinator has made anew since.
+            let _turn = self.depot.turn(&key.packages()).await.map_err(PlanError::from)?;
             let stored = stored::load(&self.depot, key).await.map_err(Arc::new)?;
             if let Some(plan) = stored.filter(|plan| lacking(plan).is_none()) {
                 return Ok(self.serve(plan));

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sluice_common::digest::Digest;
-use sluice_common::transfer::{Effort, TransferPlan};
+use sluice_common::transfer::{Effort, PlanOutline};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::queue::Weight;
-use super::{PlanError, PlanKey, ServedPlan};
+use super::{ManifestFrame, PlanError, PlanKey, ServedPlan};
 use crate::clock::Clock;
 use crate::depot::Depot;
 use crate::depot::objects::{Kind, Name, ObjectError};
@@ -55,11 +55,13 @@ pub(super) async fn load(depot: &Depot, key: PlanKey) -> Result<Option<ServedPla
         Err(error @ ObjectError::Store { .. }) => return Err(error.into()),
     };
     let decoding = tokio::task::spawn_blocking(move || {
-        let fit = Digest::of(&plan_bytes) == plan && Digest::of(&manifest_bytes) == manifest_frame;
+        let named = ManifestFrame::of(&manifest_bytes);
+        drop(manifest_bytes);
+        let fit = Digest::of(&plan_bytes) == plan && named.digest == manifest_frame;
         let base = base.as_ref().map(|base| base.contents()).unwrap_or_default();
-        let plan = fit.then(|| TransferPlan::decode(&plan_bytes, base, target.contents()).ok()).flatten()?;
+        let plan = fit.then(|| PlanOutline::decode(&plan_bytes, base, target.contents()).ok()).flatten()?;
         (plan.base == key.base && plan.target == key.target)
-            .then(|| ServedPlan::new(key.effort, plan, plan_bytes, manifest_bytes))
+            .then(|| ServedPlan::new(key.effort, plan, plan_bytes, named))
     });
     match decoding.await.expect("decoding a plan does not panic") {
         Some(plan) => Ok(Some(plan)),
@@ -130,7 +132,7 @@ pub(super) async fn insert(depot: &Depot, plan: &ServedPlan, cpu: Duration) -> R
 
 async fn insert_in(tx: &mut Transaction, plan: &ServedPlan, cpu: Duration) -> Result<(), store::Error> {
     let (target, base, effort) = (plan.target.to_string(), plan.key().base_text(), effort_text(plan.effort));
-    let manifest_frame = Digest::of(&plan.manifest_frame);
+    let manifest_frame = plan.manifest_frame.digest;
     sqlx::query(
         "INSERT INTO depot_plans (target, base, effort, plan, manifest_frame, wire_bytes, raw_bytes, cpu_ms, made_ms)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
@@ -146,7 +148,7 @@ async fn insert_in(tx: &mut Transaction, plan: &ServedPlan, cpu: Duration) -> Re
     .bind(store::to_millis(Clock::of_process().now()))
     .execute(&mut **tx)
     .await?;
-    let mut frames: Vec<Digest> = plan.plan.frames.iter().map(|frame| frame.digest).collect();
+    let mut frames: Vec<Digest> = plan.frames.iter().map(|frame| frame.digest).collect();
     frames.push(manifest_frame);
     for batch in frames.chunks(BATCH) {
         let row = |i: usize| format!("(${}, ${}, ${}, ${})", i * 4 + 1, i * 4 + 2, i * 4 + 3, i * 4 + 4);

@@ -12,6 +12,7 @@ use crate::depot::{Depot, chunks, packages};
 /// Returns the package when it is known and whole: manifest and index undamaged, every chunk indexed.
 pub(super) async fn whole(depot: &Depot, digest: Digest) -> Result<Option<v1::Package>, PushError> {
     let Some(row) = packages::find(&depot.store, &digest).await? else { return Ok(None) };
+    let _turn = depot.turn(&[digest]).await?;
     match index_of(depot, digest).await {
         Ok(index) if !lacking(depot, &index).await?.contains(&true) => {
             // Forgotten meanwhile, it is pushed like any other.

@@ -134,16 +134,17 @@ async fn insert(
 /// digest. Returns what was proven anew.
 async fn prove_contents(depot: &Arc<Depot>, announced: &Arc<Announced>) -> Result<Vec<Recipe>, PushError> {
     let contents = announced.package.contents();
-    let several = (0..contents.len() as u32).filter(|i| announced.index.content(*i as usize).len() > 1);
+    let several = (0..contents.len() as u32).filter(|i| announced.index.content(*i).len() > 1);
     let several: Vec<u32> = several.collect();
     let recipes: Vec<Recipe> =
-        several.iter().map(|i| (contents.at(*i).digest, recipe(&announced.index, *i as usize))).collect();
+        several.iter().map(|i| (contents.at(*i).digest, recipe(&announced.index, *i))).collect();
     let proven = chunks::proven(&depot.store, &recipes).await?;
     let unproven = |i: &usize| !proven[*i];
     let numbers: Vec<u32> = (0..several.len()).filter(unproven).map(|i| several[i]).collect();
     let recipes: Vec<Recipe> = (0..recipes.len()).filter(unproven).map(|i| recipes[i]).collect();
     let (reader, package) = (depot.chunks.clone(), &announced.package);
-    let source = PackageSource::open(reader, &depot.store, package, &announced.index, numbers).await?;
+    let source =
+        PackageSource::open(reader, &depot.store, package, Some(&*announced.index), &numbers).await?;
     let wanted: Vec<Digest> = recipes.iter().map(|(content, _)| *content).collect();
     let proving =
         tokio::task::spawn_blocking(move || parallel::each(&wanted, |content| prove(content, &source)));
@@ -151,10 +152,10 @@ async fn prove_contents(depot: &Arc<Depot>, announced: &Arc<Announced>) -> Resul
     Ok(recipes)
 }
 
-fn recipe(index: &PackageIndex, content: usize) -> Digest {
+fn recipe(index: &PackageIndex, content: u32) -> Digest {
     let mut hasher = Hasher::new();
     for chunk in index.content(content) {
-        hasher.update(index.chunks()[*chunk as usize].digest.as_bytes());
+        hasher.update(index.chunk(chunk).digest.as_bytes());
     }
     hasher.finish()
 }

@@ -1,20 +1,19 @@
 //! What a push announces: the package's name, its manifest and its index, taken within bounds and checked.
 
-use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_common::codec::DecodeError;
 use sluice_common::digest::Digest;
-use sluice_common::index::PackageIndex;
+use sluice_common::index::{PackageIndex, lone_chunk};
 use sluice_common::manifest::Manifest;
 use sluice_common::{caps, transfer};
 use sluice_proto::convert::{self, Invalid};
 use sluice_proto::v1;
 
 use super::PushError;
-use crate::depot::packages::{self, Package};
+use crate::depot::packages::{self, IndexError, Package};
 
 /// Largest compressed manifest or index that is kept in memory while chunks come: of some 200,000 entries.
 const COMPRESSED_BYTES_MAX: usize = 8 << 20;
@@ -106,10 +105,10 @@ impl Compressed {
         Self((bytes.len() <= COMPRESSED_BYTES_MAX).then_some(bytes))
     }
 
-    fn get<'a>(&self, raw: impl FnOnce() -> Cow<'a, [u8]>) -> io::Result<Bytes> {
+    fn get(&self, raw: &[u8]) -> io::Result<Bytes> {
         match &self.0 {
             Some(bytes) => Ok(bytes.clone()),
-            None => transfer::encode_manifest(&raw(), &[]).map(Bytes::from),
+            None => transfer::encode_manifest(raw, &[]).map(Bytes::from),
         }
     }
 }
@@ -119,20 +118,23 @@ impl Announced {
     pub(super) fn decode(digest: Digest, manifest: Bytes, index: Bytes) -> Result<Self, PushError> {
         let package = decode_manifest(digest, &manifest)?;
         let manifest = Compressed::new(manifest);
-        let decoded = decode_index(&package, &index)?;
+        let bytes = packages::restore_index(&index).map_err(PushError::Index)?;
         let compressed_index = Compressed::new(index);
-        let (package, index) = (Arc::new(package), Arc::new(decoded));
+        let index = PackageIndex::decode(bytes, package.contents()).map_err(IndexError::from);
+        let index = index.map_err(PushError::Index)?;
+        check_index(&package, &index)?;
+        let (package, index) = (Arc::new(package), Arc::new(index));
         Ok(Self { digest, package, index, manifest, compressed_index })
     }
 
     /// Returns the manifest as it is stored. Blocking threads only, as the next.
     pub(super) fn compressed_manifest(&self) -> io::Result<Bytes> {
-        self.manifest.get(|| self.package.manifest.as_bytes().into())
+        self.manifest.get(self.package.manifest.as_bytes())
     }
 
     /// Returns the index as it is stored.
     pub(super) fn compressed_index(&self) -> io::Result<Bytes> {
-        self.compressed_index.get(|| self.index.encode().into())
+        self.compressed_index.get(self.index.as_bytes())
     }
 }
 
@@ -145,26 +147,25 @@ fn decode_manifest(digest: Digest, compressed: &[u8]) -> Result<Package, PushErr
     Ok(Package::new(Manifest::decode(bytes)?))
 }
 
-fn decode_index(package: &Package, compressed: &[u8]) -> Result<PackageIndex, PushError> {
-    let index = packages::decode_index(compressed, package.contents()).map_err(PushError::Index)?;
-    check_index(package, &index)?;
-    Ok(index)
-}
-
-/// Checks what decoding does not: no empty or repeated chunk, and contents of one chunk or none bear its digest.
+/// Checks what decoding does not: no empty or repeated chunk, contents of one chunk or none bear its digest, and what is no
+/// longer than the smallest chunk is not cut, so that no index has to be read for it.
 fn check_index(package: &Package, index: &PackageIndex) -> Result<(), PushError> {
     let refuse = |reason: String| {
         Err(PushError::IndexRule(DecodeError::Invalid { what: "package index", at: 0, reason }))
     };
-    let empty = index.chunks().iter().copied().find(|chunk| chunk.len == 0);
+    let empty = index.chunks().find(|chunk| chunk.len == 0);
     if let Some(chunk) = empty.or_else(|| index.repeated()) {
         return refuse(format!("chunk {} is empty or stands twice", chunk.digest));
     }
-    for (number, content) in package.contents().iter().enumerate() {
-        let made = match index.content(number) {
-            [] => Digest::of(&[]),
-            [only] => index.chunks()[*only as usize].digest,
-            [..] => continue,
+    for (number, content) in (0..).zip(package.contents().iter()) {
+        let mut chunks = index.content(number).map(|chunk| index.chunk(chunk).digest);
+        let made = match (chunks.next(), chunks.len()) {
+            (None, _) => Digest::of(&[]),
+            (Some(only), 0) => only,
+            (Some(_), _) if lone_chunk(&content).is_some() => {
+                return refuse(format!("content {} is too small to be cut", content.digest));
+            }
+            (Some(_), _) => continue,
         };
         if made != content.digest {
             return Err(PushError::Content(content.digest));

@@ -68,7 +68,7 @@ impl Upload {
                 Some(_) | None => return Err(PushError::NotAsked(number)),
             }
             self.outstanding -= 1;
-            chunks.push(self.index.chunks()[number as usize]);
+            chunks.push(self.index.chunk(number));
         }
         self.verifying.push_back(tokio::task::spawn_blocking(move || VerifiedFrame::verify(frame, chunks)));
         Ok(())

@@ -110,9 +110,8 @@ async fn readers_go_on_while_their_pack_is_written_again() {
     let package = bench.depot.package(two.digest).await.unwrap();
     let index = bench.depot.index(two.digest, &package).await.unwrap();
     let all: Vec<u32> = (0..package.contents().len() as u32).collect();
-    let open = async |reader| {
-        PackageSource::open(reader, &bench.store, &package, &index, all.clone()).await.unwrap()
-    };
+    let open =
+        async |reader| PackageSource::open(reader, &bench.store, &package, Some(&index), &all).await.unwrap();
     // A reader of its own has no frame in memory.
     let beside = bench.beside().await;
     let source = open(beside.chunks.clone()).await;
@@ -134,10 +133,10 @@ async fn a_running_fetch_goes_on_while_everything_else_is_collected() {
     assert!(bench.release(&two).await);
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let plan = plans.get(None, two.digest, Link::Open).await.unwrap();
-    let frames: Vec<_> = plan.plan.frames.iter().map(|frame| wanted(&frame.digest, 0)).collect();
+    let frames: Vec<_> = plan.frames.iter().map(|frame| wanted(&frame.digest, 0)).collect();
     let fetch = content::fetch(&plans, host(), None, two.digest, frames, Pacing::default()).await.unwrap();
     let mut fetch = pin!(fetch);
-    let mut bytes = vec![Vec::new(); plan.plan.frames.len()];
+    let mut bytes = vec![Vec::new(); plan.frames.len()];
     let mut collected = false;
     while let Some(v1::FrameData { frame, data }) = fetch.try_next().await.unwrap() {
         bytes[frame as usize].extend_from_slice(&data);
@@ -146,7 +145,7 @@ async fn a_running_fetch_goes_on_while_everything_else_is_collected() {
         }
     }
     let fetched: Vec<Digest> = bytes.iter().map(|bytes| Digest::of(bytes)).collect();
-    assert_eq!(fetched, plan.plan.frames.iter().map(|frame| frame.digest).collect::<Vec<_>>());
+    assert_eq!(fetched, plan.frames.iter().map(|frame| frame.digest).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ fn whole(parcel: &Parcel) -> Vec<Request> {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_pushes_are_refused_with_nothing_committed() {
     type Tamper = fn(&mut Parcel) -> Vec<Request>;
-    let cases: [(&str, Tamper, &str); 14] = [
+    let cases: [(&str, Tamper, &str); 15] = [
         ("nothing but chunks", |p| p.uploads(&[0]), "where begin was due"),
         (
             "manifest of another package",
@@ -96,7 +96,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
             "index that swaps the only chunks of two contents",
             |p| {
                 let a = Parcel::new(&[("a", noise(1, 10)), ("b", noise(2, 10))]);
-                let mut raw = a.index.encode();
+                let mut raw = a.index.as_bytes().to_vec();
                 // The last four bytes are: one chunk, number 0; one chunk, number 1.
                 let end = raw.len();
                 raw.swap(end - 1, end - 3);
@@ -109,7 +109,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
             "index that reorders the chunks of a content",
             |p| {
                 let one = Parcel::new(&[("a", noise(1, 400_000))]);
-                let mut raw = one.index.encode();
+                let mut raw = one.index.as_bytes().to_vec();
                 let end = raw.len();
                 raw.swap(end - 1, end - 2);
                 *p = Parcel { index_bytes: zstd::bulk::compress(&raw, 3).unwrap(), ..one };
@@ -118,10 +118,22 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
             "do not make it up",
         ),
         (
+            "index that cuts a content smaller than the smallest chunk",
+            |p| {
+                let one = Parcel::new(&[("a", noise(1, 10)), ("b", noise(2, 20)), ("c", noise(3, 10))]);
+                let mut raw = one.index.as_bytes().to_vec();
+                // The last six bytes are three lists of one chunk: b is made of the chunks of a and c.
+                raw.splice(raw.len() - 4..raw.len() - 2, [2, 0, 2]);
+                *p = Parcel { index_bytes: zstd::bulk::compress(&raw, 3).unwrap(), ..one };
+                whole(p)
+            },
+            "too small to be cut",
+        ),
+        (
             "chunk that is not what its digest says",
             |p| {
                 let mut messages = whole(p);
-                let frame = zstd::bulk::compress(&vec![7; p.index.chunks()[0].len as usize], 3).unwrap();
+                let frame = zstd::bulk::compress(&vec![7; p.index.chunk(0).len as usize], 3).unwrap();
                 messages[6] = Request::Chunks(v1::PushChunks { numbers: vec![0], frame: frame.into() });
                 messages
             },

@@ -71,7 +71,7 @@ async fn plans_are_there_before_hosts_ask_and_get_better_while_they_are_served()
     assert!(best.wire_bytes() < quick.wire_bytes(), "{} of {}", best.wire_bytes(), quick.wire_bytes());
     install(&plans, &best, Some(&one), &two).await;
     let open = plans.get(from, to, Link::Open).await.unwrap();
-    assert_eq!(open.plan, quick.plan, "an open link is served what is restored soonest");
+    assert_eq!(open.plan_bytes, quick.plan_bytes, "an open link is served what is restored soonest");
     let views = improver.overview(Some(one.digest)).await.unwrap().into_iter().filter(|p| p.base == from);
     let views: Vec<_> = views.map(|view| (view.effort, view.state, view.hosts, view.wire_bytes)).collect();
     let (quick_bytes, best_bytes) = (quick.wire_bytes(), best.wire_bytes());
@@ -97,13 +97,13 @@ async fn a_damaged_frame_of_a_best_plan_costs_nobody_minutes() {
     let improver = improver(&plans, &[(from, to)], Policy::Improve);
     while improver.step(Lane::Better).await.unwrap() {}
     let best = plans.get(from, to, Link::Limited).await.unwrap();
-    let frame = best.plan.frames[0].digest;
+    let frame = best.frames[0].digest;
     flip(&bench.dir.path().join("depot/frames").join(frame.to_hex()));
     let encoded = plans.encoded();
     let gone = fetch(&plans, &best, vec![wanted(&frame, 0)]).await.unwrap_err();
     assert_eq!(gone.code(), tonic::Code::NotFound, "{gone}");
     assert!(gone.message().contains("ask for the plan again"), "{gone}");
-    assert_eq!(plans.get(from, to, Link::Limited).await.unwrap().plan, quick.plan);
+    assert_eq!(plans.get(from, to, Link::Limited).await.unwrap().plan_bytes, quick.plan_bytes);
     assert_eq!(plans.encoded(), encoded);
     while improver.step(Lane::Better).await.unwrap() {}
     install(&plans, &plans.get(from, to, Link::Limited).await.unwrap(), Some(&one), &two).await;

@@ -128,7 +128,7 @@ impl Parcel {
         let tree = Tree::scan(dir.path()).unwrap();
         let index = PackageIndex::build(tree.manifest(), &tree).unwrap();
         let manifest = encode_manifest(tree.manifest().as_bytes(), &[]).unwrap();
-        let index_bytes = zstd::bulk::compress(&index.encode(), 3).unwrap();
+        let index_bytes = zstd::bulk::compress(index.as_bytes(), 3).unwrap();
         Self { _dir: dir, digest: tree.manifest().digest(), tree, index, manifest, index_bytes }
     }
 
@@ -157,12 +157,12 @@ impl Parcel {
     /// Every chunk's bytes, in the order of their numbers.
     fn chunks(&self) -> Vec<Vec<u8>> {
         let mut chunks = vec![Vec::new(); self.index.chunks().len()];
-        for (number, content) in self.tree.manifest().contents().iter().enumerate() {
+        for (number, content) in (0..).zip(self.tree.manifest().contents().iter()) {
             let mut reader = self.tree.reader(&content.digest, 0).unwrap();
             for chunk in self.index.content(number) {
-                let mut bytes = vec![0; self.index.chunks()[*chunk as usize].len as usize];
+                let mut bytes = vec![0; self.index.chunk(chunk).len as usize];
                 reader.read_exact(&mut bytes).unwrap();
-                chunks[*chunk as usize] = bytes;
+                chunks[chunk as usize] = bytes;
             }
         }
         chunks
@@ -191,10 +191,8 @@ impl Parcel {
     /// Reads every content back from a depot and compares it.
     async fn read_back(&self, bench: &Bench) -> std::io::Result<()> {
         let package = bench.depot.package(self.digest).await.map_err(std::io::Error::other)?;
-        let index = bench.depot.index(self.digest, &package).await.map_err(std::io::Error::other)?;
-        let all = (0..package.contents().len() as u32).collect();
-        let reader = bench.depot.chunks.clone();
-        let source = PackageSource::open(reader, &bench.store, &package, &index, all).await.unwrap();
+        let all: Vec<u32> = (0..package.contents().len() as u32).collect();
+        let source = bench.depot.source(self.digest, &package, &all).await.map_err(std::io::Error::other)?;
         let read = tokio::task::spawn_blocking(move || {
             for content in package.contents().iter() {
                 assert_eq!(

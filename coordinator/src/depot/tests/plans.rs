@@ -67,9 +67,9 @@ pub(super) async fn fetch(
 }
 
 async fn fetch_all(plans: &Arc<Plans>, plan: &ServedPlan) -> Result<Vec<Vec<u8>>, Status> {
-    let frames = plan.plan.frames.iter().map(|frame| wanted(&frame.digest, 0)).collect();
+    let frames = plan.frames.iter().map(|frame| wanted(&frame.digest, 0)).collect();
     let fetched = fetch(plans, plan, frames).await?;
-    for (frame, bytes) in plan.plan.frames.iter().zip(&fetched) {
+    for (frame, bytes) in plan.frames.iter().zip(&fetched) {
         assert_eq!((Digest::of(bytes), bytes.len() as u64), (frame.digest, frame.wire_len));
     }
     Ok(fetched)
@@ -79,7 +79,8 @@ async fn fetch_all(plans: &Arc<Plans>, plan: &ServedPlan) -> Result<Vec<Vec<u8>>
 pub(super) async fn install(plans: &Arc<Plans>, plan: &ServedPlan, base: Option<&Parcel>, target: &Parcel) {
     assert_eq!(plan.base, base.map(|base| base.digest));
     let base_manifest = base.map(|base| base.tree.manifest().as_bytes()).unwrap_or_default();
-    let manifest = decode_manifest(&plan.manifest_frame, base_manifest).unwrap();
+    let frame = fetch(plans, plan, vec![wanted(&plan.manifest_frame.digest, 0)]).await.unwrap();
+    let manifest = decode_manifest(&frame[0], base_manifest).unwrap();
     assert_eq!(Digest::of(&manifest), target.digest);
     let manifest = Manifest::decode(manifest).unwrap();
     let contents = manifest.contents();
@@ -124,7 +125,7 @@ async fn plans_restore_every_content_cold_and_from_a_base() {
     install(&plans, &update, Some(&one), &two).await;
     assert!(update.wire_bytes() * 50 < cold.wire_bytes(), "{} of {}", update.wire_bytes(), cold.wire_bytes());
     let nothing = plans.get(Some(two.digest), two.digest, Link::Open).await.unwrap();
-    assert!(nothing.plan.frames.is_empty());
+    assert!(nothing.frames.is_empty());
     install(&plans, &nothing, Some(&two), &two).await;
 }
 
@@ -161,7 +162,7 @@ async fn a_fetch_goes_on_at_any_byte() {
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let plan = plans.get(None, two.digest, Link::Open).await.unwrap();
     let whole = fetch_all(&plans, &plan).await.unwrap();
-    let (frame, len) = (plan.plan.frames[0].digest, whole[0].len());
+    let (frame, len) = (plan.frames[0].digest, whole[0].len());
     assert!(len > 600_000, "several reads");
     for offset in [0, 1, 32 << 10, (32 << 10) - 1, 256 << 10, (256 << 10) + 1, len / 2, len - 1, len] {
         let rest = fetch(&plans, &plan, vec![wanted(&frame, offset as u64)]).await.unwrap();
@@ -187,7 +188,7 @@ async fn frames_that_the_plan_does_not_name_are_not_served() {
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let cold = plans.get(None, two.digest, Link::Open).await.unwrap();
     let update = plans.get(Some(one.digest), two.digest, Link::Open).await.unwrap();
-    let foreign = vec![wanted(&cold.plan.frames[0].digest, 0)];
+    let foreign = vec![wanted(&cold.frames[0].digest, 0)];
     let refused = fetch(&plans, &update, foreign).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::NotFound);
     assert!(refused.message().contains("ask for the plan again"), "{refused}");
@@ -199,8 +200,8 @@ async fn frames_that_the_plan_does_not_name_are_not_served() {
 async fn damaged_frames_and_plans_are_made_anew() {
     type Named = fn(&ServedPlan) -> (&'static str, Digest);
     let cases: [(&str, Named); 3] = [
-        ("frame", |plan| ("frames", plan.plan.frames[0].digest)),
-        ("manifest frame", |plan| ("frames", Digest::of(&plan.manifest_frame))),
+        ("frame", |plan| ("frames", plan.frames[0].digest)),
+        ("manifest frame", |plan| ("frames", plan.manifest_frame.digest)),
         ("plan", |plan| ("plans", Digest::of(&plan.plan_bytes))),
     ];
     for (name, named) in cases {
@@ -231,7 +232,7 @@ async fn a_frame_damaged_while_it_is_served_is_healed_when_a_host_comes_back_for
     let plans = Plans::new(bench.depot.clone(), Effort::Quick);
     let plan = plans.get(None, two.digest, Link::Open).await.unwrap();
     fetch_all(&plans, &plan).await.unwrap();
-    let frame = plan.plan.frames[0].digest;
+    let frame = plan.frames[0].digest;
     flip(&bench.dir.path().join("depot/frames").join(frame.to_hex()));
     // The host has found by the digest that its bytes do not fit, and asks from the first byte on.
     let again = fetch(&plans, &plan, vec![wanted(&frame, 0)]).await.unwrap();

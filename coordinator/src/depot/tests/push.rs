@@ -261,3 +261,35 @@ async fn old_orphans_are_removed_at_the_start() {
     }
     shop.read_back(&bench).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_index_is_read_only_for_what_may_have_been_cut() {
+    for (name, len, is_read) in
+        [("small", caps::CHUNK_BYTES_MIN, false), ("large", caps::CHUNK_BYTES_MIN + 1, true)]
+    {
+        let bench = Bench::new().await;
+        let parcel =
+            Parcel::new(&[("a", noise(1, len as usize)), ("b", noise(2, 10)), ("empty", Vec::new())]);
+        bench.push(&parcel).await.unwrap();
+        bench.objects("indexes").iter().for_each(|path| fs::remove_file(path).unwrap());
+        assert_eq!(parcel.read_back(&bench).await.is_err(), is_read, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_with_large_packages_takes_turns_and_small_ones_never_wait() {
+    let (bench, one, two) = super::plans::two_versions().await;
+    let mut tx = bench.store.begin(Actor::console()).await.unwrap();
+    sqlx::query("UPDATE packages SET files = 250000 WHERE digest = $1")
+        .bind(one.digest.to_string())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit_observation().await.unwrap();
+    let turn = bench.depot.turn(&[one.digest]).await.unwrap();
+    assert!(turn.is_some());
+    assert!(bench.depot.turn(&[two.digest]).await.unwrap().is_none(), "small packages take none");
+    assert!(bench.depot.large.try_lock().is_err(), "another waits");
+    drop(turn);
+    assert!(bench.depot.turn(&[two.digest, one.digest]).await.unwrap().is_some());
+}
