@@ -22,7 +22,7 @@ const ENTRIES_QUICK: u64 = ENTRIES / 5;
 /// What either end may hold for one of so many, in bytes.
 const BOUND_BYTES: u64 = 256 << 20;
 /// What a coordinator may hold for a fifth of them, whose caches have no need to give way.
-const BOUND_QUICK_BYTES: u64 = 128 << 20;
+const BOUND_QUICK_BYTES: u64 = 160 << 20;
 /// How long plans of so many files may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 const APP: &str = "tree";
