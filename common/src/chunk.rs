@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 
-use fastcdc::v2020::{Error, StreamCDC};
+use fastcdc::v2020::{ChunkData, Error, StreamCDC};
 
 use crate::caps;
 use crate::digest::Digest;
@@ -19,20 +19,29 @@ pub struct Chunk {
     pub len: u32,
 }
 
+/// Chunks that are hashed together: as many as make it faster.
+const HASHED_AT_ONCE: usize = 4;
+
 /// Cuts a reader to its end and hands each chunk with its bytes to `each`.
 pub fn cut(reader: impl Read, mut each: impl FnMut(Chunk, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let (min, mean, max) = (caps::CHUNK_BYTES_MIN, caps::CHUNK_BYTES_MEAN, caps::CHUNK_BYTES_MAX);
-    for piece in StreamCDC::new(reader, min as usize, mean as usize, max as usize) {
-        let piece = match piece {
-            Ok(piece) => piece,
-            Err(Error::Empty) => return Ok(()),
-            Err(Error::IoError(error)) => return Err(error),
-            Err(Error::Other(reason)) => return Err(io::Error::other(reason)),
-        };
-        let chunk = Chunk { digest: Digest::of(&piece.data), len: piece.data.len() as u32 };
-        each(chunk, &piece.data)?;
+    let mut pieces = StreamCDC::new(reader, min as usize, mean as usize, max as usize);
+    loop {
+        let some = pieces.by_ref().take(HASHED_AT_ONCE).filter_map(|piece| match piece {
+            Ok(piece) => Some(Ok(piece)),
+            Err(Error::Empty) => None,
+            Err(Error::IoError(error)) => Some(Err(error)),
+            Err(Error::Other(reason)) => Some(Err(io::Error::other(reason))),
+        });
+        let some: Vec<ChunkData> = some.collect::<io::Result<_>>()?;
+        if some.is_empty() {
+            return Ok(());
+        }
+        let bytes: Vec<&[u8]> = some.iter().map(|piece| &piece.data[..]).collect();
+        for (bytes, digest) in bytes.iter().zip(Digest::of_each(&bytes)) {
+            each(Chunk { digest, len: bytes.len() as u32 }, bytes)?;
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]

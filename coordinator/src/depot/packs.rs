@@ -64,14 +64,13 @@ impl VerifiedFrame {
             return Err(FrameError::Length { expected, found: raw.len() as u64 });
         }
         let mut rest = &raw[..];
-        for chunk in &chunks {
-            let (bytes, after) = rest.split_at(chunk.len as usize);
-            if Digest::of(bytes) != chunk.digest {
-                return Err(FrameError::Chunk(chunk.digest));
-            }
-            rest = after;
+        let take = |chunk: &Chunk| rest.split_off(..chunk.len as usize).expect("lengths were added up");
+        let pieces: Vec<&[u8]> = chunks.iter().map(take).collect();
+        let mut found = chunks.iter().zip(Digest::of_each(&pieces));
+        match found.find(|(chunk, digest)| chunk.digest != *digest) {
+            Some((wrong, _)) => Err(FrameError::Chunk(wrong.digest)),
+            None => Ok(Self { compressed, chunks }),
         }
-        Ok(Self { compressed, chunks })
     }
 }
 
