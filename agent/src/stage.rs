@@ -12,6 +12,7 @@
 //! runtime's blocking threads through [`Work`], which is always awaited.
 
 mod area;
+mod blocks;
 mod fetch;
 mod gather;
 mod place;

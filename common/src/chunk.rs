@@ -19,15 +19,12 @@ pub struct Chunk {
     pub len: u32,
 }
 
-/// Chunks that are hashed together: as many as make it faster.
-const HASHED_AT_ONCE: usize = 4;
-
 /// Cuts a reader to its end and hands each chunk with its bytes to `each`.
 pub fn cut(reader: impl Read, mut each: impl FnMut(Chunk, &[u8]) -> io::Result<()>) -> io::Result<()> {
     let (min, mean, max) = (caps::CHUNK_BYTES_MIN, caps::CHUNK_BYTES_MEAN, caps::CHUNK_BYTES_MAX);
     let mut pieces = StreamCDC::new(reader, min as usize, mean as usize, max as usize);
     loop {
-        let some = pieces.by_ref().take(HASHED_AT_ONCE).filter_map(|piece| match piece {
+        let some = pieces.by_ref().take(Digest::AT_ONCE).filter_map(|piece| match piece {
             Ok(piece) => Some(Ok(piece)),
             Err(Error::Empty) => None,
             Err(Error::IoError(error)) => Some(Err(error)),

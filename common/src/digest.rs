@@ -27,6 +27,8 @@ pub struct ParseError {
 impl Digest {
     /// Length of the raw digest.
     pub const BYTES: usize = 32;
+    /// Messages that [`Self::of_each`] hashes together: as many as make it faster.
+    pub const AT_ONCE: usize = 4;
 
     /// Hashes `bytes`.
     pub fn of(bytes: &[u8]) -> Self {

@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::area::{Area, discard};
-use super::gather::{Coming, Gathered, Room};
+use super::blocks::Room;
+use super::gather::{Coming, Gathered};
 use super::place::Placer;
 use super::restore::Restorer;
 use super::schedule;

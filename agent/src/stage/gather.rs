@@ -5,7 +5,6 @@
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,71 +13,12 @@ use sluice_common::transfer::Frame;
 use tokio::time::Instant;
 
 use super::area::{Area, discard};
+use super::blocks::{Blocks, Room};
 
 /// Bytes of a frame on disk that are gathered before they are written.
 const WRITE_BYTES: usize = 256 * 1024;
 /// Time after which bytes are written, however few.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes of a block of memory: what the smallest of frames takes of a [`Room`].
-const BLOCK_BYTES: usize = 128 * 1024;
-
-/// Memory for frames that have come and are not restored, in blocks that are used again: the kernel clears each page once, and
-/// messages can be let go of as they come.
-#[derive(Debug, Clone)]
-pub(super) struct Room(Arc<Mutex<Vec<Vec<u8>>>>);
-
-impl Room {
-    /// Makes a room of so many bytes, which take memory as they are used.
-    pub(super) fn new(bytes: u64) -> Self {
-        let count = bytes / BLOCK_BYTES as u64;
-        Self(Arc::new(Mutex::new((0..count).map(|_| Vec::new()).collect())))
-    }
-
-    /// Takes as many blocks as so many bytes fill, where there are as many.
-    fn take(&self, bytes: u64) -> Option<Blocks> {
-        let wanted = usize::try_from(bytes.div_ceil(BLOCK_BYTES as u64)).ok()?;
-        let mut free = self.free();
-        // Used ones are at the end.
-        let kept = free.len().checked_sub(wanted)?;
-        Some(Blocks { blocks: free.split_off(kept), filled: 0, room: self.clone() })
-    }
-
-    fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Blocks of a [`Room`], which has them back when this is dropped.
-#[derive(Debug)]
-struct Blocks {
-    blocks: Vec<Vec<u8>>,
-    /// How many of them are full: the next bytes go to the one after.
-    filled: usize,
-    room: Room,
-}
-
-impl Blocks {
-    /// Adds bytes, for which there is room.
-    fn extend(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let block = &mut self.blocks[self.filled];
-            if block.capacity() == 0 {
-                block.reserve_exact(BLOCK_BYTES);
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - block.len()));
-            block.extend_from_slice(now);
-            self.filled += usize::from(block.len() == BLOCK_BYTES);
-            bytes = later;
-        }
-    }
-}
-
-impl Drop for Blocks {
-    fn drop(&mut self) {
-        self.blocks.iter_mut().for_each(Vec::clear);
-        self.room.free().append(&mut self.blocks);
-    }
-}
 
 /// A frame whose bytes have all come.
 #[derive(Debug)]
@@ -106,9 +46,9 @@ impl Gathered {
     /// Says whether the frame is what it is named.
     pub(super) fn is_right(&self, area: &Area, frame: &Frame) -> io::Result<bool> {
         let digest = match &self.place {
-            Place::Memory(Blocks { blocks, .. }) => {
+            Place::Memory(held) => {
                 let mut hasher = Hasher::new();
-                blocks.iter().for_each(|block| hasher.update(block));
+                held.filled().iter().for_each(|block| hasher.update(block));
                 hasher.finish()
             }
             Place::Disk => Digest::of_reader(fs_err::File::open(area.frame(&frame.digest))?)?.0,
@@ -119,7 +59,7 @@ impl Gathered {
     /// Reads the frame.
     pub(super) fn read(&self, area: &Area, frame: &Frame) -> io::Result<Box<dyn BufRead + '_>> {
         Ok(match &self.place {
-            Place::Memory(Blocks { blocks, .. }) => Box::new(Reader { blocks, taken: 0 }),
+            Place::Memory(held) => Box::new(held.read()),
             Place::Disk => {
                 let file = fs_err::File::open(area.frame(&frame.digest))?;
                 Box::new(io::BufReader::with_capacity(128 * 1024, file))
@@ -138,42 +78,9 @@ impl Gathered {
     /// Brings the frame to disk: it is not restored now.
     pub(super) fn keep(self, area: &Area, frame: &Frame) -> io::Result<()> {
         match self.place {
-            Place::Memory(held) => write_all(&mut open(area, frame)?, &held.blocks),
+            Place::Memory(held) => write_all(&mut open(area, frame)?, held.filled()),
             Place::Disk => Ok(()),
         }
-    }
-}
-
-/// Blocks that are read one after the other.
-struct Reader<'a> {
-    blocks: &'a [Vec<u8>],
-    /// How much was taken of the first.
-    taken: usize,
-}
-
-impl BufRead for Reader<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        Ok(self.blocks.first().map_or(&[], |block| &block[self.taken..]))
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.taken += amount;
-        while let Some(block) = self.blocks.first()
-            && self.taken >= block.len()
-        {
-            self.taken -= block.len();
-            self.blocks = &self.blocks[1..];
-        }
-    }
-}
-
-impl io::Read for Reader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let len = available.len().min(buffer.len());
-        buffer[..len].copy_from_slice(&available[..len]);
-        self.consume(len);
-        Ok(len)
     }
 }
 
@@ -249,7 +156,7 @@ impl Coming {
         let file = match self.way {
             Way::Memory(held) => {
                 let mut file = open(area, frame)?;
-                write_all(&mut file, &held.blocks)?;
+                write_all(&mut file, held.filled())?;
                 file
             }
             Way::Disk { mut file, unwritten } => {
@@ -291,7 +198,7 @@ mod tests {
     use crate::layout::AppDir;
 
     const BYTES: &[u8] = b"a frame of some twenty bytes";
-    const ONE_BLOCK: u64 = BLOCK_BYTES as u64;
+    const ONE_BLOCK: u64 = crate::stage::blocks::BLOCK_BYTES as u64;
 
     fn scene() -> (tempfile::TempDir, Area, Frame) {
         let root = tempfile::tempdir().unwrap();
@@ -325,9 +232,9 @@ mod tests {
         let gathered = coming.end(7);
         assert!(gathered.is_right(&area, &frame).unwrap());
         assert_eq!((read(&gathered, &area, &frame), gathered.number), (BYTES.to_vec(), 7));
-        assert_eq!((on_disk(&area, &frame), room.free().len()), (None, 0));
+        assert_eq!((on_disk(&area, &frame), room.free_blocks()), (None, 0));
         gathered.discard(&area, &frame).unwrap();
-        assert_eq!(room.free().len(), 1);
+        assert_eq!(room.free_blocks(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -363,24 +270,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn blocks_are_filled_one_after_the_other_and_used_again() {
-        let bytes: Vec<u8> = (0..3 * BLOCK_BYTES + 5).map(|at| (at / 7) as u8).collect();
-        let room = Room::new(6 * ONE_BLOCK);
-        for piece in [1_000, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, bytes.len()] {
-            let mut blocks = room.take(bytes.len() as u64).unwrap();
-            assert!(room.take(2 * ONE_BLOCK + 1).is_none());
-            bytes.chunks(piece).for_each(|piece| blocks.extend(piece));
-            let (mut read, mut reader) = (Vec::new(), Reader { blocks: &blocks.blocks, taken: 0 });
-            io::Read::read_to_end(&mut reader, &mut read).unwrap();
-            assert!(read == bytes, "{piece}");
-        }
-        let has_memory = |block: &&Vec<u8>| block.capacity() > 0;
-        let free = room.free();
-        assert_eq!((free.len(), free.iter().filter(has_memory).count()), (6, 4), "the same four each time");
-        assert!(free.iter().all(Vec::is_empty));
-    }
-
     #[tokio::test(start_paused = true)]
     async fn what_is_not_restored_now_is_kept() {
         let (_root, area, frame) = scene();
@@ -389,7 +278,7 @@ mod tests {
         coming.take(Bytes::from_static(BYTES));
         coming.end(0).keep(&area, &frame).unwrap();
         assert_eq!(on_disk(&area, &frame).as_deref(), Some(BYTES));
-        assert_eq!(room.free().len(), 1);
+        assert_eq!(room.free_blocks(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,8 +13,6 @@ pub(super) type Block = [u8; 64];
 /// The first state: H(0) of FIPS 180-4, section 5.3.3.
 const FIRST: State =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
-/// Messages that are hashed together: as many as make it faster.
-const AT_ONCE: usize = 4;
 
 /// Returns the digest of each message, in their order. The longest is begun first, so that what is left in the end for fewer
 /// lanes is short.
@@ -23,7 +21,7 @@ pub(super) fn digests(lanes: Lanes, messages: &[&[u8]]) -> Vec<Digest> {
     order.sort_unstable_by_key(|number| std::cmp::Reverse(messages[*number].len()));
     let mut waiting = order.into_iter().map(|number| (number, Hashing::begin(messages[number])));
     let mut digests = vec![Digest([0; Digest::BYTES]); messages.len()];
-    let mut running: Vec<(usize, Hashing<'_>)> = waiting.by_ref().take(AT_ONCE).collect();
+    let mut running: Vec<(usize, Hashing<'_>)> = waiting.by_ref().take(Digest::AT_ONCE).collect();
     while !running.is_empty() {
         match &mut running[..] {
             [one, two, three, four] => step(lanes, [one, two, three, four]),
