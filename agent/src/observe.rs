@@ -153,7 +153,7 @@ pub(crate) fn manifest(dir: &AppDir, package: &Digest) -> io::Result<Manifest> {
 }
 
 /// Reads the canonical bytes of the manifest beside a release and checks that they are those of `package`.
-fn manifest_bytes(dir: &AppDir, package: &Digest) -> io::Result<Vec<u8>> {
+pub(crate) fn manifest_bytes(dir: &AppDir, package: &Digest) -> io::Result<Vec<u8>> {
     let path = dir.manifest(package);
     let bytes = fs_err::read(&path)?;
     if Digest::of(&bytes) != *package {

@@ -11,6 +11,8 @@ mod contents;
 mod links;
 mod wire;
 
+use std::cmp::Ordering;
+
 pub use contents::Contents;
 
 use crate::caps;
@@ -146,13 +148,39 @@ impl Manifest {
 
     /// Takes canonical bytes; checks every rule.
     pub fn decode(bytes: Vec<u8>) -> Result<Self, ManifestError> {
-        let starts = wire::starts(&bytes)?;
+        let mut entries = wire::Entries::new(&bytes)?;
+        let mut starts = Vec::with_capacity(entries.len());
+        let (mut tree_bytes, mut has_links) = (0_u64, false);
+        while let Some((start, entry)) = entries.next()? {
+            starts.push(start);
+            let size = entry.file().map_or(0, |(_, file)| file.size);
+            tree_bytes = tree_bytes.saturating_add(size);
+            has_links |= matches!(entry.kind, EntryKind::Symlink { .. });
+        }
         let mut manifest = Self { bytes, starts, numbering: Numbering::default() };
         manifest.check_order_and_parents()?;
-        manifest.check_tree_bytes()?;
-        links::check(&manifest)?;
+        if tree_bytes > caps::PACKAGE_BYTES_MAX {
+            return Err(ManifestError::TooLarge);
+        }
+        if has_links {
+            links::check(&manifest)?;
+        }
         manifest.numbering = Numbering::of(&manifest)?;
         Ok(manifest)
+    }
+
+    /// Finds the entry at `path` in canonical bytes, of which a manifest was made before: checks the form of what it passes and
+    /// no rule, and holds nothing of the rest in memory.
+    pub fn find<'a>(bytes: &'a [u8], path: &str) -> Result<Option<Entry<'a>>, ManifestError> {
+        let mut entries = wire::Entries::new(bytes)?;
+        while let Some((_, entry)) = entries.next()? {
+            match entry.path.as_str().cmp(path) {
+                Ordering::Less => {}
+                Ordering::Equal => return Ok(Some(entry)),
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
     }
 
     /// Returns the canonical bytes.
@@ -257,12 +285,6 @@ impl Manifest {
             found = parent;
         }
         Ok(())
-    }
-
-    fn check_tree_bytes(&self) -> Result<(), ManifestError> {
-        let add = |total: u64, (_, file): (&RelPath, FileEntry)| total.checked_add(file.size);
-        let total = self.files().try_fold(0, add);
-        total.filter(|total| *total <= caps::PACKAGE_BYTES_MAX).map(drop).ok_or(ManifestError::TooLarge)
     }
 
     /// Returns the digest of an entry that is a file, by number.

@@ -67,16 +67,17 @@ impl Known {
         let (moment, since) = (SystemTime::now(), Instant::now());
         // Before the bytes: a change in between is found the next time.
         let mut stamps = vec![manifest_stamp(dir, package)?];
-        let manifest = observe::manifest(dir, package)?;
+        // All that is wanted is a few entries of it.
+        let manifest = observe::manifest_bytes(dir, package)?;
         let tree = Beneath::open(&dir.release(package))?;
         let (mut spec, mut files) = (Spec::default(), Vec::new());
-        if let Some(Entry { path, kind }) = manifest.get(spec::FILE_NAME) {
+        if let Some(Entry { path, kind }) = find(&manifest, spec::FILE_NAME)? {
             stamps.push(stamp(&tree, path)?);
             files.push(path.to_owned());
             spec = read_spec(&tree, path, kind, package)?;
         }
         for program in programs(&spec) {
-            if let Some((path, digest)) = packaged(&manifest, program) {
+            if let Some((path, digest)) = packaged(&manifest, program)? {
                 stamps.push(stamp(&tree, path)?);
                 files.push(path.to_owned());
                 if Digest::of_reader(tree.read(path)?)?.0 != digest {
@@ -140,14 +141,16 @@ fn programs(spec: &Spec) -> impl Iterator<Item = &str> {
 
 /// Finds a program among the files of the release. A link, or a path through one, stays inside the package, whose files were
 /// verified; where there is nothing, the hook fails by itself.
-fn packaged<'a>(manifest: &'a Manifest, program: &str) -> Option<(&'a RelPath, Digest)> {
+fn packaged<'a>(manifest: &'a [u8], program: &str) -> io::Result<Option<(&'a RelPath, Digest)>> {
     if program.starts_with('/') || !program.contains('/') {
-        return None;
+        return Ok(None);
     }
-    match manifest.get(program.strip_prefix("./").unwrap_or(program)) {
-        Some(Entry { path, kind: EntryKind::File(file) }) => Some((path, file.digest)),
-        Some(_) | None => None,
-    }
+    let found = find(manifest, program.strip_prefix("./").unwrap_or(program))?;
+    Ok(found.and_then(Entry::file).map(|(path, file)| (path, file.digest)))
+}
+
+fn find<'a>(manifest: &'a [u8], path: &str) -> io::Result<Option<Entry<'a>>> {
+    Manifest::find(manifest, path).map_err(|error| invalid(error.to_string()))
 }
 
 fn invalid(reason: String) -> io::Error {

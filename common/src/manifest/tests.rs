@@ -30,6 +30,21 @@ fn the_canonical_form_never_changes() {
 }
 
 #[test]
+fn an_entry_is_found_in_the_bytes_as_it_is_found_in_the_manifest() {
+    let entries = [dir("bin"), file("bin/a", b"one"), link("bin/b", "a"), file("c", b"two")];
+    let manifest = Manifest::new(entries).unwrap();
+    for path in ["", "a", "bin", "bin/", "bin/a", "bin/aa", "bin/b", "c", "d"] {
+        assert_eq!(Manifest::find(manifest.as_bytes(), path).unwrap(), manifest.get(path), "{path:?}");
+    }
+    for len in 0..manifest.as_bytes().len() {
+        assert!(Manifest::find(&manifest.as_bytes()[..len], "d").is_err(), "{len}");
+        assert!(Manifest::decode(manifest.as_bytes()[..len].to_vec()).is_err(), "{len}");
+    }
+    let longer = [manifest.as_bytes(), b"x"].concat();
+    assert!(Manifest::find(&longer, "d").is_err() && Manifest::decode(longer).is_err());
+}
+
+#[test]
 fn structure_is_checked() {
     for (name, entries) in [
         ("twice", vec![file("a", b""), file("a", b"")]),

@@ -10,7 +10,7 @@
 //! ```
 
 use crate::caps;
-use crate::codec::{self, Reader};
+use crate::codec::{self, DecodeError, Reader};
 use crate::digest::Digest;
 use crate::path::RelPath;
 
@@ -74,40 +74,61 @@ impl Writer {
     }
 }
 
-/// Checks the form of canonical bytes and returns where each entry begins.
-pub(super) fn starts(bytes: &[u8]) -> Result<Vec<u32>, ManifestError> {
-    const { assert!(caps::MANIFEST_BYTES_MAX <= u32::MAX as u64, "a start has 32 bits") };
-    if bytes.len() as u64 > caps::MANIFEST_BYTES_MAX {
-        return Err(ManifestError::TooLarge);
-    }
-    let mut reader = Reader::new("manifest", bytes);
-    reader.magic(MAGIC)?;
-    let count = reader.varint(caps::MANIFEST_ENTRIES_MAX)? as usize;
-    if count > reader.remaining() / ENTRY_BYTES_MIN {
-        return Err(reader
-            .invalid(format_args!("{count} entries do not fit into the bytes that follow"))
-            .into());
-    }
-    let mut starts = Vec::with_capacity(count);
-    for _ in 0..count {
-        starts.push((bytes.len() - reader.remaining()) as u32);
-        let tag = reader.byte()?;
-        RelPath::new(reader.text(caps::PATH_BYTES_MAX)?)?;
-        match tag {
-            0 => {}
-            1 | 2 => {
-                reader.varint(caps::PACKAGE_BYTES_MAX)?;
-                reader.digest()?;
-            }
-            3 => {
-                // How long it may be is a rule of links, which names the link.
-                reader.text(usize::MAX)?;
-            }
-            unknown => return Err(reader.invalid(format_args!("unknown entry kind {unknown}")).into()),
+/// Reads the entries of canonical bytes one after the other and checks their form, each by itself.
+pub(super) struct Entries<'a> {
+    bytes: &'a [u8],
+    reader: Reader<'a>,
+    left: usize,
+}
+
+impl<'a> Entries<'a> {
+    /// Reads the head.
+    pub(super) fn new(bytes: &'a [u8]) -> Result<Self, ManifestError> {
+        const { assert!(caps::MANIFEST_BYTES_MAX <= u32::MAX as u64, "a start has 32 bits") };
+        if bytes.len() as u64 > caps::MANIFEST_BYTES_MAX {
+            return Err(ManifestError::TooLarge);
         }
+        let mut reader = Reader::new("manifest", bytes);
+        reader.magic(MAGIC)?;
+        let left = reader.varint(caps::MANIFEST_ENTRIES_MAX)? as usize;
+        if left > reader.remaining() / ENTRY_BYTES_MIN {
+            return Err(reader
+                .invalid(format_args!("{left} entries do not fit into the bytes that follow"))
+                .into());
+        }
+        Ok(Self { bytes, reader, left })
     }
-    reader.finish()?;
-    Ok(starts)
+
+    /// Returns how many entries are left.
+    pub(super) fn len(&self) -> usize {
+        self.left
+    }
+
+    /// Returns the next entry and where it begins. After the last one the bytes must end.
+    pub(super) fn next(&mut self) -> Result<Option<(u32, Entry<'a>)>, ManifestError> {
+        let reader = &mut self.reader;
+        let Some(left) = self.left.checked_sub(1) else {
+            return match reader.remaining() {
+                0 => Ok(None),
+                extra => Err(DecodeError::Trailing { what: "manifest", extra }.into()),
+            };
+        };
+        self.left = left;
+        let start = (self.bytes.len() - reader.remaining()) as u32;
+        let tag = reader.byte()?;
+        let path = RelPath::new(reader.text(caps::PATH_BYTES_MAX)?)?;
+        let kind = match tag {
+            0 => EntryKind::Directory,
+            1 | 2 => {
+                let size = reader.varint(caps::PACKAGE_BYTES_MAX)?;
+                EntryKind::File(FileEntry { executable: tag == 2, size, digest: reader.digest()? })
+            }
+            // How long it may be is a rule of links, which names the link.
+            3 => EntryKind::Symlink { target: reader.text(usize::MAX)? },
+            unknown => return Err(reader.invalid(format_args!("unknown entry kind {unknown}")).into()),
+        };
+        Ok(Some((start, Entry { path, kind })))
+    }
 }
 
 /// Reads the entry that begins at `start`.
