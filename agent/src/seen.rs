@@ -102,17 +102,21 @@ pub(crate) struct Seen {
     marked_nanoseconds: i64,
     /// Since when bytes were hashed for it.
     hashed_since: Instant,
+    /// When the tree was last found to be of the package's shape, before the marker was written.
+    looked: Option<Instant>,
 }
 
 impl Seen {
-    /// Notes what was hashed of `package`, whose marker has this stamp.
+    /// Notes what was hashed of `package`, whose marker has this stamp, and whose shape was looked at from `looked` on.
     pub(crate) fn new(
         package: Digest,
         stamps: Vec<Option<Stamp>>,
         marker: Stamp,
         hashed_since: Instant,
+        looked: Instant,
     ) -> Self {
-        Self { package, stamps, marked_nanoseconds: marker.changed_nanoseconds, hashed_since }
+        let marked_nanoseconds = marker.changed_nanoseconds;
+        Self { package, stamps, marked_nanoseconds, hashed_since, looked: Some(looked) }
     }
 
     /// Notes what was hashed of `package`, which has stood for long: what changes after `moment` bears a later time.
@@ -125,7 +129,8 @@ impl Seen {
         let since_epoch = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let moment = i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX);
         // File systems stamp with a clock that lags behind by a tick.
-        Self { package, stamps, marked_nanoseconds: moment.saturating_sub(TICK_NANOSECONDS), hashed_since }
+        let marked_nanoseconds = moment.saturating_sub(TICK_NANOSECONDS);
+        Self { package, stamps, marked_nanoseconds, hashed_since, looked: None }
     }
 
     /// Says whether it is remembered: one of very many files is not.
@@ -136,7 +141,8 @@ impl Seen {
     /// Notes what was hashed of a package whose marker is newer than any file.
     #[cfg(test)]
     pub(crate) fn marked_at_the_end_of_time(package: Digest, stamps: Vec<Option<Stamp>>) -> Self {
-        Self { package, stamps, marked_nanoseconds: i64::MAX, hashed_since: Instant::now() }
+        let hashed_since = Instant::now();
+        Self { package, stamps, marked_nanoseconds: i64::MAX, hashed_since, looked: None }
     }
 
     /// Returns the package.
@@ -147,6 +153,11 @@ impl Seen {
     /// Returns since when bytes were hashed for it.
     pub(crate) fn hashed_since(&self) -> Instant {
         self.hashed_since
+    }
+
+    /// Says whether the whole release was looked at a moment ago, so that another look would find the same.
+    pub(crate) fn is_just_looked_at(&self) -> bool {
+        self.looked.is_some_and(|looked| looked.elapsed() < caps::LOOK_TTL)
     }
 
     /// Does `work`, which takes names away that other releases have for the same files, and notes anew the files whose time
@@ -211,6 +222,13 @@ impl Hashed {
         self.newest.clone().filter(|seen| is_first && seen.package() == package)
     }
 
+    /// Forgets that anything was just looked at: what belongs to an application has run since.
+    pub(crate) fn forget_look(&mut self) {
+        if let Some(seen) = self.newest.take() {
+            self.newest = Some(Arc::new(Seen { looked: None, ..Arc::unwrap_or_clone(seen) }));
+        }
+    }
+
     /// Returns what the next release may take files from without hashing them again: what was hashed lately. A file that
     /// is written to bears another time; what a disk loses in silence is found within [`caps::SEEN_TTL`].
     pub(crate) fn for_reuse(&self) -> Option<Arc<Seen>> {
@@ -267,6 +285,7 @@ mod tests {
             stamps: vec![None, Some(noted)],
             marked_nanoseconds: long_after,
             hashed_since: Instant::now(),
+            looked: None,
         };
         for (number, expected) in [(0, false), (1, true), (2, false)] {
             assert_eq!(seen.covers(number, noted), expected, "{number}");

@@ -62,6 +62,9 @@ pub const SEEN_ENTRIES_MAX: usize = 64 * KIB as usize;
 /// How long a file that an agent has hashed, and that nobody has written to since, is linked into the next release without
 /// being hashed again: deployments of one working day.
 pub const SEEN_TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long a release that an agent has staged, and looked at as a whole, is switched to without another look: no longer than a
+/// look at a large release takes, during which it may change as well.
+pub const LOOK_TTL: Duration = Duration::from_secs(1);
 /// What an agent holds besides frames, measured.
 pub const AGENT_BYTES: u64 = 12 * MIB;
 /// Anonymous memory of an agent while it restores zstd frames: a window, what a frame leans on, and itself.

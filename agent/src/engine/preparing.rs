@@ -63,6 +63,7 @@ impl<O: Origin> Engine<O> {
         let hook = Some(HookRun { name: name.clone(), id: call.id.clone() });
         self.change(|state| state.progress = Progress::Preparing { hook, tries }).await?;
         let ended = self.run(&call, token).await;
+        self.hashed.forget_look();
         self.host.crash.pass()?;
         match judge(&name, ended, tries) {
             Told::Done { .. } => self.prepared().await,

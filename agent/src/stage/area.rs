@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use fs_err as fs;
 use rustix::fs::{CWD, RenameFlags};
@@ -189,6 +190,7 @@ impl Area {
     ) -> Result<Published, PublishError> {
         let target = placer.target().clone();
         linked::provide(&self.dir, &self.tree(), &target.manifest).map_err(PublishError::Verify)?;
+        let looked = Instant::now();
         let (findings, found) =
             examine_shape(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
         if !findings.is_empty() {
@@ -204,7 +206,8 @@ impl Area {
             PublishError::Sync(error)
         })?;
         let hashed_since = placer.hashed_since();
-        Ok(Published::Done(Seen::new(self.package, placer.into_stamps(&found), marker, hashed_since)))
+        let stamps = placer.into_stamps(&found);
+        Ok(Published::Done(Seen::new(self.package, stamps, marker, hashed_since, looked)))
     }
 
     /// Makes the release and returns the stamp of its marker.

@@ -205,9 +205,23 @@ async fn a_staged_file_that_was_damaged_is_had_anew_before_the_switch() {
     let order = world.order("1", one, Stage::Staged);
     assert_eq!(obey(&mut engine, order).await, Phase::Staged);
     fs_err::write(world.dir().release(&one).join("bin/app"), [9; 50_000]).unwrap();
+    // As when it was staged longer ago than `caps::LOOK_TTL`.
+    engine.hashed.forget_look();
     let order = world.order("1", one, Stage::Active);
     assert_eq!(obey(&mut engine, order).await, Phase::Active);
     assert_eq!(world.current(), "1");
+    assert_eq!(fs_err::read(world.dir().release(&one).join("bin/app")).unwrap(), [7; 50_000]);
+}
+
+#[tokio::test]
+async fn what_a_stage_hook_does_to_its_release_is_undone_before_the_switch() {
+    let mut world = World::new();
+    let mut engine = start(&world).await;
+    let spec = "[hooks.stage]\ncommand = [\"sh\", \"-c\", \"echo more >> $RELEASE_DIR/data\"]";
+    let one = world.pack("1", spec, &[("data", b"bytes")]);
+    let order = world.order("1", one, Stage::Active);
+    assert_eq!(obey(&mut engine, order).await, Phase::Active);
+    assert_eq!(fs_err::read(world.dir().release(&one).join("data")).unwrap(), b"bytes");
 }
 
 #[tokio::test]
