@@ -15,6 +15,7 @@ mod area;
 mod blocks;
 mod fetch;
 mod gather;
+mod parts;
 mod place;
 mod restore;
 mod resume;

@@ -7,10 +7,15 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
+mod beginning;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
-#[cfg(target_arch = "x86_64")]
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "digest/no_lanes.rs"]
+mod lanes;
 mod many;
+
+pub use beginning::Beginning;
 
 /// The SHA-256 of some bytes, written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,13 +42,21 @@ impl Digest {
 
     /// Hashes each of `messages`, in their order: together where the processor can, in about half of the time.
     pub fn of_each(messages: &[&[u8]]) -> Vec<Self> {
-        #[cfg(target_arch = "x86_64")]
-        if messages.len() > 1
-            && let Some(lanes) = lanes::Lanes::detect()
-        {
-            return many::digests(lanes, messages);
+        Self::of_each_and(messages, &mut [])
+    }
+
+    /// Hashes as [`Self::of_each`] does, and together with the messages takes beginnings on, each by the message of the number
+    /// beside it.
+    pub fn of_each_and(messages: &[&[u8]], beginnings: &mut [(usize, Beginning)]) -> Vec<Self> {
+        match lanes::Lanes::detect() {
+            Some(lanes) if messages.len() + beginnings.len() > 1 => many::hash(lanes, messages, beginnings),
+            Some(_) | None => {
+                for (number, beginning) in beginnings {
+                    beginning.update(messages[*number]);
+                }
+                messages.iter().map(|message| Self::of(message)).collect()
+            }
         }
-        messages.iter().map(|message| Self::of(message)).collect()
     }
 
     /// Hashes a reader to its end and returns the digest with the length read.

@@ -5,7 +5,7 @@
 //! placer. A file is written where it will stand; until its digest was seen it counts as missing, and whoever comes
 //! after an interruption hashes the whole tree first. Contents that come in several frames are gathered in `incoming/`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
@@ -13,11 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluice_common::digest::Digest;
+use sluice_common::digest::{Beginning, Digest};
 use sluice_common::manifest::{Contents, EntryKind};
 use sluice_common::transfer::{ContentSource, Extent, Part, TransferPlan};
 
 use super::area::{Area, discard};
+use super::parts::Parts;
 use super::share::{Sharer, Spot, Way};
 use super::target::Target;
 use crate::beneath::Beneath;
@@ -34,8 +35,7 @@ pub(crate) struct Placer {
     is_missing: Vec<bool>,
     /// How many are.
     missing: usize,
-    /// Parts of contents that come in several frames.
-    parts: HashMap<u32, Vec<PartState>>,
+    parts: Parts,
     /// What was hashed where it stands, by number of entry.
     stamps: Vec<Option<Stamp>>,
     /// When the last link was made to a file that was noted before.
@@ -53,12 +53,6 @@ pub(crate) enum Destination {
     Place(usize),
     /// To where the content is gathered.
     Gathering,
-}
-
-struct PartState {
-    extent: Extent,
-    digest: Digest,
-    is_done: bool,
 }
 
 impl Placer {
@@ -101,7 +95,7 @@ impl Placer {
             sharer,
             missing: is_missing.iter().filter(|is_missing| **is_missing).count(),
             is_missing,
-            parts: HashMap::new(),
+            parts: Parts::default(),
             linked_nanoseconds: 0,
             hashed_since: Instant::now(),
         })
@@ -237,22 +231,15 @@ impl Placer {
 
     /// Learns which contents come in several frames, and which of their parts are on disk already, by hashing them.
     pub(crate) fn survey_parts(&mut self, plan: &TransferPlan) -> io::Result<()> {
-        self.parts.clear();
+        self.parts = Parts::default();
         for part in plan.frames.iter().flat_map(|frame| &frame.parts) {
             let content = self.target.contents().at(part.extent.content);
             if part.extent.len < content.size && self.lacks(part.extent.content) {
                 let is_done = self.holds_part(part)?;
-                let state = PartState { extent: part.extent, digest: part.digest, is_done };
-                self.parts.entry(part.extent.content).or_default().push(state);
+                self.parts.expect(part, is_done);
             }
         }
-        let whole: Vec<u32> = self
-            .parts
-            .iter()
-            .filter(|(_, parts)| parts.iter().all(|part| part.is_done))
-            .map(|(number, _)| *number)
-            .collect();
-        whole.into_iter().try_for_each(|number| {
+        self.parts.whole().into_iter().try_for_each(|number| {
             let (digest, _) = Digest::of_reader(fs_err::File::open(self.partial(number))?)?;
             self.finish_partial(number, digest)
         })
@@ -260,11 +247,7 @@ impl Placer {
 
     /// Says whether a part is of no further use: its content is in place, or the part is on disk.
     pub(crate) fn has_part(&self, part: &Part) -> bool {
-        !self.lacks(part.extent.content)
-            || self
-                .parts
-                .get(&part.extent.content)
-                .is_some_and(|parts| parts.iter().any(|state| state.extent == part.extent && state.is_done))
+        !self.lacks(part.extent.content) || self.parts.has(part)
     }
 
     /// Returns where the bytes of a part go.
@@ -279,25 +262,26 @@ impl Placer {
         }
     }
 
-    /// Takes note of a part that stands in the file where its content is gathered; its digest was right. Returns whether all of
-    /// them are there now: the content is then to be hashed and finished.
-    pub(crate) fn note_part(&mut self, part: &Part) -> bool {
-        let number = part.extent.content;
-        let parts = self.parts.entry(number).or_default();
-        for state in parts.iter_mut() {
-            state.is_done |= state.extent == part.extent && state.digest == part.digest;
-        }
-        parts.iter().all(|state| state.is_done)
+    /// Gives away the hash of a content up to a part that is to be gathered and that it goes on with.
+    pub(crate) fn hash_before(&mut self, part: &Part) -> Option<Beginning> {
+        let is_gathered = self.destination(part) == Destination::Gathering;
+        if is_gathered { self.parts.hash_before(part) } else { None }
+    }
+
+    /// Takes the hash of a content up to the end of a part whose digest was right.
+    pub(crate) fn hash_after(&mut self, part: &Part, hash: Beginning) {
+        self.parts.hash_after(part, hash);
+    }
+
+    /// Takes note of a part that stands in the file where its content is gathered; its digest was right. Where all of them are
+    /// there now, returns the hash of the content as far as it goes: the rest is to be hashed, and the content finished.
+    pub(crate) fn note_part(&mut self, part: &Part) -> Option<Beginning> {
+        self.parts.note(part).then(|| self.parts.take_hash(part.extent.content))
     }
 
     /// Says whether bytes of the target can be leaned on.
     pub(crate) fn has_produced(&self, extent: &Extent) -> bool {
-        let holds = |part: &PartState| {
-            let end = part.extent.offset + part.extent.len;
-            part.is_done && part.extent.offset <= extent.offset && extent.offset + extent.len <= end
-        };
-        !self.lacks_everywhere(extent.content)
-            || self.parts.get(&extent.content).is_some_and(|parts| parts.iter().any(holds))
+        !self.lacks_everywhere(extent.content) || self.parts.hold(extent)
     }
 
     /// Says whether no place of a content is filled.
@@ -338,9 +322,7 @@ impl Placer {
             return self.settle(number, place);
         }
         discard(&partial)?;
-        for part in self.parts.entry(number).or_default() {
-            part.is_done = false;
-        }
+        self.parts.forget(number);
         Ok(())
     }
 }

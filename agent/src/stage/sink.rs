@@ -6,7 +6,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use sluice_common::digest::Digest;
+use sluice_common::digest::Beginning;
 use sluice_common::transfer::{Part, PartSink};
 
 use super::place::{Destination, Placer};
@@ -85,19 +85,30 @@ impl PartSink for FrameSink<'_> {
         placer.note(place, stamp);
         placer.settle(part.extent.content, place)
     }
+
+    fn hash_before(&mut self, part: &Part) -> Option<Beginning> {
+        let is_whole = part.extent.len == self.target.contents().at(part.extent.content).size;
+        if is_whole { None } else { lock(self.placer).hash_before(part) }
+    }
+
+    fn hash_after(&mut self, part: &Part, hash: Beginning) {
+        lock(self.placer).hash_after(part, hash);
+    }
 }
 
 impl FrameSink<'_> {
-    /// Notes a part of a content that comes in several frames. The whole of it is hashed without the placer, which other
-    /// frames need meanwhile.
+    /// Notes a part of a content that comes in several frames. What is not hashed yet of the whole is hashed without the placer,
+    /// which other frames need meanwhile.
     fn note_part(&self, part: &Part) -> io::Result<()> {
         let number = part.extent.content;
-        let partial = {
+        let (hash, partial) = {
             let mut placer = lock(self.placer);
-            placer.note_part(part).then(|| placer.partial(number))
+            (placer.note_part(part), placer.partial(number))
         };
-        let Some(partial) = partial else { return Ok(()) };
-        let (digest, _) = Digest::of_reader(fs_err::File::open(partial)?)?;
+        let Some(hash) = hash else { return Ok(()) };
+        let mut file = fs_err::File::open(partial)?;
+        file.seek(SeekFrom::Start(hash.len()))?;
+        let (digest, _) = hash.finish(file)?;
         lock(self.placer).finish_partial(number, digest)
     }
 }

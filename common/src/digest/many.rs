@@ -2,24 +2,37 @@
 
 use sha2::block_api::compress256;
 
-use super::Digest;
+use super::beginning::{digest, padded};
 use super::lanes::Lanes;
+use super::{Beginning, Digest};
 
 /// The words of a hash between two blocks.
 pub(super) type State = [u32; 8];
 /// What is compressed at once.
-pub(super) type Block = [u8; 64];
+pub(super) type Block = [u8; BLOCK_BYTES];
+/// Bytes of a block.
+pub(super) const BLOCK_BYTES: usize = 64;
 
 /// The first state: H(0) of FIPS 180-4, section 5.3.3.
-const FIRST: State =
+pub(super) const FIRST: State =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// Returns the digest of each message, in their order. The longest is begun first, so that what is left in the end for fewer
-/// lanes is short.
-pub(super) fn digests(lanes: Lanes, messages: &[&[u8]]) -> Vec<Digest> {
-    let mut order: Vec<usize> = (0..messages.len()).collect();
-    order.sort_unstable_by_key(|number| std::cmp::Reverse(messages[*number].len()));
-    let mut waiting = order.into_iter().map(|number| (number, Hashing::begin(messages[number])));
+/// Returns the digest of each message, in their order, and takes each beginning on by the message of the number beside it. The
+/// longest is begun first, so that what is left in the end for fewer lanes is short.
+pub(super) fn hash(lanes: Lanes, messages: &[&[u8]], beginnings: &mut [(usize, Beginning)]) -> Vec<Digest> {
+    let begun: Vec<(State, &[Block])> =
+        beginnings.iter_mut().map(|(number, beginning)| beginning.take(messages[*number])).collect();
+    let lengths = messages.iter().map(|message| message.len() / BLOCK_BYTES);
+    let lengths: Vec<usize> = lengths.chain(begun.iter().map(|(_, blocks)| blocks.len())).collect();
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_unstable_by_key(|number| std::cmp::Reverse(lengths[*number]));
+    let mut waiting = order.into_iter().map(|number| {
+        let hashing = match messages.get(number) {
+            Some(message) => Hashing::whole(message),
+            None => Hashing::on(begun[number - messages.len()]),
+        };
+        (number, hashing)
+    });
     let mut digests = vec![Digest([0; Digest::BYTES]); messages.len()];
     let mut running: Vec<(usize, Hashing<'_>)> = waiting.by_ref().take(Digest::AT_ONCE).collect();
     while !running.is_empty() {
@@ -33,7 +46,10 @@ pub(super) fn digests(lanes: Lanes, messages: &[&[u8]]) -> Vec<Digest> {
             if !lane.1.is_done() {
                 return true;
             }
-            digests[lane.0] = lane.1.digest();
+            match digests.get_mut(lane.0) {
+                Some(found) => *found = digest(&lane.1.state),
+                None => beginnings[lane.0 - messages.len()].1.go_on(lane.1.state),
+            }
             waiting.next().map(|next| *lane = next).is_some()
         });
     }
@@ -57,37 +73,37 @@ fn step<const N: usize>(lanes: Lanes, mut running: [&mut (usize, Hashing<'_>); N
 struct Hashing<'a> {
     state: State,
     /// Its whole blocks.
-    whole: &'a [Block],
-    /// What is left of it and its length, in one block or two.
-    padded: [Block; 2],
-    padded_len: usize,
+    blocks: &'a [Block],
+    /// What is left of it and its length, in one block or two; in none where more of it follows later.
+    padding: [Block; 2],
+    padding_len: usize,
     /// Blocks that are in the state.
     taken: usize,
 }
 
 impl<'a> Hashing<'a> {
-    fn begin(message: &'a [u8]) -> Self {
-        let (whole, rest) = message.as_chunks();
-        let mut padded = [0; 128];
-        padded[..rest.len()].copy_from_slice(rest);
-        padded[rest.len()] = 0x80;
-        let padded_len = if rest.len() < 56 { 1 } else { 2 };
-        let bits = message.len() as u64 * 8;
-        padded[padded_len * 64 - 8..padded_len * 64].copy_from_slice(&bits.to_be_bytes());
-        let padded = [0, 64].map(|at| std::array::from_fn(|byte| padded[at + byte]));
-        Self { state: FIRST, whole, padded, padded_len, taken: 0 }
+    /// Begins a message of which nothing follows.
+    fn whole(message: &'a [u8]) -> Self {
+        let (blocks, rest) = message.as_chunks();
+        let (padding, padding_len) = padded(rest, message.len() as u64);
+        Self { state: FIRST, blocks, padding, padding_len, taken: 0 }
+    }
+
+    /// Takes on what was begun, of which more follows.
+    fn on((state, blocks): (State, &'a [Block])) -> Self {
+        Self { state, blocks, padding: [[0; BLOCK_BYTES]; 2], padding_len: 0, taken: 0 }
     }
 
     /// Returns blocks that come next: of the message, then of its padding.
     fn left(&self) -> &[Block] {
-        match self.whole.get(self.taken..) {
-            Some(whole) if !whole.is_empty() => whole,
-            _ => &self.padded[self.taken - self.whole.len()..self.padded_len],
+        match self.blocks.get(self.taken..) {
+            Some(blocks) if !blocks.is_empty() => blocks,
+            _ => &self.padding[self.taken - self.blocks.len()..self.padding_len],
         }
     }
 
     fn is_done(&self) -> bool {
-        self.taken == self.whole.len() + self.padded_len
+        self.taken == self.blocks.len() + self.padding_len
     }
 
     /// Takes all that is left, alone.
@@ -98,14 +114,6 @@ impl<'a> Hashing<'a> {
             compress256(&mut state, blocks);
             (self.state, self.taken) = (state, self.taken + count);
         }
-    }
-
-    fn digest(&self) -> Digest {
-        let mut bytes = [0; Digest::BYTES];
-        for (four, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.state) {
-            *four = word.to_be_bytes();
-        }
-        Digest(bytes)
     }
 }
 
@@ -156,9 +164,42 @@ mod tests {
     fn a_message_that_is_hashed_alone_in_the_end_is_hashed_by_the_library() {
         for len in [0, 1, 64, 1_000] {
             let message = message(3, len);
-            let mut hashing = Hashing::begin(&message);
+            let mut hashing = Hashing::whole(&message);
             hashing.end();
-            assert_eq!(hashing.digest(), Digest::of(&message));
+            assert_eq!(digest(&hashing.state), Digest::of(&message));
+        }
+    }
+
+    #[test]
+    fn what_is_begun_is_taken_on_beside_the_messages_that_it_goes_on_with() {
+        for (begun, lengths, numbers) in [
+            (&[0, 64, 1_000_000][..], &[100_000][..], &[0, 0, 0][..]),
+            (&[63], &[1, 64, 200], &[1]),
+            (&[64, 65], &[5_000, 0, 777, 64, 3], &[4, 1]),
+            (&[], &[5_000, 77], &[]),
+            (&[10], &[], &[]),
+        ] {
+            let messages: Vec<Vec<u8>> =
+                lengths.iter().enumerate().map(|(number, len)| message(number, *len)).collect();
+            let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            let begun: Vec<Vec<u8>> = begun.iter().map(|len| message(99, *len)).collect();
+            let mut beginnings: Vec<(usize, Beginning)> = numbers
+                .iter()
+                .zip(&begun)
+                .map(|(number, bytes)| {
+                    let mut beginning = Beginning::new();
+                    beginning.update(bytes);
+                    (*number, beginning)
+                })
+                .collect();
+            let digests = Digest::of_each_and(&messages, &mut beginnings);
+            let alone: Vec<Digest> = messages.iter().map(|message| Digest::of(message)).collect();
+            assert_eq!(digests, alone, "{lengths:?}");
+            for ((number, beginning), bytes) in beginnings.into_iter().zip(&begun) {
+                let whole = [&bytes[..], messages[number], b"end"].concat();
+                let expected = (Digest::of(&whole), whole.len() as u64);
+                assert_eq!(beginning.finish(&b"end"[..]).unwrap(), expected, "{} {number}", bytes.len());
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use zstd::stream::read::Decoder;
 
 use crate::caps;
-use crate::digest::Digest;
+use crate::digest::{Beginning, Digest};
 use crate::manifest::Contents;
 
 use super::archive::{Expansion, Scratch};
@@ -38,6 +38,15 @@ pub trait PartSink: Send {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Ends the part; its digest was right.
     fn commit(&mut self, part: &Part) -> io::Result<()>;
+
+    /// Gives away the hash of its content up to the part, where the sink has it: for next to nothing it is taken on together with
+    /// the part's own. A sink that hashes no content that comes in several parts has none.
+    fn hash_before(&mut self, _part: &Part) -> Option<Beginning> {
+        None
+    }
+
+    /// Takes the hash of its content up to the part's end, just before the part is committed.
+    fn hash_after(&mut self, _part: &Part, _hash: Beginning) {}
 }
 
 /// What restoring takes beside the two packages; shared by frames that are restored together.

@@ -1,6 +1,6 @@
 //! Splits the bytes of a frame into its parts, and lets each count only once its digest was right.
 
-use crate::digest::{Digest, Hasher};
+use crate::digest::{Beginning, Digest, Hasher};
 
 use super::{DecodeFrameError, PartSink, damaged, unstored};
 use crate::transfer::{Frame, Part};
@@ -22,11 +22,22 @@ pub(super) fn take_whole(
         Some(bytes)
     };
     let pieces: Vec<&[u8]> = frame.parts.iter().map_while(take).collect();
-    let digests = Digest::of_each(&pieces);
-    for ((part, bytes), digest) in frame.parts.iter().zip(pieces).zip(digests) {
+    let parts = frame.parts.iter().take(pieces.len()).enumerate();
+    let mut contents: Vec<(usize, Beginning)> =
+        parts.filter_map(|(number, part)| Some((number, sink.hash_before(part)?))).collect();
+    let digests = Digest::of_each_and(&pieces, &mut contents);
+    let mut contents = contents.into_iter().peekable();
+    for (number, ((part, bytes), digest)) in frame.parts.iter().zip(pieces).zip(digests).enumerate() {
         check(frame, part, digest)?;
-        let stored = sink.begin(part).and_then(|()| sink.write(bytes)).and_then(|()| sink.commit(part));
-        stored.map_err(|source| unstored(frame, source))?;
+        let mut store = || {
+            sink.begin(part)?;
+            sink.write(bytes)?;
+            if let Some((_, hash)) = contents.next_if(|(of, _)| *of == number) {
+                sink.hash_after(part, hash);
+            }
+            sink.commit(part)
+        };
+        store().map_err(|source| unstored(frame, source))?;
     }
     Ok(())
 }
