@@ -1,14 +1,16 @@
 //! Access to a directory tree that cannot leave it: every name is a [`RelPath`] resolved by the kernel with
 //! `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, so that neither a link in the tree nor one swapped in meanwhile leads out.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat};
 use sluice_common::path::RelPath;
+use thread_local::ThreadLocal;
 
 use crate::seen::Stamp;
 
@@ -17,8 +19,8 @@ use crate::seen::Stamp;
 pub(crate) struct Beneath {
     root: OwnedFd,
     path: PathBuf,
-    /// The directories that were last worked in, the last one first: their neighbours come next.
-    last: Mutex<Vec<Arc<Directory>>>,
+    /// The directories that each thread last worked in, the last one first: their neighbours come next.
+    last: ThreadLocal<RefCell<Vec<Arc<Directory>>>>,
 }
 
 /// An open directory of the tree.
@@ -42,8 +44,8 @@ pub(crate) struct Standing {
     pub(crate) stamp: Stamp,
 }
 
-/// Directories that are kept open: one for each thread that works in a tree, and the one before.
-const KEPT: usize = 4;
+/// Directories that are kept open for each thread that works in a tree: the last one, and the one before.
+const KEPT: usize = 2;
 
 /// Bytes of names that are read from a directory at a time, as the C library does.
 const LISTING_BYTES: usize = 32 * 1024;
@@ -56,7 +58,7 @@ impl Beneath {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| failed("open", path, e))?;
-        Ok(Self { root, path: path.to_owned(), last: Mutex::default() })
+        Ok(Self { root, path: path.to_owned(), last: ThreadLocal::new() })
     }
 
     /// Opens a regular file for reading.
@@ -217,25 +219,21 @@ impl Beneath {
     /// the one that is worked in, whatever has been put at its name since.
     fn parent_of<'a>(&self, path: &'a RelPath) -> rustix::io::Result<(Arc<Directory>, &'a str)> {
         let directory = path.parent().unwrap_or(".");
-        let kept = self.last().iter().find(|kept| kept.path == directory).cloned();
+        let last = self.last.get_or_default();
+        let kept = last.borrow().iter().find(|kept| kept.path == directory).cloned();
         let parent = match kept {
             Some(kept) => kept,
             None => {
                 let flags = OFlags::PATH | OFlags::DIRECTORY;
                 let fd = self.resolve(Path::new(directory), flags, Mode::empty())?;
                 let opened = Arc::new(Directory { path: directory.to_owned(), fd });
-                let mut last = self.last();
+                let mut last = last.borrow_mut();
                 last.truncate(KEPT - 1);
                 last.insert(0, opened.clone());
                 opened
             }
         };
         Ok((parent, path.file_name()))
-    }
-
-    fn last(&self) -> MutexGuard<'_, Vec<Arc<Directory>>> {
-        // A thread that panicked left directories that are as good as any.
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {

@@ -74,6 +74,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads `n` bytes.
+    #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         let end = self.at.checked_add(n).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or(DecodeError::Truncated { what: self.what, at: self.bytes.len() })?;
@@ -83,12 +84,25 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads one byte.
+    #[inline]
     pub fn byte(&mut self) -> Result<u8, DecodeError> {
         Ok(self.take(1)?[0])
     }
 
     /// Reads a minimal varint of at most `max`.
+    #[inline]
     pub fn varint(&mut self, max: u64) -> Result<u64, DecodeError> {
+        // Nearly all of them are lengths of less than a byte.
+        match self.bytes.get(self.at) {
+            Some(byte) if *byte < 0x80 && u64::from(*byte) <= max => {
+                self.at += 1;
+                Ok(u64::from(*byte))
+            }
+            Some(_) | None => self.long_varint(max),
+        }
+    }
+
+    fn long_varint(&mut self, max: u64) -> Result<u64, DecodeError> {
         let (mut value, mut shift) = (0_u64, 0);
         loop {
             let byte = self.byte()?;
@@ -113,6 +127,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a length of at most `max` and that many bytes.
+    #[inline]
     pub fn bytes(&mut self, max: usize) -> Result<&'a [u8], DecodeError> {
         let len = self.varint(max as u64)? as usize;
         self.take(len)

@@ -11,9 +11,7 @@ mod contents;
 mod links;
 mod wire;
 
-use std::cmp::Ordering;
-
-pub use contents::Contents;
+pub use contents::{Contents, Copies};
 
 use crate::caps;
 use crate::codec::DecodeError;
@@ -169,18 +167,10 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Finds the entry at `path` in canonical bytes, of which a manifest was made before: checks the form of what it passes and
-    /// no rule, and holds nothing of the rest in memory.
+    /// Finds the entry at `path` in canonical bytes of which a manifest was made before: passes over the others without checking
+    /// more than where they end.
     pub fn find<'a>(bytes: &'a [u8], path: &str) -> Result<Option<Entry<'a>>, ManifestError> {
-        let mut entries = wire::Entries::new(bytes)?;
-        while let Some((_, entry)) = entries.next()? {
-            match entry.path.as_str().cmp(path) {
-                Ordering::Less => {}
-                Ordering::Equal => return Ok(Some(entry)),
-                Ordering::Greater => break,
-            }
-        }
-        Ok(None)
+        wire::Entries::new(bytes)?.find(path)
     }
 
     /// Returns the canonical bytes.
@@ -252,9 +242,14 @@ impl Manifest {
         self.numbering.find(self, digest)
     }
 
-    /// Says of each content, by number, whether `other` has it too.
-    pub fn shared_with(&self, other: &Self) -> Vec<bool> {
+    /// Says of each content, by number, where `other` has it, if it does.
+    pub fn shared_with(&self, other: &Self) -> Vec<Option<Copies>> {
         self.numbering.shared_with(self, other)
+    }
+
+    /// Returns the entries that hold a content which another manifest [shares](Self::shared_with) with this one.
+    pub fn copies(&self, copies: Copies) -> impl Iterator<Item = usize> {
+        self.numbering.copies(self, copies)
     }
 
     /// Returns the number of regular files.

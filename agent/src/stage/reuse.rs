@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sluice_common::digest::Digest;
-use sluice_common::manifest::Manifest;
+use sluice_common::manifest::{Copies, Manifest};
 
 use super::place::Placer;
 use super::share::{Sharer, Spot, Way};
@@ -103,9 +103,11 @@ impl<'a> Source<'a> {
 
     /// Fills the places of what the release holds; says whether none of its files was damaged.
     fn give(&self, placer: &mut Placer, stop: &AtomicBool) -> io::Result<bool> {
-        let is_shared = placer.target().manifest.shared_with(&self.manifest);
-        let mut lacking = placer.lacking();
-        lacking.retain(|content| is_shared[*content as usize]);
+        let shared = placer.target().manifest.shared_with(&self.manifest);
+        let lacking = placer.lacking().into_iter();
+        let lacking: Vec<(u32, Copies)> =
+            lacking.filter_map(|content| Some((content, shared[content as usize]?))).collect();
+        drop(shared);
         let is_sound = AtomicBool::new(true);
         for contents in lacking.chunks(TAKEN_AT_ONCE) {
             let wanted: Vec<Wanted<'_>> =
@@ -128,10 +130,10 @@ impl<'a> Source<'a> {
     }
 
     /// Returns a content that the release holds, by its number in the target, with a place for it.
-    fn wanted<'p>(&self, placer: &'p Placer, number: u32) -> Option<Wanted<'p>> {
+    fn wanted<'p>(&self, placer: &'p Placer, (number, copies): (u32, Copies)) -> Option<Wanted<'p>> {
         let content = placer.target().contents().at(number).digest;
         let place = placer.vacancies(number).next()?;
-        let copies = self.manifest.places(self.manifest.content_number(&content)?).collect();
+        let copies = self.manifest.copies(copies).collect();
         Some(Wanted { number, content, copies, place, to: placer.spot(place) })
     }
 

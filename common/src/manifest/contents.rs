@@ -1,6 +1,8 @@
 //! What a manifest's files hold: each content once, and where it stands. In eight bytes a file at most: a table of digests
 //! would take twenty times that, which counts with a million entries.
 
+use std::num::NonZero;
+
 use super::{Content, Manifest, ManifestError};
 use crate::digest::Digest;
 
@@ -44,6 +46,21 @@ impl<'a> Contents<'a> {
     }
 }
 
+/// The files of a manifest that hold one content: where the first of them stands in the order of digests, counted from one, so that
+/// an option takes no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copies(NonZero<u32>);
+
+impl Copies {
+    fn at(index: u32) -> Self {
+        Self(NonZero::<u32>::MIN.saturating_add(index))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// The files of one manifest by content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Numbering {
@@ -82,7 +99,11 @@ impl Numbering {
     }
 
     pub(super) fn places(&self, manifest: &Manifest, content: u32) -> impl Iterator<Item = usize> {
-        let places = &self.files[self.firsts[content as usize] as usize..];
+        self.copies(manifest, Copies::at(self.firsts[content as usize]))
+    }
+
+    pub(super) fn copies(&self, manifest: &Manifest, copies: Copies) -> impl Iterator<Item = usize> {
+        let places = &self.files[copies.index()..];
         let first = places[0];
         places.iter().take_while(move |place| is_same(manifest, first, **place)).map(|place| *place as usize)
     }
@@ -96,13 +117,14 @@ impl Numbering {
     }
 
     /// Goes through both lists, which are sorted by digest, at once.
-    pub(super) fn shared_with(&self, manifest: &Manifest, other: &Manifest) -> Vec<bool> {
-        let mut theirs = other.numbering.files.iter().map(|number| other.digest_at(*number)).peekable();
-        let mut by_place = vec![false; self.files.len()];
-        for (number, is_shared) in self.files.iter().zip(&mut by_place) {
+    pub(super) fn shared_with(&self, manifest: &Manifest, other: &Manifest) -> Vec<Option<Copies>> {
+        let theirs = (0..).zip(&other.numbering.files);
+        let mut theirs = theirs.map(|(at, number)| (at, other.digest_at(*number))).peekable();
+        let mut by_place = vec![None; self.files.len()];
+        for (number, copies) in self.files.iter().zip(&mut by_place) {
             let digest = manifest.digest_at(*number);
-            while theirs.next_if(|other| *other < digest).is_some() {}
-            *is_shared = theirs.peek() == Some(&digest);
+            while theirs.next_if(|(_, other)| *other < digest).is_some() {}
+            *copies = theirs.peek().filter(|(_, other)| *other == digest).map(|(at, _)| Copies::at(*at));
         }
         self.firsts.iter().map(|at| by_place[*at as usize]).collect()
     }

@@ -135,9 +135,12 @@ proptest! {
         }
         prop_assert_eq!(manifest.content_number(&Digest::of(b"nowhere")), None);
         let other = Manifest::new([file("a", &[3]), file("b", &[5]), file("c", b"other")]).unwrap();
-        let is_shared = |content: Content| other.content_number(&content.digest).is_some();
-        let expected: Vec<bool> = manifest.contents().iter().map(is_shared).collect();
-        prop_assert_eq!(manifest.shared_with(&other), expected);
+        let places = |number| other.places(number).collect::<Vec<usize>>();
+        let shared = |content: Content| other.content_number(&content.digest).map(places);
+        let expected: Vec<_> = manifest.contents().iter().map(shared).collect();
+        let copies = |copies| other.copies(copies).collect::<Vec<usize>>();
+        let found: Vec<_> = manifest.shared_with(&other).into_iter().map(|found| found.map(copies)).collect();
+        prop_assert_eq!(found, expected);
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! bytes = length:varint  length bytes
 //! ```
 
+use std::cmp::Ordering;
+
 use crate::caps;
 use crate::codec::{self, DecodeError, Reader};
 use crate::digest::Digest;
@@ -106,17 +108,62 @@ impl<'a> Entries<'a> {
 
     /// Returns the next entry and where it begins. After the last one the bytes must end.
     pub(super) fn next(&mut self) -> Result<Option<(u32, Entry<'a>)>, ManifestError> {
+        let Some(start) = self.begin()? else { return Ok(None) };
         let reader = &mut self.reader;
-        let Some(left) = self.left.checked_sub(1) else {
-            return match reader.remaining() {
-                0 => Ok(None),
-                extra => Err(DecodeError::Trailing { what: "manifest", extra }.into()),
-            };
-        };
-        self.left = left;
-        let start = (self.bytes.len() - reader.remaining()) as u32;
         let tag = reader.byte()?;
         let path = RelPath::new(reader.text(caps::PATH_BYTES_MAX)?)?;
+        self.end(tag, path).map(|entry| Some((start, entry)))
+    }
+
+    /// Returns the entry at `path`, and passes over what stands before it without a look at more than its length. Entries must be
+    /// sorted, and come to an end as [`Self::next`] says.
+    pub(super) fn find(mut self, path: &str) -> Result<Option<Entry<'a>>, ManifestError> {
+        while self.begin()?.is_some() {
+            let (tag, found) = (self.reader.byte()?, self.reader.bytes(caps::PATH_BYTES_MAX)?);
+            match found.cmp(path.as_bytes()) {
+                Ordering::Less => self.pass(tag)?,
+                Ordering::Equal => {
+                    let text = std::str::from_utf8(found).expect("it is the path that is looked for");
+                    return self.end(tag, RelPath::new(text)?).map(Some);
+                }
+                Ordering::Greater => break,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns where the next entry begins; nothing after the last one, where the bytes must end.
+    fn begin(&mut self) -> Result<Option<u32>, ManifestError> {
+        let remaining = self.reader.remaining();
+        match (self.left.checked_sub(1), remaining) {
+            (Some(left), _) => {
+                self.left = left;
+                Ok(Some((self.bytes.len() - remaining) as u32))
+            }
+            (None, 0) => Ok(None),
+            (None, extra) => Err(DecodeError::Trailing { what: "manifest", extra }.into()),
+        }
+    }
+
+    /// Passes over what follows the path of an entry of this kind.
+    fn pass(&mut self, tag: u8) -> Result<(), ManifestError> {
+        match tag {
+            0 => {}
+            1 | 2 => {
+                self.reader.varint(caps::PACKAGE_BYTES_MAX)?;
+                self.reader.take(Digest::BYTES)?;
+            }
+            3 => {
+                self.reader.bytes(usize::MAX)?;
+            }
+            unknown => return Err(self.unknown(unknown)),
+        }
+        Ok(())
+    }
+
+    /// Reads what follows the path of an entry of this kind.
+    fn end(&mut self, tag: u8, path: &'a RelPath) -> Result<Entry<'a>, ManifestError> {
+        let reader = &mut self.reader;
         let kind = match tag {
             0 => EntryKind::Directory,
             1 | 2 => {
@@ -125,9 +172,13 @@ impl<'a> Entries<'a> {
             }
             // How long it may be is a rule of links, which names the link.
             3 => EntryKind::Symlink { target: reader.text(usize::MAX)? },
-            unknown => return Err(reader.invalid(format_args!("unknown entry kind {unknown}")).into()),
+            unknown => return Err(self.unknown(unknown)),
         };
-        Ok(Some((start, Entry { path, kind })))
+        Ok(Entry { path, kind })
+    }
+
+    fn unknown(&self, tag: u8) -> ManifestError {
+        self.reader.invalid(format_args!("unknown entry kind {tag}")).into()
     }
 }
 

@@ -20,7 +20,8 @@ use bases::BaseIndex;
 /// larger, for the codecs that know what is in a file.
 pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<FrameSpec> {
     let has = base.map(|base| target.shared_with(base)).unwrap_or_default();
-    let is_wanted = |number: u32, size: u64| size > 0 && !has.get(number as usize).is_some_and(|has| *has);
+    let is_wanted =
+        |number: u32, size: u64| size > 0 && !has.get(number as usize).is_some_and(Option::is_some);
     let wanted: Vec<Wanted<'_>> = (0..)
         .zip(target.first_files())
         .filter(|(number, (_, file))| is_wanted(*number, file.size))
