@@ -14,11 +14,11 @@ use crate::digest::{Beginning, Digest};
 use crate::manifest::Contents;
 
 use super::archive::{Expansion, Scratch};
-use super::encode::{Side, read_leans, read_leans_filtered};
+use super::encode::{Side, append_leans, read_leans, read_leans_filtered};
 use super::filter;
 use super::image::{self, Base, File, Shape};
 use super::leans::LeanReader;
-use super::memory::Buffers;
+use super::memory::{Buffers, Shelf};
 use super::{Codec, ContentSource, Frame, Part};
 use behind::behind;
 use verify::Verifier;
@@ -55,12 +55,13 @@ pub struct Workspace {
     /// A directory: what a frame needs beside memory lies in it without a name.
     scratch: PathBuf,
     buffers: Buffers,
+    shelf: Shelf,
 }
 
 impl Workspace {
     /// Makes one whose scratch lies in this directory.
     pub fn new(scratch: PathBuf) -> Self {
-        Self { scratch, buffers: Buffers::default() }
+        Self { scratch, buffers: Buffers::default(), shelf: Shelf::default() }
     }
 
     /// Lends a buffer of `len` bytes.
@@ -69,6 +70,16 @@ impl Workspace {
         let done = work(&mut buffer[..len]);
         self.buffers.give(buffer);
         done
+    }
+
+    /// Lends an empty buffer for what a frame leans on.
+    fn leaning<T>(&self, frame: &Frame, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        if frame.base.is_empty() {
+            self.shelf.clear();
+            return work(&mut Vec::new());
+        }
+        let len: u64 = frame.base.iter().map(|lean| lean.extent().len).sum();
+        self.shelf.lend(len as usize, work)
     }
 }
 
@@ -117,16 +128,19 @@ pub fn decode_frame(
     let sides = (Side::new(base.0, base.1), Side::new(produced.0, produced.1));
     match frame.codec {
         Codec::Zstd => {
-            let prefix = read_leans(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
             // Of frames that do not wait for each other several are restored at once; of a chain each is stored while it is
             // decoded.
             if !frame.is_chained() {
                 return workspace.lend(frame.raw_len() as usize, |room| {
-                    let (restored, ended) = whole::restore(compressed, &prefix, room);
-                    drop(prefix);
+                    let restored = workspace.leaning(frame, |prefix| {
+                        append_leans(&frame.base, &sides.0, &sides.1, prefix)?;
+                        Ok(whole::restore(compressed, prefix, room))
+                    });
+                    let (restored, ended) = restored.map_err(base_error)?;
                     take_whole(frame, restored, ended, sink)
                 });
             }
+            let prefix = read_leans(&frame.base, &sides.0, &sides.1).map_err(base_error)?;
             let mut decoder =
                 Decoder::with_ref_prefix(compressed, &prefix).map_err(|e| damaged(frame, e.to_string()))?;
             decoder.window_log_max(caps::ZSTD_WINDOW_LOG_MAX).map_err(|e| damaged(frame, e.to_string()))?;

@@ -123,13 +123,21 @@ impl Side<'_> {
 pub(super) fn read_leans(leans: &[Lean], base: &Side<'_>, produced: &Side<'_>) -> io::Result<Vec<u8>> {
     let total: u64 = leans.iter().map(|lean| lean.extent().len).sum();
     let mut bytes = memory::buffer(total as usize);
-    for lean in leans {
-        match lean {
-            Lean::Base(extent) => base.append(extent, &mut bytes)?,
-            Lean::Produced(extent) => produced.append(extent, &mut bytes)?,
-        }
-    }
+    append_leans(leans, base, produced, &mut bytes)?;
     Ok(bytes)
+}
+
+/// Appends what a frame leans on, end to end.
+pub(super) fn append_leans(
+    leans: &[Lean],
+    base: &Side<'_>,
+    produced: &Side<'_>,
+    bytes: &mut Vec<u8>,
+) -> io::Result<()> {
+    leans.iter().try_for_each(|lean| match lean {
+        Lean::Base(extent) => base.append(extent, bytes),
+        Lean::Produced(extent) => produced.append(extent, bytes),
+    })
 }
 
 /// Reads what a filtered frame leans on, end to end and filtered.

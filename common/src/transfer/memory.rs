@@ -43,6 +43,32 @@ impl Buffers {
     }
 }
 
+/// The buffer for what frames lean on. One frame at a time has it, for as long as it is decoded: while it is stored, the next one
+/// is decoded with the same memory.
+#[derive(Debug, Default)]
+pub(super) struct Shelf(Mutex<Vec<u8>>);
+
+impl Shelf {
+    /// Lends an empty buffer with room for `len` bytes, and for [`STEP_BYTES`] more at most.
+    pub(super) fn lend<T>(&self, len: usize, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        // What a thread that panicked has left in it is not looked at.
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !(len..=len + STEP_BYTES).contains(&kept.capacity()) {
+            *kept = Vec::new();
+            *kept = buffer(len);
+        }
+        kept.clear();
+        work(&mut kept)
+    }
+
+    /// Gives its memory back, unless it is lent: of use to nobody while what leans on nothing is restored.
+    pub(super) fn clear(&self) {
+        if let Ok(mut kept) = self.0.try_lock() {
+            *kept = Vec::new();
+        }
+    }
+}
+
 /// Returns an empty buffer with room for `len` bytes.
 pub(super) fn buffer(len: usize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(len);
@@ -84,6 +110,26 @@ mod tests {
         buffers.give(again);
         assert_eq!(buffers.take(3 * STEP_BYTES).len(), 3 * STEP_BYTES);
         assert_eq!(buffers.0.lock().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_shelf_lends_the_same_memory_to_what_needs_about_as_much() {
+        let shelf = Shelf::default();
+        let lend = |len: usize| {
+            shelf.lend(len, |buffer| {
+                assert!(buffer.is_empty() && (len..=len + STEP_BYTES).contains(&buffer.capacity()), "{len}");
+                buffer.resize(len, 7);
+                buffer.as_ptr()
+            })
+        };
+        let first = lend(2 * STEP_BYTES);
+        assert_eq!([lend(2 * STEP_BYTES - 1), lend(STEP_BYTES)], [first; 2]);
+        lend(STEP_BYTES - 1);
+        assert_eq!(shelf.0.lock().unwrap().capacity(), STEP_BYTES - 1, "what is too large is not kept");
+        shelf.lend(10, |_| shelf.clear());
+        assert_eq!(shelf.0.lock().unwrap().capacity(), STEP_BYTES - 1, "what is lent is not taken away");
+        shelf.clear();
+        assert_eq!(shelf.0.lock().unwrap().capacity(), 0);
     }
 
     #[test]
