@@ -66,7 +66,7 @@ impl Fault {
 /// Compares the tree at `root` with `manifest`, every byte of it, and returns every difference. Ends early, with the
 /// error kind `Interrupted`, once `stop` is set.
 pub(crate) fn examine(root: &Path, manifest: &Manifest, stop: &AtomicBool) -> io::Result<Vec<Finding>> {
-    compare(root, manifest, stop, |beneath, _, entry| fault(beneath, entry))
+    compare(root, manifest, workers::FOR_BYTES, stop, |beneath, _, entry| fault(beneath, entry))
 }
 
 /// Says whether nothing stands in a tree.
@@ -82,7 +82,7 @@ pub(crate) fn examine_shape(
     stop: &AtomicBool,
 ) -> io::Result<(Vec<Finding>, Vec<Option<Stamp>>)> {
     let stamps = Mutex::new(seen::room_for_stamps(manifest.len()));
-    let findings = compare(root, manifest, stop, |beneath, number, entry| {
+    let findings = compare(root, manifest, workers::FOR_NAMES, stop, |beneath, number, entry| {
         Ok(match look(beneath, entry)? {
             Ok(found) => {
                 seen::put_down(&mut stamps.lock().expect(workers::UNPOISONED), number, Some(found.stamp));
@@ -101,7 +101,7 @@ pub(crate) fn examine_unseen(
     seen: &Seen,
     stop: &AtomicBool,
 ) -> io::Result<Vec<Finding>> {
-    compare(root, manifest, stop, |beneath, number, entry| match look(beneath, entry)? {
+    compare(root, manifest, workers::FOR_BYTES, stop, |beneath, number, entry| match look(beneath, entry)? {
         Ok(found) if seen.covers(number, found.stamp) => Ok(None),
         Ok(_) => fault_of_bytes(beneath, entry),
         Err(fault) => Ok(Some(fault)),
@@ -169,6 +169,7 @@ fn hashed_stamp(
 fn compare(
     root: &Path,
     manifest: &Manifest,
+    threads: usize,
     stop: &AtomicBool,
     fault: impl Fn(&Beneath, usize, Entry<'_>) -> io::Result<Option<Fault>> + Sync,
 ) -> io::Result<Vec<Finding>> {
@@ -177,7 +178,7 @@ fn compare(
         return Ok(manifest.entries().map(Finding::missing).collect());
     }
     let findings = Mutex::new(Vec::new());
-    workers::each(manifest.len(), stop, |number| {
+    workers::each(manifest.len(), threads, stop, |number| {
         let entry = manifest.entry(number);
         if let Some(fault) = fault(&beneath, number, entry)? {
             let finding = Finding { path: entry.path.as_path().to_owned(), fault };

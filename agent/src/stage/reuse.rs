@@ -109,11 +109,15 @@ impl<'a> Source<'a> {
             lacking.filter_map(|content| Some((content, shared[content as usize]?))).collect();
         drop(shared);
         let is_sound = AtomicBool::new(true);
-        for contents in lacking.chunks(TAKEN_AT_ONCE) {
+        // The first one alone, to learn how the file system shares.
+        let (first, others) = lacking.split_at(lacking.len().min(1));
+        for contents in std::iter::once(first).chain(others.chunks(TAKEN_AT_ONCE)) {
+            let is_bare_link = self.hashed.is_some() && placer.sharer().links();
+            let threads = if is_bare_link { workers::FOR_NAMES } else { workers::FOR_BYTES };
             let wanted: Vec<Wanted<'_>> =
                 contents.iter().filter_map(|content| self.wanted(placer, *content)).collect();
             let taken = Mutex::new(Vec::new());
-            workers::each(wanted.len(), stop, |number| {
+            workers::each(wanted.len(), threads, stop, |number| {
                 let wanted = &wanted[number];
                 if let Some(stamp) = self.take(placer.sharer(), wanted, &is_sound)? {
                     taken.lock().expect(workers::UNPOISONED).push((wanted.number, wanted.place, stamp));

@@ -98,6 +98,15 @@ impl Sharer {
         Err(io::Error::other("no way brought the file to its place"))
     }
 
+    /// Says whether files become further names of others, as far as is known: whether there are reflinks the first file shows.
+    pub(crate) fn links(&self) -> bool {
+        match self.reuse {
+            Reuse::Auto => !self.has_reflinks.load(Ordering::Relaxed),
+            Reuse::Hardlink => true,
+            Reuse::Reflink | Reuse::Copy => false,
+        }
+    }
+
     fn reflink(&self, from: Spot<'_>, to: Spot<'_>) -> io::Result<bool> {
         if !self.has_reflinks.load(Ordering::Relaxed) {
             return Ok(false);
