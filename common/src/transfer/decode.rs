@@ -64,6 +64,21 @@ impl Workspace {
         Self { scratch, buffers: Buffers::default(), shelf: Shelf::default() }
     }
 
+    /// Gives back what is kept of earlier frames and this one does not take: it has a bound for what all of them hold together.
+    fn begin(&self, frame: &Frame) {
+        let (takes_room, takes_shelf) = match frame.codec {
+            Codec::Zstd => (!frame.is_chained(), !frame.is_chained() && !frame.base.is_empty()),
+            Codec::Filtered => (true, false),
+            Codec::Image | Codec::Archive => (false, false),
+        };
+        if !takes_room {
+            self.buffers.clear();
+        }
+        if !takes_shelf {
+            self.shelf.clear();
+        }
+    }
+
     /// Lends a buffer of `len` bytes.
     fn lend<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut buffer = self.buffers.take(len);
@@ -75,7 +90,6 @@ impl Workspace {
     /// Lends an empty buffer for what a frame leans on.
     fn leaning<T>(&self, frame: &Frame, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         if frame.base.is_empty() {
-            self.shelf.clear();
             return work(&mut Vec::new());
         }
         let len: u64 = frame.base.iter().map(|lean| lean.extent().len).sum();
@@ -126,6 +140,7 @@ pub fn decode_frame(
 ) -> Result<(), DecodeFrameError> {
     let base_error = |source| DecodeFrameError::Base { frame: frame.digest, source };
     let sides = (Side::new(base.0, base.1), Side::new(produced.0, produced.1));
+    workspace.begin(frame);
     match frame.codec {
         Codec::Zstd => {
             // Of frames that do not wait for each other several are restored at once; of a chain each is stored while it is

@@ -157,3 +157,25 @@ fn wrong_bytes_are_told_after_what_came_before_them_was_stored() {
     assert!(error.contains("no such block type"), "{error}");
     assert_eq!(begins_and_commits(&notes).len(), 5_999);
 }
+
+#[test]
+fn a_frame_keeps_nothing_of_earlier_ones_that_it_does_not_take() {
+    use crate::transfer::Lean;
+    let extent = Extent { content: 0, offset: 0, len: 1 };
+    let (base, produced) = (Lean::Base(extent), Lean::Produced(extent));
+    for (codec, leans, keeps) in [
+        (Codec::Zstd, vec![], (true, false)),
+        (Codec::Zstd, vec![base], (true, true)),
+        (Codec::Zstd, vec![base, produced], (false, false)),
+        (Codec::Filtered, vec![produced], (true, false)),
+        (Codec::Image, vec![base], (false, false)),
+        (Codec::Archive, vec![base], (false, false)),
+    ] {
+        let workspace = Workspace::new(PathBuf::new());
+        workspace.lend(1, |_| {});
+        workspace.shelf.lend(1, |_| {});
+        workspace.begin(&Frame { codec, base: leans.clone(), ..frame().0 });
+        let kept = (!workspace.buffers.is_empty(), !workspace.shelf.is_empty());
+        assert_eq!(kept, keeps, "{codec:?} {leans:?}");
+    }
+}
