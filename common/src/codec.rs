@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Ends reading; bytes left over are an error.
-    pub fn finish(self) -> Result<(), DecodeError> {
+    pub fn finish(&self) -> Result<(), DecodeError> {
         match self.remaining() {
             0 => Ok(()),
             extra => Err(DecodeError::Trailing { what: self.what, extra }),

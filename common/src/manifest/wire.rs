@@ -12,7 +12,7 @@
 use std::cmp::Ordering;
 
 use crate::caps;
-use crate::codec::{self, DecodeError, Reader};
+use crate::codec::{self, Reader};
 use crate::digest::Digest;
 use crate::path::RelPath;
 
@@ -134,15 +134,12 @@ impl<'a> Entries<'a> {
 
     /// Returns where the next entry begins; nothing after the last one, where the bytes must end.
     fn begin(&mut self) -> Result<Option<u32>, ManifestError> {
-        let remaining = self.reader.remaining();
-        match (self.left.checked_sub(1), remaining) {
-            (Some(left), _) => {
-                self.left = left;
-                Ok(Some((self.bytes.len() - remaining) as u32))
-            }
-            (None, 0) => Ok(None),
-            (None, extra) => Err(DecodeError::Trailing { what: "manifest", extra }.into()),
-        }
+        let Some(left) = self.left.checked_sub(1) else {
+            self.reader.finish()?;
+            return Ok(None);
+        };
+        self.left = left;
+        Ok(Some((self.bytes.len() - self.reader.remaining()) as u32))
     }
 
     /// Passes over what follows the path of an entry of this kind.

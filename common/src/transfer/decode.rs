@@ -39,8 +39,8 @@ pub trait PartSink: Send {
     /// Ends the part; its digest was right.
     fn commit(&mut self, part: &Part) -> io::Result<()>;
 
-    /// Gives away the hash of its content up to the part, where the sink has it: for next to nothing it is taken on together with
-    /// the part's own. A sink that hashes no content that comes in several parts has none.
+    /// Gives away the hash of its content up to the part, where the sink has it: it is taken on together with the part's own, sooner
+    /// than one after the other. A sink that hashes no content that comes in several parts has none.
     fn hash_before(&mut self, _part: &Part) -> Option<Beginning> {
         None
     }
