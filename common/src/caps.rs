@@ -43,8 +43,8 @@ pub const FRAME_BYTES_MAX: u64 = 32 * MIB;
 pub const FRAME_BASE_BYTES_MAX: u64 = 64 * MIB;
 /// Raw bytes in one zstd frame, and what small files gather into. A receiver holds them as the window.
 pub const ZSTD_FRAME_BYTES_MAX: u64 = 16 * MIB;
-/// Most bytes that a zstd frame may lean on. A receiver holds them as the prefix: with the window, and the agent's own
-/// 12 MiB, less than 64 MiB.
+/// Most bytes that a zstd frame may lean on. A receiver holds them as the prefix: with the window, [`AGENT_BYTES`] and
+/// [`CONTENT_WINDOW_BYTES`] 64 MiB.
 pub const ZSTD_FRAME_BASE_BYTES_MAX: u64 = 28 * MIB;
 /// Bytes of an archive frame's base once its changed members are inflated: a full base, and what members of jars that
 /// changed add to it. A receiver keeps them in a file without a name; an encoder takes five times as much for matching.
@@ -65,7 +65,7 @@ pub const SEEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// How long a release that an agent has staged, and looked at as a whole, is switched to without another look: no longer than a
 /// look at a large release takes, during which it may change as well.
 pub const LOOK_TTL: Duration = Duration::from_secs(1);
-/// What an agent holds besides frames, measured.
+/// What an agent holds besides frames and [`CONTENT_WINDOW_BYTES`], measured.
 pub const AGENT_BYTES: u64 = 12 * MIB;
 /// Anonymous memory of an agent while it restores zstd frames: a window, what a frame leans on, and itself.
 pub const RECEIVER_BYTES_MAX: u64 = 64 * MIB;
@@ -142,7 +142,8 @@ pub const HEADER_LIST_BYTES_MAX: u32 = 16 * KIB as u32;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Time a keepalive may go unanswered.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// HTTP/2 stream and connection window of content: one second of 64 Mbit/s in flight.
+/// HTTP/2 stream and connection window of content: one second of 64 Mbit/s in flight. A receiver that is slower than its link holds
+/// as much of what has come.
 pub const CONTENT_WINDOW_BYTES: u32 = 8 * MIB as u32;
 
 /// Interval of an agent's heartbeats.

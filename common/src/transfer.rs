@@ -207,13 +207,26 @@ impl Frame {
     /// on. Of the others, the frame as it came, references (0.65 bytes for each byte of the base and executables have no
     /// more), blocks (0.5 for each raw byte), and streams, pages and buffers.
     pub fn restoring_bytes(&self) -> u64 {
-        let base_len: u64 = self.base.iter().map(|lean| lean.extent().len).sum();
         match self.codec {
-            Codec::Zstd | Codec::Filtered => self.raw_len() + base_len,
+            Codec::Zstd | Codec::Filtered => self.raw_len() + self.leaned_len(),
             Codec::Image | Codec::Archive => {
-                self.wire_len + base_len / 20 * 13 + self.raw_len() / 2 + caps::AWARE_WORKING_BYTES
+                self.wire_len + self.leaned_len() / 20 * 13 + self.raw_len() / 2 + caps::AWARE_WORKING_BYTES
             }
         }
+    }
+
+    /// Returns how much of [`Self::restoring_bytes`] is memory that one frame at a time has, for as long as it is decoded: the
+    /// [`Workspace`] hands it on.
+    pub fn shared_bytes(&self) -> u64 {
+        match self.codec {
+            Codec::Zstd if !self.is_chained() => self.leaned_len(),
+            Codec::Zstd | Codec::Filtered | Codec::Image | Codec::Archive => 0,
+        }
+    }
+
+    /// Returns the bytes that the frame leans on.
+    fn leaned_len(&self) -> u64 {
+        self.base.iter().map(|lean| lean.extent().len).sum()
     }
 }
 

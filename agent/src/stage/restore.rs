@@ -12,7 +12,7 @@ use super::area::Area;
 use super::fetch::FetchError;
 use super::gather::Gathered;
 use super::place::Placer;
-use super::schedule::{self, share};
+use super::schedule::{self, Need};
 use super::sink::{FrameSink, lock};
 use super::target::Planned;
 use crate::beneath::Beneath;
@@ -34,8 +34,8 @@ pub(crate) struct Restorer {
     tree: Arc<Beneath>,
     /// Frames that have come, in the order of the plan.
     waiting: Vec<Gathered>,
-    /// Frames that are being restored, by number, with their shares of memory.
-    running: Vec<(usize, u64)>,
+    /// Frames that are being restored, by number, with the memory that they take.
+    running: Vec<(usize, Need)>,
     /// Frames that are not what they are named.
     damaged: Vec<usize>,
     /// Frames that do not restore what the plan promises.
@@ -90,11 +90,11 @@ impl Restorer {
     /// Returns the work of the next frame to be restored, which blocks; its end is to be told by [`Self::ended`].
     pub(crate) fn next(&mut self) -> Option<impl FnOnce() -> Worked + Send + 'static> {
         let ready = self.ready();
-        let running: Vec<u64> = self.running.iter().map(|(_, share)| *share).collect();
-        let shares = ready.iter().map(|at| share(self.frame(self.waiting[*at].number)));
-        let chosen = schedule::next(shares, &running)?;
+        let running: Vec<Need> = self.running.iter().map(|(_, need)| *need).collect();
+        let needs = ready.iter().map(|at| Need::of(self.frame(self.waiting[*at].number)));
+        let chosen = schedule::next(needs, &running)?;
         let gathered = self.waiting.remove(ready[chosen]);
-        self.running.push((gathered.number, share(self.frame(gathered.number))));
+        self.running.push((gathered.number, Need::of(self.frame(gathered.number))));
         let shared = self.shared.clone();
         Some(move || (gathered.number, restore(&shared, gathered)))
     }

@@ -92,8 +92,7 @@ impl Workspace {
         if frame.base.is_empty() {
             return work(&mut Vec::new());
         }
-        let len: u64 = frame.base.iter().map(|lean| lean.extent().len).sum();
-        self.shelf.lend(len as usize, work)
+        self.shelf.lend(frame.shared_bytes() as usize, work)
     }
 }
 

@@ -7,12 +7,14 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::mm::{Advice, madvise};
 
-/// Size from which huge pages are asked for: two of the usual ones, so that at least one lies within.
-const HUGE_FROM: usize = 4 << 20;
-
 /// What sizes of buffers that are used again are rounded up to: frames are of nearly the same size, and what is not written to takes no
-/// memory.
+/// memory. A multiple of the usual huge page.
 const STEP_BYTES: usize = 4 << 20;
+/// What the allocator puts before a buffer, and more: with it a buffer is of whole steps, which Linux places (since 6.7) where a huge
+/// page begins. Elsewhere up to a thousand pages at its ends are small ones, each of which comes by itself.
+const HEADER_BYTES: usize = 4 << 10;
+/// Size from which huge pages are asked for: two of the usual ones, so that at least one lies within.
+const HUGE_FROM: usize = STEP_BYTES - HEADER_BYTES;
 
 /// Buffers that frames were restored into, for the next ones. Dropped with the fetch that they are of.
 ///
@@ -30,7 +32,7 @@ impl Buffers {
         }
         drop(kept);
         // Zeros that the kernel gives without a write.
-        let mut buffer = vec![0; len.next_multiple_of(STEP_BYTES)];
+        let mut buffer = vec![0; roomy(len)];
         if buffer.len() >= HUGE_FROM {
             advise(&mut buffer);
         }
@@ -59,13 +61,13 @@ impl Buffers {
 pub(super) struct Shelf(Mutex<Vec<u8>>);
 
 impl Shelf {
-    /// Lends an empty buffer with room for `len` bytes, and for [`STEP_BYTES`] more at most.
+    /// Lends an empty buffer with room for `len` bytes, and for twice [`STEP_BYTES`] more at most.
     pub(super) fn lend<T>(&self, len: usize, work: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         // What a thread that panicked has left in it is not looked at.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !(len..=len + STEP_BYTES).contains(&kept.capacity()) {
+        if !(len..=len + 2 * STEP_BYTES).contains(&kept.capacity()) {
             *kept = Vec::new();
-            *kept = buffer(len);
+            *kept = buffer(roomy(len));
         }
         kept.clear();
         work(&mut kept)
@@ -82,6 +84,11 @@ impl Shelf {
             *kept = Vec::new();
         }
     }
+}
+
+/// Returns the size of a buffer that is used again for `len` bytes and for a little more.
+fn roomy(len: usize) -> usize {
+    (len + HEADER_BYTES).next_multiple_of(STEP_BYTES) - HEADER_BYTES
 }
 
 /// Returns an empty buffer with room for `len` bytes.
@@ -112,18 +119,20 @@ fn advise(buffer: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
+    const ONE_STEP: usize = STEP_BYTES - HEADER_BYTES;
+
     #[test]
     fn a_buffer_is_used_again_where_it_is_large_enough_and_no_other_is_kept() {
         let buffers = Buffers::default();
-        let (small, large) = (buffers.take(10), buffers.take(STEP_BYTES + 1));
-        assert_eq!((small.len(), large.len()), (STEP_BYTES, 2 * STEP_BYTES));
+        let (small, large) = (buffers.take(10), buffers.take(ONE_STEP + 1));
+        assert_eq!((small.len(), large.len()), (ONE_STEP, ONE_STEP + STEP_BYTES));
         let (small_at, large_at) = (small.as_ptr(), large.as_ptr());
         buffers.give(small);
         buffers.give(large);
-        let again = buffers.take(STEP_BYTES + 2);
+        let again = buffers.take(ONE_STEP + 2);
         assert_eq!((again.as_ptr(), buffers.0.lock().unwrap().len()), (large_at, 0), "not {small_at:?}");
         buffers.give(again);
-        assert_eq!(buffers.take(3 * STEP_BYTES).len(), 3 * STEP_BYTES);
+        assert_eq!(buffers.take(3 * STEP_BYTES).len(), ONE_STEP + 3 * STEP_BYTES);
         assert_eq!(buffers.0.lock().unwrap().len(), 0);
         buffers.give(buffers.take(1));
         buffers.clear();
@@ -135,17 +144,18 @@ mod tests {
         let shelf = Shelf::default();
         let lend = |len: usize| {
             shelf.lend(len, |buffer| {
-                assert!(buffer.is_empty() && (len..=len + STEP_BYTES).contains(&buffer.capacity()), "{len}");
+                let room = len..=len + 2 * STEP_BYTES;
+                assert!(buffer.is_empty() && room.contains(&buffer.capacity()), "{len}");
                 buffer.resize(len, 7);
                 buffer.as_ptr()
             })
         };
         let first = lend(2 * STEP_BYTES);
-        assert_eq!([lend(2 * STEP_BYTES - 1), lend(STEP_BYTES)], [first; 2]);
-        lend(STEP_BYTES - 1);
-        assert_eq!(shelf.0.lock().unwrap().capacity(), STEP_BYTES - 1, "what is too large is not kept");
+        assert_eq!([lend(2 * STEP_BYTES + 1), lend(2 * STEP_BYTES - 1), lend(STEP_BYTES)], [first; 3]);
+        lend(STEP_BYTES - HEADER_BYTES - 1);
+        assert_eq!(shelf.0.lock().unwrap().capacity(), ONE_STEP, "what is too large is not kept");
         shelf.lend(10, |_| shelf.clear());
-        assert_eq!(shelf.0.lock().unwrap().capacity(), STEP_BYTES - 1, "what is lent is not taken away");
+        assert_eq!(shelf.0.lock().unwrap().capacity(), ONE_STEP, "what is lent is not taken away");
         shelf.clear();
         assert!(shelf.is_empty());
     }

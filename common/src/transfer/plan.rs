@@ -10,11 +10,17 @@ mod archives;
 mod bases;
 mod plain;
 
+use crate::caps;
 use crate::manifest::Manifest;
 use crate::path::RelPath;
 
 use super::{Effort, FrameSpec};
 use bases::BaseIndex;
+
+/// Raw bytes that small files gather to in a quick frame, and bytes that they lean on. Four times the window of zstd -3, so that a
+/// larger frame would hardly be smaller for it; and a receiver begins to restore once a frame is whole, ends when the last one is, and
+/// restores two at once in little memory. Something less than 8 MiB, so that a buffer for it fills whole huge pages and no more.
+const QUICK_FRAME_BYTES: u64 = (8 << 20) - (64 << 10);
 
 /// Returns the frames that turn `base` into `target`. Quick frames are for zstd; better ones may be
 /// larger, for the codecs that know what is in a file.
@@ -38,6 +44,14 @@ pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<F
     against::frames(&others, effort, &mut frames);
     plain::frames(fresh, effort, &mut frames);
     frames
+}
+
+/// Returns the raw bytes that small files gather to, and those that they lean on.
+fn full(effort: Effort) -> u64 {
+    match effort {
+        Effort::Quick => QUICK_FRAME_BYTES,
+        Effort::Best => caps::ZSTD_FRAME_BYTES_MAX,
+    }
 }
 
 /// A content of the target that has to travel.

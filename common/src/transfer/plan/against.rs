@@ -2,8 +2,8 @@
 
 use crate::caps;
 
-use super::Wanted;
 use super::bases::Candidate;
+use super::{Wanted, full};
 use crate::transfer::{Effort, Extent, FrameSpec, Lean};
 
 /// How a file too large to share a frame is cut.
@@ -44,15 +44,15 @@ impl Segments {
 /// Groups changed contents: small ones share a frame and its base, large ones are cut into segments.
 pub(super) fn frames(changed: &[(Wanted<'_>, Candidate)], effort: Effort, frames: &mut Vec<FrameSpec>) {
     let mut group = FrameSpec { base: Vec::new(), parts: Vec::new() };
+    let is_within = |bytes: u64, raw: u64, leaned: u64| raw <= bytes && leaned <= bytes;
     for (wanted, base) in changed {
         let whole = Extent { content: wanted.number, offset: 0, len: wanted.size };
-        let fits =
-            |raw: u64, leaned: u64| raw <= caps::ZSTD_FRAME_BYTES_MAX && leaned <= caps::ZSTD_FRAME_BYTES_MAX;
-        if !fits(wanted.size, base.size) {
+        if !is_within(caps::ZSTD_FRAME_BYTES_MAX, wanted.size, base.size) {
             Segments::of(effort).cut(wanted, base, frames);
             continue;
         }
-        if !fits(group.raw_len() + wanted.size, group.base_len() + base.size) {
+        let (raw, leaned) = (group.raw_len() + wanted.size, group.base_len() + base.size);
+        if !group.parts.is_empty() && !is_within(full(effort), raw, leaned) {
             frames.push(std::mem::replace(&mut group, FrameSpec { base: Vec::new(), parts: Vec::new() }));
         }
         group.base.push(Lean::Base(Extent { content: base.number, offset: 0, len: base.size }));

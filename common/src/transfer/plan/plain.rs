@@ -3,12 +3,8 @@
 use crate::caps;
 use crate::path::RelPath;
 
-use super::Wanted;
+use super::{Wanted, full};
 use crate::transfer::{Effort, Extent, FrameSpec};
-
-/// Raw bytes that small files gather to in a quick frame. Four times the window of zstd -3, so that a larger frame would hardly
-/// be smaller for it; and a receiver begins to restore once a frame is whole, and ends when the last one is.
-const QUICK_FRAME_BYTES: u64 = 8 << 20;
 
 /// Parts that a frame has at most: an encoder holds them with their digests, 56 bytes each. Files of less than 128 bytes alone
 /// fill no quick frame before.
@@ -18,10 +14,7 @@ const PARTS_MAX: usize = 64 * 1024;
 pub(super) fn frames(mut fresh: Vec<Wanted<'_>>, effort: Effort, frames: &mut Vec<FrameSpec>) {
     fresh.sort_by(|one, other| likeness(one).cmp(&likeness(other)));
     let mut parts: Vec<Extent> = Vec::new();
-    let full = match effort {
-        Effort::Quick => QUICK_FRAME_BYTES,
-        Effort::Best => caps::ZSTD_FRAME_BYTES_MAX,
-    };
+    let full = full(effort);
     let mut room = caps::ZSTD_FRAME_BYTES_MAX;
     for wanted in fresh {
         let held = caps::ZSTD_FRAME_BYTES_MAX - room;

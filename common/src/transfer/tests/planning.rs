@@ -1,0 +1,96 @@
+//! Which frames a plan has.
+
+use super::*;
+
+#[test]
+fn quick_cold_frames_are_small_and_cut_no_file_that_fits() {
+    const MIB: u64 = 1 << 20;
+    let sizes = [1, 3, 1, 1, 1, 10, 6, 20, 1];
+    let content =
+        |(number, size): (usize, &u64)| Content { digest: Digest::of(&[number as u8]), size: size * MIB };
+    let package = holding(&sizes.iter().enumerate().map(content).collect::<Vec<_>>());
+    let frames = |effort| -> Vec<Vec<u64>> {
+        let parts = |spec: &FrameSpec| spec.parts.iter().map(|part| part.len / MIB).collect();
+        plan(None, &package, effort).iter().map(parts).collect()
+    };
+    let quick: [&[u64]; 5] = [&[1, 3, 1, 1, 1], &[10], &[6, 10], &[10], &[1]];
+    assert_eq!(frames(Effort::Quick), quick);
+    let best: [&[u64]; 4] = [&[1, 3, 1, 1, 1], &[10, 6], &[16], &[4, 1]];
+    assert_eq!(frames(Effort::Best), best);
+}
+
+#[test]
+fn small_changed_files_share_a_frame_and_large_ones_do_not() {
+    const MIB: u64 = 1 << 20;
+    let sizes = [1, 3, 3, 1, 10, 6, 17];
+    let package = |version: u8| {
+        let content = |(number, size): (usize, &u64)| Content {
+            digest: Digest::of(&[version, number as u8]),
+            size: size * MIB,
+        };
+        holding(&sizes.iter().enumerate().map(content).collect::<Vec<_>>())
+    };
+    let (old, new) = (package(1), package(2));
+    let frames = |effort| -> Vec<Vec<u64>> {
+        let parts = |spec: &FrameSpec| {
+            assert!(spec.base_len() >= spec.raw_len(), "{effort:?}: each leans on what it was");
+            spec.parts.iter().map(|part| part.len / MIB).collect()
+        };
+        plan(Some(&old), &new, effort).iter().map(parts).collect()
+    };
+    // What does not fit beside small files comes before those that it was found among.
+    let quick: [&[u64]; 6] = [&[1, 3, 3], &[1], &[10], &[8], &[8], &[6]];
+    assert_eq!(frames(Effort::Quick), quick);
+    let best: [&[u64]; 3] = [&[1, 3, 3, 1], &[17], &[10, 6]];
+    assert_eq!(frames(Effort::Best), best);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn any_plan_holds_each_wanted_content_once_within_the_limits(
+        old in proptest::collection::btree_map("[a-c]{1,2}\\.(so|jar)", 0_u64..200, 0..8),
+        new in proptest::collection::btree_map("[a-c]{1,2}\\.(so|jar)", 0_u64..200, 0..8),
+    ) {
+        let manifest = |files: &std::collections::BTreeMap<String, u64>| {
+            let entry = |(path, size): (&String, &u64)| {
+                let digest = Digest::of(&size.to_le_bytes());
+                (path.clone(), FileEntry { executable: false, size: size * 700_001, digest })
+            };
+            manifest(&files.iter().map(entry).collect::<Vec<_>>())
+        };
+        let (old, new) = (manifest(&old), manifest(&new));
+        for effort in [Effort::Quick, Effort::Best] {
+            let frames = plan(Some(&old), &new, effort);
+            let codec = match effort {
+                Effort::Quick => Codec::Zstd,
+                Effort::Best => Codec::Image,
+            };
+            let mut parts: Vec<Extent> = Vec::new();
+            for frame in &frames {
+                prop_assert!(codec.fits(frame.raw_len(), frame.base_len()));
+                prop_assert!(frame.needs_base() || Codec::Zstd.fits(frame.raw_len(), frame.base_len()));
+                parts.extend(&frame.parts);
+            }
+            parts.sort_by_key(|part| (part.content, part.offset));
+            let mut expected = Vec::new();
+            for (number, content) in new.contents().iter().enumerate() {
+                if content.size > 0 && old.content_number(&content.digest).is_none() {
+                    expected.push((number as u32, content.size));
+                }
+            }
+            for (number, size) in expected {
+                let mut at = 0;
+                while at < size {
+                    prop_assert!(!parts.is_empty());
+                    let part = parts.remove(0);
+                    prop_assert_eq!((part.content, part.offset), (number, at));
+                    at += part.len;
+                }
+                prop_assert_eq!(at, size);
+            }
+            prop_assert!(parts.is_empty());
+        }
+    }
+}
