@@ -3,13 +3,14 @@ use std::path::Path;
 
 use sluice_common::path::RelPath;
 
-use super::stager::{DAMAGED_MAX, REFUSED_MAX};
 use super::testing::{MemorySource, noise, package};
 use super::*;
 use crate::examine::examine;
-use crate::examine::examine_unseen;
 use crate::observe;
-use crate::seen::{Hashed, Seen, Stamp};
+use crate::seen::Hashed;
+
+mod damage;
+mod hashed;
 
 struct World {
     _root: tempfile::TempDir,
@@ -108,6 +109,20 @@ fn second() -> tempfile::TempDir {
     ])
 }
 
+/// A release of so many files that its plan has several frames, and the next one, in which every file has changed.
+fn many(changed: bool) -> tempfile::TempDir {
+    let files: Vec<(String, Vec<u8>)> = (0..6)
+        .map(|number| {
+            let mut bytes = noise(100 + number, 6 << 20);
+            bytes[1_000] ^= u8::from(changed);
+            (format!("file-{number}"), bytes)
+        })
+        .collect();
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+    package(&files)
+}
+
 #[tokio::test]
 async fn a_cold_install_is_byte_identical() {
     let (mut world, tree) = (world(), first());
@@ -116,104 +131,6 @@ async fn a_cold_install_is_byte_identical() {
     world.assert_staged(package, tree.path());
     let (fetched, total) = world.progress.read();
     assert_eq!((fetched, world.source.seen().sent as u64), (total, total));
-}
-
-/// Whatever was written to after its bytes were hashed is read again before a switch, through whichever name it was.
-#[tokio::test]
-async fn what_was_hashed_is_not_read_again_unless_it_was_touched() {
-    let (mut world, old, new) = (world(), first(), second());
-    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
-    world.stage(one).await.unwrap();
-    let seen = world.stage(two).await.unwrap();
-    let manifest = observe::manifest(&world.dir, &two).unwrap();
-    let release = world.dir.release(&two);
-    let look = || examine_unseen(&release, &manifest, &seen, &AtomicBool::new(false)).unwrap();
-    assert_eq!(look(), []);
-    // Without reflinks the two releases have a file in common, and whoever writes to the one changes the other.
-    for (release, path, bytes) in
-        [(&release, "lib/fresh", noise(9, 50_000)), (&world.dir.release(&one), "bin/run", noise(1, 40_000))]
-    {
-        let is_shared = world.inode(&one, "bin/run") == world.inode(&two, "bin/run");
-        let mut flipped = bytes;
-        flipped[7] ^= 1;
-        fs_err::write(release.join(path), flipped).unwrap();
-        let is_found = look().iter().any(|finding| finding.path == Path::new(path));
-        assert_eq!(is_found, path == "lib/fresh" || is_shared, "{path}");
-    }
-}
-
-/// Takes every file of a release for hashed as it stands.
-fn seen_as_it_stands(world: &World, package: Digest) -> Seen {
-    let (manifest, release) = (observe::manifest(&world.dir, &package).unwrap(), world.dir.release(&package));
-    let stamp = |path: &RelPath| Some(Stamp::of(&fs_err::metadata(path.below(&release)).ok()?));
-    let stamps = manifest.entries().map(|entry| stamp(entry.path)).collect();
-    Seen::marked_at_the_end_of_time(package, stamps)
-}
-
-#[tokio::test]
-async fn what_was_hashed_lately_is_linked_without_being_hashed_again_unless_it_was_touched() {
-    for is_noted_after in [true, false] {
-        let (mut world, old, new) = (world(), first(), second());
-        world.reuse = Reuse::Hardlink;
-        let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
-        world.stage(one).await.unwrap();
-        let before = seen_as_it_stands(&world, one);
-        let damaged = world.dir.release(&one).join("bin/run");
-        let mut flipped = noise(1, 40_000);
-        flipped[7] ^= 1;
-        fs_err::write(&damaged, &flipped).unwrap();
-        // A note of the damaged file says that it was right, which nothing but hashing could tell from the truth.
-        world.hashed.add(if is_noted_after { seen_as_it_stands(&world, one) } else { before });
-        let seen = world.stage(two).await.unwrap();
-        let taken = fs_err::read(world.dir.release(&two).join("bin/run")).unwrap();
-        assert_eq!(taken == flipped, is_noted_after);
-        assert!(seen.hashed_since() < std::time::Instant::now());
-        if !is_noted_after {
-            world.assert_staged(two, new.path());
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_was_hashed_stays_known_when_an_older_release_is_removed() {
-    let (mut world, old, new) = (world(), first(), second());
-    world.reuse = Reuse::Hardlink;
-    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
-    world.stage(one).await.unwrap();
-    world.stage(two).await.unwrap();
-    // Written long before a name is taken away: within a tick of the clock a change leaves the times as they were.
-    for file in ["bin/run", "lib/fresh"] {
-        let file = fs_err::File::open(world.dir.release(&two).join(file)).unwrap();
-        file.into_parts()
-            .0
-            .set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60))
-            .unwrap();
-    }
-    let seen = seen_as_it_stands(&world, two);
-    let (manifest, release) = (observe::manifest(&world.dir, &two).unwrap(), world.dir.release(&two));
-    let number = |path: &str| manifest.entries().position(|e| e.path.as_str() == path).unwrap();
-    let is_known = |seen: &Seen, path: &str| {
-        seen.covers(number(path), Stamp::of(&fs_err::metadata(release.join(path)).unwrap()))
-    };
-    world.hashed.add(seen.clone());
-    let (dir, first_release) = (world.dir.clone(), world.dir.release(&one));
-    world.hashed.across(&dir, || fs_err::remove_dir_all(&first_release)).unwrap();
-    assert!(!is_known(&seen, "bin/run"), "its time of change has moved");
-    let renewed = world.hashed.for_reuse().unwrap();
-    assert!(is_known(&renewed, "bin/run") && is_known(&renewed, "lib/fresh"));
-    let touch = || fs_err::write(release.join("lib/fresh"), noise(9, 50_000));
-    world.hashed.across(&dir, touch).unwrap();
-    let renewed = world.hashed.for_reuse().unwrap();
-    assert!(is_known(&renewed, "bin/run") && !is_known(&renewed, "lib/fresh"), "it was written to");
-    let gone = world.dir.release(&two);
-    fs_err::remove_dir_all(&gone).unwrap();
-    let mut is_done = false;
-    let work = || {
-        is_done = true;
-        Ok(())
-    };
-    world.hashed.across(&dir, work).unwrap();
-    assert!(is_done && world.hashed.for_reuse().is_none());
 }
 
 #[tokio::test]
@@ -233,20 +150,6 @@ async fn an_update_takes_from_the_installed_release_what_it_holds() {
 }
 
 #[tokio::test]
-async fn staging_resumes_at_the_byte_where_the_stream_was_cut() {
-    let (mut world, tree) = (world(), first());
-    let package = world.source.add(tree.path());
-    world.source.set(|faults| faults.cuts = vec![1, 100_000, 30_000, 7_000]);
-    assert_eq!(world.persist(package).await, 4);
-    world.assert_staged(package, tree.path());
-    let seen = world.source.seen();
-    let offsets: Vec<u64> = seen.fetches.iter().map(|frames| frames[0].offset).collect();
-    assert_eq!(offsets, [0, 1, 100_001, 130_001, 137_001]);
-    assert_eq!(seen.sent as u64, world.progress.read().1, "no byte came twice");
-    assert_eq!(seen.bases.len(), 1, "the plan was asked for once");
-}
-
-#[tokio::test]
 async fn a_content_larger_than_a_frame_survives_interruption_between_its_frames() {
     let (mut world, tree) = (world(), package(&[("huge", &noise(4, 40 << 20)), ("small", b"s")]));
     let package = world.source.add(tree.path());
@@ -259,100 +162,6 @@ async fn a_content_larger_than_a_frame_survives_interruption_between_its_frames(
         "frames that were decoded are not asked for again"
     );
     assert_eq!(seen.sent as u64, world.progress.read().1, "no byte came twice");
-}
-
-#[tokio::test]
-async fn a_flipped_byte_is_refused_and_fetched_anew() {
-    let (mut world, tree) = (world(), first());
-    let package = world.source.add(tree.path());
-    world.source.set(|faults| faults.flips = 3);
-    assert_eq!(world.persist(package).await, 3);
-    world.assert_staged(package, tree.path());
-}
-
-#[tokio::test]
-async fn a_source_that_never_serves_a_whole_frame_is_given_up() {
-    let (mut world, tree) = (world(), first());
-    let package = world.source.add(tree.path());
-    world.source.set(|faults| faults.rotten = true);
-    let mut tries = 0;
-    let reason = loop {
-        tries += 1;
-        match world.stage(package).await {
-            Err(StageError::Retry { .. }) => {}
-            Err(StageError::Failed { reason }) => break reason,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert!(tries == DAMAGED_MAX && reason.contains("came damaged"), "{tries}: {reason}");
-    assert!(!world.dir.release(&package).exists() && !world.dir.staging(&package).exists());
-}
-
-#[tokio::test]
-async fn a_refusing_source_fails_and_one_that_is_away_is_waited_for() {
-    let (mut world, tree) = (world(), first());
-    let package = world.source.add(tree.path());
-    world.source.set(|faults| faults.away = true);
-    for _ in 0..50 {
-        assert!(matches!(world.stage(package).await, Err(StageError::Retry { .. })));
-    }
-    world.source.set(|faults| (faults.away, faults.refuses) = (false, true));
-    for _ in 1..REFUSED_MAX {
-        assert!(matches!(world.stage(package).await, Err(StageError::Retry { .. })));
-    }
-    assert!(matches!(world.stage(package).await, Err(StageError::Failed { .. })));
-}
-
-#[tokio::test]
-async fn a_damaged_file_of_the_base_is_skipped_and_its_content_fetched() {
-    let (mut world, old, new) = (world(), first(), second());
-    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
-    world.stage(one).await.unwrap();
-    let release = world.dir.release(&one);
-    for name in ["lib/b", "lib/twin", "lib/twin-to-run"] {
-        fs_err::write(release.join(name), noise(78, 200_000)).unwrap();
-    }
-    world.persist(two).await;
-    world.assert_staged(two, new.path());
-    assert_eq!(world.source.seen().bases, [vec![], vec![one], vec![]], "the base is not offered again");
-}
-
-#[tokio::test]
-async fn a_base_that_a_frame_leans_on_may_be_damaged() {
-    let (mut world, old, new) = (world(), first(), second());
-    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
-    world.stage(one).await.unwrap();
-    fs_err::write(world.dir.release(&one).join("lib/a"), noise(77, 300_000)).unwrap();
-    world.persist(two).await;
-    world.assert_staged(two, new.path());
-}
-
-/// A release of so many files that its plan has several frames, and the next one, in which every file has changed.
-fn many(changed: bool) -> tempfile::TempDir {
-    let files: Vec<(String, Vec<u8>)> = (0..6)
-        .map(|number| {
-            let mut bytes = noise(100 + number, 6 << 20);
-            bytes[1_000] ^= u8::from(changed);
-            (format!("file-{number}"), bytes)
-        })
-        .collect();
-    let files: Vec<(&str, &[u8])> =
-        files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
-    package(&files)
-}
-
-#[tokio::test]
-async fn one_damaged_file_of_a_base_costs_the_frames_that_lean_on_it_and_no_others() {
-    let (mut world, old, new) = (world(), many(false), many(true));
-    let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
-    world.stage(one).await.unwrap();
-    let cold = world.source.seen().sent;
-    fs_err::write(world.dir.release(&one).join("file-0"), noise(77, 6 << 20)).unwrap();
-    world.persist(two).await;
-    world.assert_staged(two, new.path());
-    let seen = world.source.seen();
-    assert_eq!(seen.bases, [vec![], vec![one], vec![]]);
-    assert!(seen.sent - cold < cold * 2 / 3, "{} bytes for a cold install of {cold}", seen.sent - cold);
 }
 
 #[tokio::test]
@@ -388,63 +197,6 @@ async fn releases_share_no_file_where_that_is_not_wanted() {
         assert_eq!(world.inode(&one, "bin/run") == world.inode(&two, "bin/run"), may_share, "{reuse:?}");
         assert_eq!(world.inode(&one, "lib/b") == world.inode(&one, "lib/twin"), may_share, "{reuse:?}");
     }
-}
-
-#[tokio::test]
-async fn what_a_crash_left_in_staging_is_hashed_and_never_trusted() {
-    let (mut world, tree) = (world(), first());
-    let package = world.source.add(tree.path());
-    world.source.set(|faults| faults.cuts = vec![usize::MAX]);
-    // Everything is staged, but the crash comes before the tree gets its name.
-    assert!(world.stage_with(package, CrashPoints::after(1)).await.is_err());
-    let staging = world.dir.staging(&package);
-    // A failed staging is removed; rebuild what a crash would have left.
-    assert!(!staging.exists());
-    let area = Area::open(&world.dir, package, CrashPoints::default()).unwrap();
-    fs_err::create_dir(area.tree().join("lib")).unwrap();
-    fs_err::write(area.tree().join("lib/a"), b"wrong").unwrap();
-    fs_err::write(area.tree().join("stray"), b"stray").unwrap();
-    std::os::unix::fs::symlink("/etc", area.tree().join("bin")).unwrap();
-    fs_err::write(area.incoming_file(&Digest::of(b"x"), ""), b"half").unwrap();
-    world.persist(package).await;
-    world.assert_staged(package, tree.path());
-}
-
-#[tokio::test]
-async fn a_release_that_lost_its_marker_is_repaired_from_what_is_right_of_it() {
-    for is_current in [false, true] {
-        let (mut world, tree) = (world(), first());
-        let package = world.source.add(tree.path());
-        world.stage(package).await.unwrap();
-        let release = world.dir.release(&package);
-        let current = world.dir.link(crate::layout::LinkName::Current);
-        if is_current {
-            std::os::unix::fs::symlink(AppDir::link_target(&package), &current).unwrap();
-        }
-        let sent = world.source.seen().sent;
-        unmark(&world.dir, &package).unwrap();
-        fs_err::remove_file(release.join("bin/run")).unwrap();
-        fs_err::write(release.join("bin/run"), noise(5, 40_000)).unwrap();
-        world.persist(package).await;
-        world.assert_staged(package, tree.path());
-        assert!(world.source.seen().sent > sent);
-        assert!(!is_current || current.join("bin/run").exists());
-    }
-}
-
-#[tokio::test]
-async fn a_wrong_manifest_or_plan_on_disk_is_asked_for_anew() {
-    let (mut world, tree) = (world(), first());
-    let package = world.source.add(tree.path());
-    world.source.set(|faults| faults.cuts = vec![50_000]);
-    assert!(world.stage(package).await.is_err());
-    for name in ["manifest", "plan", "base"] {
-        fs_err::write(world.dir.staging(&package).join(name), b"garbage").unwrap();
-        world.source.set(|faults| faults.cuts = vec![1_000]);
-        assert!(world.stage(package).await.is_err(), "{name}");
-    }
-    world.persist(package).await;
-    world.assert_staged(package, tree.path());
 }
 
 #[test]
