@@ -15,6 +15,8 @@ const STEP_BYTES: usize = 4 << 20;
 const HEADER_BYTES: usize = 4 << 10;
 /// Size from which huge pages are asked for: two of the usual ones, so that at least one lies within.
 const HUGE_FROM: usize = STEP_BYTES - HEADER_BYTES;
+/// The usual huge page.
+const HUGE_BYTES: usize = 2 << 20;
 
 /// Buffers that frames were restored into, for the next ones. Dropped with the fetch that they are of.
 ///
@@ -34,7 +36,7 @@ impl Buffers {
         // Zeros that the kernel gives without a write.
         let mut buffer = vec![0; roomy(len)];
         if buffer.len() >= HUGE_FROM {
-            advise(&mut buffer);
+            advise(&mut buffer, len);
         }
         buffer
     }
@@ -67,7 +69,10 @@ impl Shelf {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !(len..=len + 2 * STEP_BYTES).contains(&kept.capacity()) {
             *kept = Vec::new();
-            *kept = buffer(roomy(len));
+            *kept = Vec::with_capacity(roomy(len));
+            if kept.capacity() >= HUGE_FROM {
+                advise(&mut kept, len);
+            }
         }
         kept.clear();
         work(&mut kept)
@@ -91,26 +96,33 @@ fn roomy(len: usize) -> usize {
     (len + HEADER_BYTES).next_multiple_of(STEP_BYTES) - HEADER_BYTES
 }
 
+/// Returns how many bytes of a mapping huge pages are to hold of which so many are used: what is used of the last one is at least half.
+fn huge_bytes(used: usize) -> usize {
+    (used + HUGE_BYTES / 2) / HUGE_BYTES * HUGE_BYTES
+}
+
 /// Returns an empty buffer with room for `len` bytes.
 pub(super) fn buffer(len: usize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(len);
     if len >= HUGE_FROM {
-        advise(&mut buffer);
+        advise(&mut buffer, len);
     }
     buffer
 }
 
-/// Asks for huge pages. Where the kernel has none to give, or gives none at all, nothing is different but the time it takes.
-fn advise(buffer: &mut Vec<u8>) {
+/// Asks for huge pages for the first `len` bytes, and for small ones where the last of them would be filled by less than half. Where the
+/// kernel has none to give, or gives none at all, nothing is different but the time it takes.
+fn advise(buffer: &mut Vec<u8>, len: usize) {
     let page = rustix::param::page_size();
-    let (begin, len) = (buffer.as_mut_ptr(), buffer.capacity());
+    let (begin, capacity) = (buffer.as_mut_ptr(), buffer.capacity());
     // An allocation of this size is a mapping of its own, which begins a few bytes before it.
     let within = begin.addr() % page;
     let begin = begin.wrapping_byte_sub(within);
+    let advised = huge_bytes(within + len).min(within + capacity);
     // SAFETY: the advice says how memory is to be backed and changes nothing of what it holds, whoever the first page may
     // be shared with.
     #[expect(unsafe_code, reason = "the standard library has no way to ask for huge pages")]
-    let advised = unsafe { madvise(begin.cast(), len + within, Advice::LinuxHugepage) };
+    let advised = unsafe { madvise(begin.cast(), advised, Advice::LinuxHugepage) };
     // Not every kernel has them.
     let _ = advised;
 }
@@ -158,6 +170,20 @@ mod tests {
         assert_eq!(shelf.0.lock().unwrap().capacity(), ONE_STEP, "what is lent is not taken away");
         shelf.clear();
         assert!(shelf.is_empty());
+    }
+
+    #[test]
+    fn huge_pages_hold_no_more_than_half_a_page_beyond_what_is_used() {
+        for (used, expected) in [
+            (16, 0),
+            (HUGE_BYTES / 2 - 1, 0),
+            (HUGE_BYTES / 2, 1),
+            ((8 << 20) - (64 << 10) + 16, 4),
+            ((16 << 20) + 16, 8),
+            ((28 << 20) + 16, 14),
+        ] {
+            assert_eq!(huge_bytes(used), expected * HUGE_BYTES, "{used}");
+        }
     }
 
     #[test]
