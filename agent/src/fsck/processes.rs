@@ -37,19 +37,19 @@ pub(crate) fn check_locks(data: &Path, apps: &[AppName]) -> Vec<Finding> {
     let locks: Vec<PathBuf> = std::iter::once(layout::agent_lock(&data))
         .chain(apps.iter().map(|app| layout::app_lock(&data, app)))
         .collect();
-    let look = || {
-        let mut held = holders(&locks);
-        let found = locks.iter().filter_map(|path| objection(path, &held.remove(path)?));
-        found.collect::<Vec<Finding>>()
+    let nobody = BTreeSet::new();
+    let judge = |look: &dyn Fn(&PathBuf) -> BTreeSet<Holder>| -> Vec<Finding> {
+        locks.iter().filter_map(|path| objection(path, &look(path))).collect()
     };
-    let found = look();
+    let first = holders(&locks);
+    let found = judge(&|path| first.get(path).unwrap_or(&nobody).clone());
     if found.is_empty() {
         return found;
     }
-    // What the agent has just started holds its locks until its own program is loaded.
+    // What the agent has just started holds its locks until its own program is loaded: judged are those who hold them both times.
     std::thread::sleep(super::SETTLE);
-    let still = look();
-    found.into_iter().filter(|finding| still.contains(finding)).collect()
+    let still = holders(&locks);
+    judge(&|path| first.get(path).unwrap_or(&nobody) & still.get(path).unwrap_or(&nobody))
 }
 
 /// Judges who holds the lock at `path`. Pure.
