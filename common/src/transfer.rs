@@ -208,9 +208,9 @@ impl Frame {
     /// more), blocks (0.5 for each raw byte), and streams, pages and buffers.
     pub fn restoring_bytes(&self) -> u64 {
         match self.codec {
-            Codec::Zstd | Codec::Filtered => self.raw_len() + self.leaned_len(),
+            Codec::Zstd | Codec::Filtered => self.raw_len() + self.base_len(),
             Codec::Image | Codec::Archive => {
-                self.wire_len + self.leaned_len() / 20 * 13 + self.raw_len() / 2 + caps::AWARE_WORKING_BYTES
+                self.wire_len + self.base_len() / 20 * 13 + self.raw_len() / 2 + caps::AWARE_WORKING_BYTES
             }
         }
     }
@@ -219,13 +219,13 @@ impl Frame {
     /// [`Workspace`] hands it on.
     pub fn shared_bytes(&self) -> u64 {
         match self.codec {
-            Codec::Zstd if !self.is_chained() => self.leaned_len(),
+            Codec::Zstd if !self.is_chained() => self.base_len(),
             Codec::Zstd | Codec::Filtered | Codec::Image | Codec::Archive => 0,
         }
     }
 
     /// Returns the bytes that the frame leans on.
-    fn leaned_len(&self) -> u64 {
+    fn base_len(&self) -> u64 {
         self.base.iter().map(|lean| lean.extent().len).sum()
     }
 }

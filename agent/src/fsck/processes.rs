@@ -37,19 +37,21 @@ pub(crate) fn check_locks(data: &Path, apps: &[AppName]) -> Vec<Finding> {
     let locks: Vec<PathBuf> = std::iter::once(layout::agent_lock(&data))
         .chain(apps.iter().map(|app| layout::app_lock(&data, app)))
         .collect();
-    let nobody = BTreeSet::new();
-    let judge = |look: &dyn Fn(&PathBuf) -> BTreeSet<Holder>| -> Vec<Finding> {
-        locks.iter().filter_map(|path| objection(path, &look(path))).collect()
+    let judge = |held: &BTreeMap<PathBuf, BTreeSet<Holder>>| -> Vec<Finding> {
+        locks.iter().filter_map(|path| objection(path, held.get(path)?)).collect()
     };
-    let first = holders(&locks);
-    let found = judge(&|path| first.get(path).unwrap_or(&nobody).clone());
+    let mut held = holders(&locks);
+    let found = judge(&held);
     if found.is_empty() {
         return found;
     }
     // What the agent has just started holds its locks until its own program is loaded: judged are those who hold them both times.
     std::thread::sleep(super::SETTLE);
     let still = holders(&locks);
-    judge(&|path| first.get(path).unwrap_or(&nobody) & still.get(path).unwrap_or(&nobody))
+    for (path, holders) in &mut held {
+        holders.retain(|holder| still.get(path).is_some_and(|still| still.contains(holder)));
+    }
+    judge(&held)
 }
 
 /// Judges who holds the lock at `path`. Pure.

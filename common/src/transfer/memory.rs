@@ -35,9 +35,7 @@ impl Buffers {
         drop(kept);
         // Zeros that the kernel gives without a write.
         let mut buffer = vec![0; roomy(len)];
-        if buffer.len() >= HUGE_FROM {
-            advise(&mut buffer, len);
-        }
+        advise(&mut buffer, len);
         buffer
     }
 
@@ -70,9 +68,7 @@ impl Shelf {
         if !(len..=len + 2 * STEP_BYTES).contains(&kept.capacity()) {
             *kept = Vec::new();
             *kept = Vec::with_capacity(roomy(len));
-            if kept.capacity() >= HUGE_FROM {
-                advise(&mut kept, len);
-            }
+            advise(&mut kept, len);
         }
         kept.clear();
         work(&mut kept)
@@ -104,17 +100,18 @@ fn huge_bytes(used: usize) -> usize {
 /// Returns an empty buffer with room for `len` bytes.
 pub(super) fn buffer(len: usize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(len);
-    if len >= HUGE_FROM {
-        advise(&mut buffer, len);
-    }
+    advise(&mut buffer, len);
     buffer
 }
 
-/// Asks for huge pages for the first `len` bytes, and for small ones where the last of them would be filled by less than half. Where the
+/// Asks for huge pages for the first `len` bytes of a buffer that is large enough, and for small ones where the last of them would be filled by less than half. Where the
 /// kernel has none to give, or gives none at all, nothing is different but the time it takes.
 fn advise(buffer: &mut Vec<u8>, len: usize) {
-    let page = rustix::param::page_size();
     let (begin, capacity) = (buffer.as_mut_ptr(), buffer.capacity());
+    if capacity < HUGE_FROM {
+        return;
+    }
+    let page = rustix::param::page_size();
     // An allocation of this size is a mapping of its own, which begins a few bytes before it.
     let within = begin.addr() % page;
     let begin = begin.wrapping_byte_sub(within);
