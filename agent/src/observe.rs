@@ -157,9 +157,28 @@ pub(crate) fn manifest_bytes(dir: &AppDir, package: &Digest) -> io::Result<Vec<u
     let path = dir.manifest(package);
     let bytes = fs_err::read(&path)?;
     if Digest::of(&bytes) != *package {
-        return Err(damaged(&path, &format!("is not the manifest of {package}")));
+        return Err(not_of(package, &path));
     }
     Ok(bytes)
+}
+
+/// Reads of the manifest beside a release its directories and the files whose content is `wanted`: little, however large
+/// the release. Checks that it is the manifest of `package`.
+pub(crate) fn manifest_part(
+    dir: &AppDir,
+    package: &Digest,
+    wanted: impl Fn(&Digest) -> bool,
+) -> io::Result<Manifest> {
+    let path = dir.manifest(package);
+    let (part, digest) = Manifest::read_part(fs_err::File::open(&path)?, wanted)?;
+    match digest == *package {
+        true => Ok(part),
+        false => Err(not_of(package, &path)),
+    }
+}
+
+fn not_of(package: &Digest, path: &Path) -> io::Error {
+    damaged(path, &format!("is not the manifest of {package}"))
 }
 
 fn damaged(path: &Path, reason: &str) -> io::Error {

@@ -93,6 +93,11 @@ impl Digest {
         hex::encode(self.0)
     }
 
+    /// Returns the first eight bytes as a number: enough to tell a few million digests apart nearly always, in a quarter of the room.
+    pub fn beginning(&self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().expect("a digest has more than eight bytes"))
+    }
+
     /// Returns the first 12 hex digits: what people read and what release directories are called.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])

@@ -9,6 +9,7 @@
 
 mod contents;
 mod links;
+mod part;
 mod wire;
 
 pub use contents::{Contents, Copies};

@@ -34,6 +34,24 @@ struct Source<'a> {
     hashed: Option<&'a Seen>,
 }
 
+/// The contents that a placer lacks, in eight bytes each.
+struct Lacking(Vec<u64>);
+
+impl Lacking {
+    fn of(placer: &Placer) -> Self {
+        let contents = placer.target().contents();
+        let lacking = placer.lacking().into_iter();
+        let mut beginnings: Vec<u64> = lacking.map(|number| contents.at(number).digest.beginning()).collect();
+        beginnings.sort_unstable();
+        Self(beginnings)
+    }
+
+    /// Says whether a content may be one of them: hardly any other is.
+    fn may_have(&self, content: &Digest) -> bool {
+        self.0.binary_search(&content.beginning()).is_ok()
+    }
+}
+
 /// A content that an installed release may fill a place with.
 struct Wanted<'a> {
     /// Its number and digest.
@@ -61,16 +79,22 @@ pub(crate) fn reuse(
     if placer.is_whole() {
         return Ok(damaged);
     }
-    let target = placer.target().package;
+    let target = placer.target().clone();
     let mut packages: Vec<Digest> =
         observe::installed(dir)?.into_iter().map(|installed| installed.package).collect();
-    packages.retain(|package| *package != target);
+    packages.retain(|package| *package != target.package);
     let is_hashed = |package: &Digest| hashed.is_some_and(|seen| seen.package() == package);
     packages.sort_by_key(|package| !is_hashed(package));
-    for package in std::iter::once(target).chain(packages) {
-        // One after the other: the manifest of a large release is to be in memory only while files are taken from it.
+    for package in std::iter::once(target.package).chain(packages) {
+        if placer.is_whole() {
+            break;
+        }
         let hashed = hashed.filter(|_| is_hashed(&package));
-        let Some(source) = Source::open(dir, package, planned, hashed)? else { continue };
+        let known = match package == target.package {
+            true => Some(&target.manifest),
+            false => planned.and_then(|planned| planned.base_manifest(&package)),
+        };
+        let Some(source) = Source::open(dir, package, known, hashed, placer) else { continue };
         if !source.give(placer, stop)? {
             damaged.insert(package);
         }
@@ -83,22 +107,26 @@ pub(crate) fn reuse(
 }
 
 impl<'a> Source<'a> {
-    /// Opens an installed release; nothing where it has no tree or no manifest.
+    /// Opens an installed release to take what the placer lacks; nothing where it has no tree or no manifest.
     fn open(
         dir: &AppDir,
         package: Digest,
-        planned: Option<&'a Planned>,
+        known: Option<&'a Manifest>,
         hashed: Option<&'a Seen>,
-    ) -> io::Result<Option<Self>> {
-        let Ok(tree) = Beneath::open(&dir.release(&package)) else { return Ok(None) };
-        let manifest = match planned.and_then(|planned| planned.base_manifest(&package)) {
-            Some(known) => Cow::Borrowed(known),
-            None => match observe::manifest(dir, &package) {
-                Ok(read) => Cow::Owned(read),
-                Err(_) => return Ok(None),
-            },
+        placer: &Placer,
+    ) -> Option<Self> {
+        let tree = Beneath::open(&dir.release(&package)).ok()?;
+        let manifest = match (known, hashed) {
+            (Some(known), _) => Cow::Borrowed(known),
+            // What was hashed is known by the numbers of all entries.
+            (None, Some(_)) => Cow::Owned(observe::manifest(dir, &package).ok()?),
+            // Those of the target and of its base are in memory already: of a million entries a third would be too much.
+            (None, None) => {
+                let lacking = Lacking::of(placer);
+                Cow::Owned(observe::manifest_part(dir, &package, |content| lacking.may_have(content)).ok()?)
+            }
         };
-        Ok(Some(Self { package, tree, manifest, hashed }))
+        Some(Self { package, tree, manifest, hashed })
     }
 
     /// Fills the places of what the release holds; says whether none of its files was damaged.

@@ -150,6 +150,30 @@ async fn an_update_takes_from_the_installed_release_what_it_holds() {
 }
 
 #[tokio::test]
+async fn what_the_base_lacks_is_taken_from_any_other_release_whose_manifest_is_right() {
+    for is_damaged in [false, true] {
+        let (mut world, old, new) = (world(), first(), second());
+        // What the first release has in `lib/a` and the second has not, under another name, and executable.
+        let third =
+            package(&[("bin/run!", &noise(1, 40_000)), ("opt/", b""), ("opt/back!", &noise(2, 300_000))]);
+        let [one, two, three] = [&old, &new, &third].map(|tree| world.source.add(tree.path()));
+        world.stage(one).await.unwrap();
+        world.stage(two).await.unwrap();
+        if is_damaged {
+            let path = world.dir.manifest(&one);
+            let mut bytes = fs_err::read(&path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            fs_err::write(path, bytes).unwrap();
+        }
+        let before = world.source.seen().sent;
+        world.stage(three).await.unwrap();
+        world.assert_staged(three, third.path());
+        assert_eq!(world.source.seen().bases[2][0], two);
+        assert_eq!(world.source.seen().sent - before > 290_000, is_damaged);
+    }
+}
+
+#[tokio::test]
 async fn a_content_larger_than_a_frame_survives_interruption_between_its_frames() {
     let (mut world, tree) = (world(), package(&[("huge", &noise(4, 40 << 20)), ("small", b"s")]));
     let package = world.source.add(tree.path());

@@ -21,6 +21,8 @@ use super::{Entry, EntryKind, FileEntry, ManifestError};
 const MAGIC: &[u8; 16] = b"sluice-manifest\x01";
 /// Kind, path length and one byte of path: what no entry can be smaller than.
 const ENTRY_BYTES_MIN: usize = 3;
+/// What no valid entry is larger than: its kind, two texts of the length of a path, and their lengths.
+pub(super) const ENTRY_BYTES_MAX: usize = 1 + 2 * (2 + caps::PATH_BYTES_MAX);
 /// Why bytes can be read without a check.
 const CHECKED: &str = "the bytes were checked when the manifest was made";
 
@@ -90,20 +92,35 @@ impl<'a> Entries<'a> {
         if bytes.len() as u64 > caps::MANIFEST_BYTES_MAX {
             return Err(ManifestError::TooLarge);
         }
+        let entries = Self::begin_at_head(bytes)?;
+        if entries.left > entries.reader.remaining() / ENTRY_BYTES_MIN {
+            let reason = format_args!("{} entries do not fit into the bytes that follow", entries.left);
+            return Err(entries.reader.invalid(reason).into());
+        }
+        Ok(entries)
+    }
+
+    /// Reads the head of canonical bytes of which more may follow.
+    pub(super) fn begin_at_head(bytes: &'a [u8]) -> Result<Self, ManifestError> {
         let mut reader = Reader::new("manifest", bytes);
         reader.magic(MAGIC)?;
         let left = reader.varint(caps::MANIFEST_ENTRIES_MAX)? as usize;
-        if left > reader.remaining() / ENTRY_BYTES_MIN {
-            return Err(reader
-                .invalid(format_args!("{left} entries do not fit into the bytes that follow"))
-                .into());
-        }
         Ok(Self { bytes, reader, left })
+    }
+
+    /// Goes on where an entry begins, of which and after which so many are `left`.
+    pub(super) fn go_on(bytes: &'a [u8], left: usize) -> Self {
+        Self { bytes, reader: Reader::new("manifest", bytes), left }
     }
 
     /// Returns how many entries are left.
     pub(super) fn len(&self) -> usize {
         self.left
+    }
+
+    /// Returns how many bytes were not read yet.
+    pub(super) fn unread(&self) -> usize {
+        self.reader.remaining()
     }
 
     /// Returns the next entry and where it begins. After the last one the bytes must end.

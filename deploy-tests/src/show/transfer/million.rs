@@ -75,17 +75,19 @@ fn peak_line(board: &mut Board, what: &str, peak_bytes: u64, bound_bytes: u64) {
     board.line(what, &format!("{:.0} MiB at most", peak_bytes as f64 / MEBIBYTE), &bound, holds);
 }
 
-/// Brings two versions of a tree to a host; what the processes on the way hold as a whole, their caches too.
+/// Brings three versions of a tree to a host, the last one beside two that stand there; what the processes on the way hold as
+/// a whole, their caches too.
 fn whole_way(board: &mut Board, entries: u64) -> Result<()> {
     let mut bench = Bench::start("quick")?;
     let tree = bench.scratch.path().join("many");
     write(&tree, entries, 0)?;
     let coordinator = bench.lab.coordinator_process()?.id();
     let bound = if entries == ENTRIES { BOUND_BYTES } else { BOUND_QUICK_BYTES };
-    for (version, what) in [("1", "first version"), ("2", "update")] {
-        if version == "2" {
-            write(&tree, entries, 1)?;
+    for (number, what) in ["first version", "update", "update beside two releases"].into_iter().enumerate() {
+        if number > 0 {
+            write(&tree, entries, number as u64)?;
         }
+        let version = &(number + 1).to_string();
         println!("     {what}, {entries} entries");
         let sampler = Sampler::start(coordinator);
         let push = bench.lab.operator().command(["package", "push", text(&tree)?]);
