@@ -19,8 +19,9 @@ use crate::depot::objects::{Kind, Name, ObjectError, Objects};
 const SOUND_MAX: u64 = 4096;
 /// Frames that hosts began are remembered, over all hosts.
 const BEGUN_MAX: u64 = 4096;
-/// Bytes hashed at a time.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Bytes hashed at a time: few enough for the allocator to use their memory again, where a mapping of its own for each costs more
+/// than hashing it.
+const PIECE_BYTES: u64 = 256 << 10;
 
 type Checked = Result<(), Arc<PlanError>>;
 
