@@ -17,6 +17,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Instant;
 
 use fs_err as fs;
@@ -181,18 +182,28 @@ impl Area {
     }
 
     /// Syncs the tree and gives it its name; the marker comes last. Takes a placer that is whole as the proof that every
-    /// file was hashed where it stands, and makes sure that nothing else stands there.
+    /// file was hashed where it stands, and makes sure that nothing else stands there, while the disk is busy with the sync.
     pub(crate) fn publish(
         &self,
         placer: Placer,
         installed: &Installed,
         stop: &AtomicBool,
     ) -> Result<Published, PublishError> {
-        let target = placer.target().clone();
+        let (target, tree) = (placer.target().clone(), placer.tree().clone());
         linked::provide(&self.dir, &self.tree(), &target.manifest).map_err(PublishError::Verify)?;
         let looked = Instant::now();
-        let (findings, found) =
-            examine_shape(&self.tree(), &target.manifest, stop).map_err(PublishError::Verify)?;
+        let (synced, shape) = thread::scope(|scope| {
+            let syncing = scope.spawn(|| self.sync(&target, &tree));
+            let shape = examine_shape(&self.tree(), &target.manifest, stop);
+            (syncing.join().expect("syncing does not panic"), shape)
+        });
+        let unsynced = |error| {
+            self.withdraw();
+            PublishError::Sync(error)
+        };
+        // First of all, because the kernel tells once of what it could not write.
+        synced.map_err(unsynced)?;
+        let (findings, found) = shape.map_err(PublishError::Verify)?;
         if !findings.is_empty() {
             for finding in &findings {
                 tracing::warn!(path = %finding.path.display(), fault = finding.fault.as_str(),
@@ -201,24 +212,25 @@ impl Area {
             }
             return Ok(Published::NotWhole(findings.len()));
         }
-        let marker = self.make_release(&target, placer.tree(), installed).map_err(|error| {
-            self.withdraw();
-            PublishError::Sync(error)
-        })?;
+        let marker = self.make_release(installed).map_err(unsynced)?;
         let hashed_since = placer.hashed_since();
         let stamps = placer.into_stamps(&found);
         Ok(Published::Done(Seen::new(self.package, stamps, marker, hashed_since, looked)))
     }
 
-    /// Makes the release and returns the stamp of its marker.
-    fn make_release(&self, target: &Target, tree: &Beneath, installed: &Installed) -> io::Result<Stamp> {
-        let release = self.dir.release(&self.package);
+    /// Puts the manifest where it stays, and brings it and the tree to disk.
+    fn sync(&self, target: &Target, tree: &Beneath) -> io::Result<()> {
         self.crash.pass()?;
         // Synced with the tree, with all that the file system holds.
         fs::write(self.dir.manifest(&self.package), target.manifest.as_bytes())?;
         self.crash.pass()?;
         tree.sync_filesystem()?;
-        self.crash.pass()?;
+        self.crash.pass()
+    }
+
+    /// Makes a release of the synced tree and returns the stamp of its marker.
+    fn make_release(&self, installed: &Installed) -> io::Result<Stamp> {
+        let release = self.dir.release(&self.package);
         if fs::symlink_metadata(&release).is_ok() {
             // `current` or `previous` lead to a release that lost its marker: they see the old tree or the new one.
             rustix::fs::renameat_with(CWD, self.tree(), CWD, &release, RenameFlags::EXCHANGE)
