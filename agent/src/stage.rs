@@ -11,6 +11,7 @@
 //! Called by the [`crate::engine`] of an application; one staging at a time runs on a host. Blocking work runs on the
 //! runtime's blocking threads through [`Work`], which is always awaited.
 
+mod ahead;
 mod area;
 mod blocks;
 mod fetch;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use sluice_common::transfer::{Codec, DecodeFrameError, Frame, Lean, Workspace, decode_frame};
 
+use super::ahead::{self, Ahead};
 use super::area::Area;
 use super::fetch::FetchError;
 use super::gather::Gathered;
@@ -36,6 +37,7 @@ pub(crate) struct Restorer {
     waiting: Vec<Gathered>,
     /// Frames that are being restored, by number, with the memory that they take.
     running: Vec<(usize, Need)>,
+    ahead: Ahead,
     /// Frames that are not what they are named.
     damaged: Vec<usize>,
     /// Frames that do not restore what the plan promises.
@@ -63,7 +65,7 @@ impl Restorer {
         let workspace = Workspace::new(area.incoming());
         let shared = Arc::new(Shared { area, planned, placer: Mutex::new(placer), workspace });
         let (waiting, running, damaged, misfits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { shared, tree, waiting, running, damaged, misfits }
+        Self { shared, tree, waiting, running, ahead: Ahead::default(), damaged, misfits }
     }
 
     /// Takes a frame that has been gathered whole.
@@ -95,8 +97,14 @@ impl Restorer {
         let chosen = schedule::next(needs, &running)?;
         let gathered = self.waiting.remove(ready[chosen]);
         self.running.push((gathered.number, Need::of(self.frame(gathered.number))));
+        let following = self.waiting.get(ready[chosen]).map(|waiting| waiting.number);
+        let asked = self.ahead.begin(gathered.number, following);
         let shared = self.shared.clone();
-        Some(move || (gathered.number, restore(&shared, gathered)))
+        Some(move || {
+            let planned = &shared.planned;
+            asked.iter().for_each(|number| ahead::ask(planned, &planned.plan.frames[*number]));
+            (gathered.number, restore(&shared, gathered))
+        })
     }
 
     /// Brings to disk what has come and is not restored now. Every frame that has come was added before.

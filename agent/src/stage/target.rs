@@ -1,5 +1,6 @@
 //! What is to be staged, and how: the package's manifest, and the plan that leads to it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sluice_common::caps;
@@ -72,6 +73,13 @@ impl Planned {
     /// Returns the contents of the base, numbered; none for a cold install.
     pub(crate) fn base_contents(&self) -> Contents<'_> {
         self.base.as_ref().map(|base| base.manifest().contents()).unwrap_or_default()
+    }
+
+    /// Returns a file of the base that holds a content, by number.
+    pub(crate) fn base_file(&self, content: u32) -> Option<PathBuf> {
+        let base = self.base.as_ref()?;
+        let place = base.manifest().places(content).next()?;
+        Some(base.manifest().entry(place).path.below(base.root()))
     }
 
     /// Returns what serves the base's contents.
