@@ -62,6 +62,16 @@ pub fn run(mut command: Command) -> Result<(Output, Usage)> {
     Ok((output, Usage { wall, cpu, peak_bytes: ended.rusage.maxrss }))
 }
 
+/// How long a system is left alone before something is timed.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Lets what was done before have its end: a file system's journal is written out, and in a virtual machine whose host takes back
+/// pages that have been free for two seconds (free page reporting), free memory costs whoever is timed the same.
+pub fn settle() {
+    // The pace of a measurement, not a wait for a condition.
+    std::thread::sleep(SETTLE);
+}
+
 /// Runs a shell script with variables; fails at its first command that fails.
 pub fn shell(script: &str, variables: &[(&str, &OsStr)]) -> Result<(Output, Usage)> {
     run(script_of(script, variables))

@@ -83,11 +83,9 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache:
     }
     bench.roll("2", 0)?;
     let rounds = (1..=ROUNDS).map(|number| {
-        if cold_cache {
-            Bench::forget();
-        }
-        let staged = bench.roll("2", number)?;
         let current = bench.lab.hosts()[number].current(APP);
+        Bench::ready(cold_cache, &[&current, &bench.lab.coordinator_dir()])?;
+        let staged = bench.roll("2", number)?;
         ensure!(compare(new, &current)?.is_empty(), "the update is not the new tree");
         Ok(staged)
     });
@@ -126,9 +124,7 @@ fn rsync(bench: &Bench, old: &Path, new: &Path, cold_cache: bool) -> Result<Opti
         // A server for each, because its children's time is known once it has ended.
         let Some(server) = RsyncServer::start(&dir, &source)? else { return Ok(None) };
         rustix::fs::sync();
-        if cold_cache {
-            Bench::forget();
-        }
+        Bench::ready(cold_cache, &[&source, &target])?;
         let mut command = Command::new("rsync");
         command.args(["-a", "--delete", &server.url()]).arg(format!("{}/", target.display()));
         let (_, client) = measure::run(command)?;
@@ -162,6 +158,7 @@ fn cold_install(board: &mut Board, link: Link, tree: &Path) -> Result<()> {
     bench.lab.release(APP, "1", tree)?;
     bench.roll("1", 0)?;
     let rounds = (1..=ROUNDS).map(|number| {
+        Bench::ready(false, &[&bench.lab.coordinator_dir()])?;
         let staged = bench.roll("1", number)?;
         let current = bench.lab.hosts()[number].current(APP);
         ensure!(compare(tree, &current)?.is_empty(), "the install is not the tree");
@@ -191,6 +188,7 @@ fn yardsticks(tree: &Path, dir: &Path) -> Result<Vec<(&'static str, f64)>> {
         let mut walls = Vec::new();
         for _ in 0..ROUNDS {
             measure::shell(r#"rm -rf "$DIR/made"; sync"#, variables)?;
+            Bench::ready(false, &[tree, dir])?;
             walls.push(measure::shell(script, variables)?.1.wall_seconds());
         }
         walls.sort_by(f64::total_cmp);

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::work::Work;
 use crate::lab::{Lab, Operator};
+use crate::measure;
 use crate::show::board::Board;
 use crate::show::main_job::demo_executable;
 use crate::show::proxy::Proxy;
@@ -19,6 +20,7 @@ pub(super) fn run(board: &mut Board, _: &mut Work) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut lab = Lab::start(&demo_executable()?, &scratch.path().join("lab"))?;
     let manifest = sluice_common::tree::Tree::scan(&tree)?.manifest().clone();
+    measure::settle();
     let begun = Instant::now();
     lab.operator().run(["package", "push", text(&tree)?])?;
     let seconds = begun.elapsed().as_secs_f64();

@@ -1,5 +1,6 @@
 //! Two hosts and what a rollout to one of them takes.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +10,7 @@ use super::sampler::Sampler;
 use super::scratch::Scratch;
 use super::{APP, Applied};
 use crate::lab::{AgentOptions, Lab};
-use crate::measure::cpu_of;
+use crate::measure::{self, cpu_of};
 use crate::show::kills::{order_app, wait_ended};
 use crate::show::main_job::demo_executable;
 
@@ -121,6 +122,21 @@ impl Bench {
         let reported = hosts.filter_map(|host| host.report.as_ref()).map(|report| report.stage_time_us).max();
         let staging = Duration::from_micros(reported.context("the host has reported nothing")?);
         Ok(Staged { wall, cpu, coordinator_cpu, ordering, staging, anonymous_peak })
+    }
+
+    /// Readies the system for what is timed next. Its cache of files is to be empty, or to have all of these folders: left to itself,
+    /// a system may page out what nobody has read for half a minute.
+    pub(super) fn ready(cold_cache: bool, folders: &[&Path]) -> Result<()> {
+        if cold_cache {
+            Self::forget();
+        } else {
+            let read = r#"find "$FOLDER/" -type f -exec cat {} + > /dev/null"#;
+            folders
+                .iter()
+                .try_for_each(|folder| measure::shell(read, &[("FOLDER", folder.as_os_str())]).map(drop))?;
+        }
+        measure::settle();
+        Ok(())
     }
 
     /// Forgets what the system has cached of files; returns whether it may.
