@@ -64,12 +64,7 @@ impl Tree {
         })?;
         let entries =
             found.entries.iter().zip(kinds).map(|(entry, kind)| Entry { path: found.path(entry), kind });
-        Ok(Self::with_manifest(root, Manifest::new(entries)?))
-    }
-
-    /// Takes `root` to hold what `manifest` says, without reading it. Readers must verify what they read.
-    pub fn with_manifest(root: &Path, manifest: Manifest) -> Self {
-        Self { root: root.to_owned(), manifest }
+        Ok(Self { root: root.to_owned(), manifest: Manifest::new(entries)? })
     }
 
     /// Returns the manifest.

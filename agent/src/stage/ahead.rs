@@ -2,8 +2,8 @@
 //! would otherwise be waited for after the other.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::num::NonZero;
-use std::path::Path;
 
 use rustix::fs::{Advice, fadvise};
 use sluice_common::transfer::{Extent, Frame, Lean};
@@ -33,8 +33,8 @@ impl Ahead {
 /// will be told why.
 pub(super) fn ask(planned: &Planned, frame: &Frame) {
     for extent in within(FRAME_BYTES_MAX, frame.base.iter().filter_map(Lean::of_base)) {
-        if let Some(path) = planned.base_file(extent.content) {
-            ask_file(&path, &extent);
+        if let Some(file) = planned.open_base(extent.content) {
+            ask_file(&file, &extent);
         }
     }
 }
@@ -48,12 +48,11 @@ fn within<'a>(mut left: u64, extents: impl Iterator<Item = &'a Extent>) -> impl 
     })
 }
 
-fn ask_file(path: &Path, extent: &Extent) {
-    let Ok(file) = fs_err::File::open(path) else { return };
+fn ask_file(file: &File, extent: &Extent) {
     let end = extent.offset + extent.len;
     for begin in (extent.offset..end).step_by(STEP_BYTES as usize) {
         let len = NonZero::new(STEP_BYTES.min(end - begin));
-        if fadvise(&file, begin, len, Advice::WillNeed).is_err() {
+        if fadvise(file, begin, len, Advice::WillNeed).is_err() {
             // No file system of its kind takes advice.
             return;
         }
@@ -115,7 +114,7 @@ mod tests {
             );
             return;
         }
-        ask_file(file.path(), &asked);
+        ask_file(file.as_file(), &asked);
         let begun = Instant::now();
         for offset in (asked.offset..asked.offset + asked.len).step_by(4 << 10) {
             while is_cached(offset) != Ok(()) {

@@ -1,6 +1,7 @@
 //! What is to be staged, and how: the package's manifest, and the plan that leads to it.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use sluice_common::caps;
@@ -8,8 +9,8 @@ use sluice_common::digest::Digest;
 use sluice_common::manifest::{Contents, Entry, FileEntry, Manifest};
 use sluice_common::path::RelPath;
 use sluice_common::transfer::{ContentSource, NoContent, TransferPlan};
-use sluice_common::tree::Tree;
 
+use crate::beneath::Beneath;
 use crate::layout::AppDir;
 
 /// The package that is wanted.
@@ -66,33 +67,61 @@ pub(crate) struct Planned {
     /// The frames.
     pub(crate) plan: TransferPlan,
     /// The base's files; nothing for a cold install.
-    base: Option<Tree>,
+    base: Option<Base>,
+}
+
+/// An installed release that frames lean on.
+#[derive(Debug)]
+struct Base {
+    tree: Beneath,
+    manifest: Manifest,
+}
+
+impl Base {
+    /// Opens a file that is to hold a content, by number.
+    fn open(&self, content: u32) -> io::Result<File> {
+        let mut opened = Err(io::ErrorKind::NotFound.into());
+        for place in self.manifest.places(content) {
+            opened = self.tree.read(self.manifest.entry(place).path);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        opened
+    }
+}
+
+impl ContentSource for Base {
+    fn reader(&self, content: &Digest, offset: u64) -> io::Result<Box<dyn Read + '_>> {
+        let number = self.manifest.content_number(content).ok_or(io::ErrorKind::NotFound)?;
+        let mut file = self.open(number)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
+    }
 }
 
 impl Planned {
     /// Returns the contents of the base, numbered; none for a cold install.
     pub(crate) fn base_contents(&self) -> Contents<'_> {
-        self.base.as_ref().map(|base| base.manifest().contents()).unwrap_or_default()
+        self.base.as_ref().map(|base| base.manifest.contents()).unwrap_or_default()
     }
 
-    /// Returns a file of the base that holds a content, by number.
-    pub(crate) fn base_file(&self, content: u32) -> Option<PathBuf> {
-        let base = self.base.as_ref()?;
-        let place = base.manifest().places(content).next()?;
-        Some(base.manifest().entry(place).path.below(base.root()))
+    /// Opens a file of the base that is to hold a content, by number.
+    pub(crate) fn open_base(&self, content: u32) -> Option<File> {
+        self.base.as_ref()?.open(content).ok()
     }
 
     /// Returns what serves the base's contents.
     pub(crate) fn base(&self) -> &dyn ContentSource {
         match &self.base {
-            Some(tree) => tree,
+            Some(base) => base,
             None => &NoContent,
         }
     }
 
     /// Returns the manifest of the base if that is `package`.
     pub(crate) fn base_manifest(&self, package: &Digest) -> Option<&Manifest> {
-        self.base.as_ref().filter(|_| self.plan.base == Some(*package)).map(Tree::manifest)
+        self.base.as_ref().filter(|_| self.plan.base == Some(*package)).map(|base| &base.manifest)
     }
 }
 
@@ -102,7 +131,7 @@ impl Known {
         Self { target: Arc::new(target), plan: None }
     }
 
-    /// Takes an encoded plan from `base`, given with its manifest; one that does not decode is dropped.
+    /// Takes an encoded plan from `base`, given with its manifest; one that does not decode is dropped, and one whose base is gone.
     pub(crate) fn new(
         dir: &AppDir,
         target: Target,
@@ -120,11 +149,13 @@ fn planned(
     base: Option<(Digest, Manifest)>,
     encoded: &[u8],
 ) -> Option<Planned> {
-    let (base, tree) = match base {
-        Some((base, manifest)) => (Some(base), Some(Tree::with_manifest(&dir.release(&base), manifest))),
+    let (package, base) = match base {
+        Some((package, manifest)) => {
+            (Some(package), Some(Base { tree: Beneath::open(&dir.release(&package)).ok()?, manifest }))
+        }
         None => (None, None),
     };
-    let base_contents = tree.as_ref().map(|tree| tree.manifest().contents()).unwrap_or_default();
+    let base_contents = base.as_ref().map(|base| base.manifest.contents()).unwrap_or_default();
     let plan = TransferPlan::decode(encoded, base_contents, target.contents()).ok()?;
-    (plan.base == base && plan.target == target.package).then_some(Planned { plan, base: tree })
+    (plan.base == package && plan.target == target.package).then_some(Planned { plan, base })
 }

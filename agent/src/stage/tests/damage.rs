@@ -1,5 +1,7 @@
 //! Sources, bases and files that are wrong, cut off or away.
 
+use rustix::fs::{CWD, FileType, Mode};
+
 use super::super::stager::{DAMAGED_MAX, REFUSED_MAX};
 use super::*;
 
@@ -81,6 +83,26 @@ async fn a_base_that_a_frame_leans_on_may_be_damaged() {
     fs_err::write(world.dir.release(&one).join("lib/a"), noise(77, 300_000)).unwrap();
     world.persist(two).await;
     world.assert_staged(two, new.path());
+}
+
+#[tokio::test]
+async fn what_stands_in_the_place_of_a_file_that_a_frame_leans_on_is_not_waited_for_or_followed() {
+    for is_pipe in [true, false] {
+        let (mut world, old, new) = (world(), first(), second());
+        let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+        world.stage(one).await.unwrap();
+        let path = world.dir.release(&one).join("lib/a");
+        fs_err::rename(&path, path.with_extension("aside")).unwrap();
+        if is_pipe {
+            rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        } else {
+            fs_err::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        }
+        let sent = world.source.seen().sent;
+        world.persist(two).await;
+        world.assert_staged(two, new.path());
+        assert!(world.source.seen().sent - sent > 290_000, "it leant on what stands there");
+    }
 }
 
 #[tokio::test]
