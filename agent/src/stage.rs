@@ -3,7 +3,7 @@
 //! 1. Learn the manifest and a plan, from the staging directory or from a content source.
 //! 2. Survey the staging tree by hashing it; take what installed releases hold, and hash that.
 //! 3. Fetch the frames that cover the rest, each from the byte where it stopped; decode and hash them into the tree.
-//! 4. Compare the shape of the tree with the manifest, sync the file system, give it its name, write the marker.
+//! 4. Sync the file system while the shape of the tree is compared with the manifest, give it its name, write the marker.
 //!
 //! Invariant: `releases/<digest12>.verified` exists only after every byte of the tree was hashed, once, by the process
 //! that wrote or found it there (or, of a file that it linked, by the same process not long before: [`crate::seen`]), and
