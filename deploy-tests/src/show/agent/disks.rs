@@ -53,7 +53,8 @@ fn nearly_full(board: &mut Board, stage: &Stage) -> Result<()> {
 /// What is done to the disk, as a line of shell, and whether that was done.
 type Trouble = (&'static str, fn(&Path) -> Result<bool>);
 
-const FULL: Trouble = ("dd if=/dev/zero of=$DISK/filler bs=4k; true", is_full);
+// It has its name once there was no block left: what the agent lets go of afterwards may well make room for some.
+const FULL: Trouble = ("dd if=/dev/zero of=$DISK/filling bs=4k || mv $DISK/filling $DISK/filler", was_filled);
 // Refused while a file is being written; then it is asked for again.
 const READ_ONLY: Trouble = ("until mount -o remount,ro $DISK; do sleep 0.01; done", is_read_only);
 
@@ -260,13 +261,8 @@ fn is_read_only(path: &Path) -> Result<bool> {
     Ok(statvfs(path)?.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// Says whether a file finds no block any more.
-fn is_full(path: &Path) -> Result<bool> {
-    let probe = path.join("probe");
-    let file = fs_err::File::create(&probe)?;
-    let is_full = fallocate(&file, FallocateFlags::empty(), 0, BLOCK_BYTES) == Err(Errno::NOSPC);
-    fs_err::remove_file(probe)?;
-    Ok(is_full)
+fn was_filled(path: &Path) -> Result<bool> {
+    Ok(path.join(FILLER).try_exists()?)
 }
 
 fn struck(shown: &str) -> Point {
