@@ -82,7 +82,7 @@ impl Workspace {
     /// Lends a buffer of `len` bytes.
     fn lend<T>(&self, len: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
         let mut buffer = self.buffers.take(len);
-        let done = work(&mut buffer[..len]);
+        let done = work(buffer.first(len));
         self.buffers.give(buffer);
         done
     }

@@ -23,20 +23,17 @@ const HUGE_BYTES: usize = 2 << 20;
 /// No buffer outlives the beginning of another frame unused, so frames that are restored together never hold more than those
 /// that ran before them.
 #[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Buffers(Mutex<Vec<Buffer>>);
 
 impl Buffers {
     /// Returns a buffer of at least `len` bytes, whatever they are.
-    pub(super) fn take(&self, len: usize) -> Vec<u8> {
+    pub(super) fn take(&self, len: usize) -> Buffer {
         let mut kept = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(at) = kept.iter().position(|kept| kept.len() >= len) {
+        if let Some(at) = kept.iter().position(|kept| kept.room() >= len) {
             return kept.swap_remove(at);
         }
         drop(kept);
-        // Zeros that the kernel gives without a write.
-        let mut buffer = vec![0; roomy(len)];
-        advise(&mut buffer, len);
-        buffer
+        Buffer::new(len)
     }
 
     /// Gives their memory back: of use to nobody while a frame is restored in another way.
@@ -50,8 +47,38 @@ impl Buffers {
     }
 
     /// Takes a buffer back.
-    pub(super) fn give(&self, buffer: Vec<u8>) {
+    pub(super) fn give(&self, buffer: Buffer) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// Memory that a frame is restored into. Its bytes begin where a huge page does: in the one before lies what the allocator has written,
+/// and where a page has been written to, the kernel gives small ones for the rest of a huge one.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    memory: Vec<u8>,
+    /// Where the bytes begin.
+    lead: usize,
+}
+
+impl Buffer {
+    /// Makes a buffer of at least `len` bytes, which take memory as they are written to.
+    fn new(len: usize) -> Self {
+        // Zeros that the kernel gives without a write.
+        let mut memory = vec![0; roomy(len + HUGE_BYTES)];
+        let lead = memory.as_ptr().addr().wrapping_neg() % HUGE_BYTES;
+        advise(&mut memory[lead..], len);
+        Self { memory, lead }
+    }
+
+    /// Returns how many bytes it has.
+    fn room(&self) -> usize {
+        self.memory.len() - self.lead
+    }
+
+    /// Returns its first bytes.
+    pub(super) fn first(&mut self, len: usize) -> &mut [u8] {
+        &mut self.memory[self.lead..][..len]
     }
 }
 
@@ -68,7 +95,7 @@ impl Shelf {
         if !(len..=len + 2 * STEP_BYTES).contains(&kept.capacity()) {
             *kept = Vec::new();
             *kept = Vec::with_capacity(roomy(len));
-            advise(&mut kept, len);
+            advise(kept.spare_capacity_mut(), len);
         }
         kept.clear();
         work(&mut kept)
@@ -100,19 +127,19 @@ fn huge_bytes(used: usize) -> usize {
 /// Returns an empty buffer with room for `len` bytes.
 pub(super) fn buffer(len: usize) -> Vec<u8> {
     let mut buffer = Vec::with_capacity(len);
-    advise(&mut buffer, len);
+    advise(buffer.spare_capacity_mut(), len);
     buffer
 }
 
-/// Asks for huge pages for the first `len` bytes of a buffer that is large enough, and for small ones where the last of them would be filled by less than half. Where the
+/// Asks for huge pages for the first `len` bytes of memory that is large enough, and for small ones where the last of them would be filled by less than half. Where the
 /// kernel has none to give, or gives none at all, nothing is different but the time it takes.
-fn advise(buffer: &mut Vec<u8>, len: usize) {
-    let (begin, capacity) = (buffer.as_mut_ptr(), buffer.capacity());
+fn advise<T>(memory: &mut [T], len: usize) {
+    let (begin, capacity) = (memory.as_mut_ptr(), size_of_val(memory));
     if capacity < HUGE_FROM {
         return;
     }
     let page = rustix::param::page_size();
-    // An allocation of this size is a mapping of its own, which begins a few bytes before it.
+    // Memory of this size is of a mapping of its own, which begins before it.
     let within = begin.addr() % page;
     let begin = begin.wrapping_byte_sub(within);
     let advised = huge_bytes(within + len).min(within + capacity);
@@ -133,19 +160,31 @@ mod tests {
     #[test]
     fn a_buffer_is_used_again_where_it_is_large_enough_and_no_other_is_kept() {
         let buffers = Buffers::default();
-        let (small, large) = (buffers.take(10), buffers.take(ONE_STEP + 1));
-        assert_eq!((small.len(), large.len()), (ONE_STEP, ONE_STEP + STEP_BYTES));
-        let (small_at, large_at) = (small.as_ptr(), large.as_ptr());
+        let (mut small, mut large) = (buffers.take(10), buffers.take(STEP_BYTES));
+        let (small_at, large_at) = (small.first(10).as_ptr(), large.first(STEP_BYTES).as_ptr());
         buffers.give(small);
         buffers.give(large);
-        let again = buffers.take(ONE_STEP + 2);
-        assert_eq!((again.as_ptr(), buffers.0.lock().unwrap().len()), (large_at, 0), "not {small_at:?}");
+        let mut again = buffers.take(STEP_BYTES + 2);
+        let again_at = again.first(STEP_BYTES + 2).as_ptr();
+        assert_eq!((again_at, buffers.0.lock().unwrap().len()), (large_at, 0), "not {small_at:?}");
         buffers.give(again);
-        assert_eq!(buffers.take(3 * STEP_BYTES).len(), ONE_STEP + 3 * STEP_BYTES);
+        assert_eq!(buffers.take(3 * STEP_BYTES).first(3 * STEP_BYTES).len(), 3 * STEP_BYTES);
         assert_eq!(buffers.0.lock().unwrap().len(), 0);
         buffers.give(buffers.take(1));
         buffers.clear();
         assert!(buffers.is_empty());
+    }
+
+    #[test]
+    fn a_buffer_begins_where_a_huge_page_does_and_is_of_zeros_that_nobody_wrote() {
+        for len in [0, 10, HUGE_BYTES, STEP_BYTES + 1, 4 * STEP_BYTES] {
+            let mut buffer = Buffer::new(len);
+            assert!(
+                buffer.room() >= len && buffer.first(len).as_ptr().addr().is_multiple_of(HUGE_BYTES),
+                "{len}"
+            );
+            assert!(buffer.first(len).iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]
