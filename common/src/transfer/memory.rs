@@ -139,7 +139,7 @@ fn advise<T>(memory: &mut [T], len: usize) {
         return;
     }
     let page = rustix::param::page_size();
-    // Memory of this size is of a mapping of its own, which begins before it.
+    // Memory of this size lies in a mapping of its own, which may begin a few bytes before it.
     let within = begin.addr() % page;
     let begin = begin.wrapping_byte_sub(within);
     let advised = huge_bytes(within + len).min(within + capacity);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_begins_where_a_huge_page_does_and_is_of_zeros_that_nobody_wrote() {
+    fn a_buffer_begins_where_a_huge_page_does_and_has_room_for_what_was_asked() {
         for len in [0, 10, HUGE_BYTES, STEP_BYTES + 1, 4 * STEP_BYTES] {
             let mut buffer = Buffer::new(len);
             assert!(
