@@ -28,7 +28,7 @@ use crate::digest::Digest;
 pub use cost::{Cost, cost};
 pub use decode::{DecodeFrameError, PartSink, Workspace, decode_frame};
 pub use encode::{Effort, EffortError, EncodeError, EncodedFrame, encode_all, encode_frame};
-pub use manifest_frame::{decode_manifest, encode_manifest};
+pub use manifest_frame::{decode_manifest, encode_manifest, encode_once};
 pub use plan::plan;
 pub use wire::encode_plan;
 

@@ -3,14 +3,14 @@
 
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
 use sluice_common::manifest::Manifest;
-use sluice_common::transfer::{ContentSource, encode_manifest};
+use sluice_common::transfer::{ContentSource, encode_once};
 use sluice_common::tree::Tree;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
@@ -34,6 +34,14 @@ pub(super) struct Description {
     package: PackageIndex,
     /// Where each chunk stands: its content's number and the offset within.
     places: Vec<(u32, u64)>,
+    /// As many as groups were compressed at the same time.
+    presses: Mutex<Vec<Press>>,
+}
+
+/// What a group is compressed with, used again for the next one: memory that is new costs as much as hashing what is written to it.
+struct Press {
+    raw: Vec<u8>,
+    compressor: zstd::bulk::Compressor<'static>,
 }
 
 /// Chunks that travel as one message.
@@ -96,14 +104,14 @@ impl Parcel {
 
 impl Description {
     fn new(tree: Arc<Tree>, package: PackageIndex) -> Self {
-        Self { places: places(&package, tree.manifest().contents().len()), package, tree }
+        let places = places(&package, tree.manifest().contents().len());
+        Self { places, package, tree, presses: Mutex::default() }
     }
 
     /// Returns manifest and index, compressed. Made anew for each attempt: of a million entries they are not worth keeping for
     /// one that may never come.
     pub(super) fn compressed(&self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
-        let compress = |bytes: &[u8]| encode_manifest(bytes, &[]);
-        Ok((compress(self.tree.manifest().as_bytes())?, compress(self.package.as_bytes())?))
+        Ok((encode_once(self.tree.manifest().as_bytes())?, encode_once(self.package.as_bytes())?))
     }
 
     /// Returns how many chunks the package has.
@@ -138,18 +146,41 @@ impl Description {
 
     /// Reads, checks and compresses a group. Blocks.
     pub(super) fn frame(&self, group: &Group) -> anyhow::Result<Vec<u8>> {
-        let mut raw = Vec::with_capacity(group.raw_len as usize);
-        for number in &group.numbers {
-            let chunk = self.package.chunk(*number);
+        let kept = self.presses().pop();
+        let mut press = kept.map_or_else(Press::new, Ok)?;
+        self.read(group, &mut press.raw)?;
+        let frame = press.compressor.compress(&press.raw)?;
+        self.presses().push(press);
+        Ok(frame)
+    }
+
+    /// Reads the chunks of a group, one after the other, and checks that they are what they were.
+    fn read(&self, group: &Group, raw: &mut Vec<u8>) -> anyhow::Result<()> {
+        raw.clear();
+        raw.reserve_exact(group.raw_len as usize);
+        let content = |number: &u32| {
             let (content, offset) = self.places[*number as usize];
-            let digest = self.tree.manifest().contents().at(content).digest;
-            let start = raw.len();
-            self.tree.reader(&digest, offset)?.take(u64::from(chunk.len)).read_to_end(&mut raw)?;
-            if Digest::of(&raw[start..]) != chunk.digest {
-                anyhow::bail!("{} changed while it was pushed", self.path_of(&digest));
-            }
+            (self.tree.manifest().contents().at(content).digest, offset)
+        };
+        let mut ends = Vec::with_capacity(group.numbers.len());
+        for number in &group.numbers {
+            let (digest, offset) = content(number);
+            self.tree.reader(&digest, offset)?.take(self.len_of(*number)).read_to_end(raw)?;
+            ends.push(raw.len());
         }
-        Ok(zstd::bulk::compress(&raw, LEVEL)?)
+        let begins = std::iter::once(0).chain(ends.iter().copied());
+        let pieces: Vec<&[u8]> = begins.zip(&ends).map(|(begin, end)| &raw[begin..*end]).collect();
+        let mut found = group.numbers.iter().zip(Digest::of_each(&pieces));
+        match found.find(|(number, digest)| self.package.chunk(**number).digest != *digest) {
+            Some((number, _)) => {
+                anyhow::bail!("{} changed while it was pushed", self.path_of(&content(number).0))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn presses(&self) -> MutexGuard<'_, Vec<Press>> {
+        self.presses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path_of(&self, content: &Digest) -> String {
@@ -160,6 +191,12 @@ impl Description {
             || content.to_string(),
             |place| manifest.entry(place).path.below(self.tree.root()).display().to_string(),
         )
+    }
+}
+
+impl Press {
+    fn new() -> io::Result<Self> {
+        Ok(Self { raw: Vec::new(), compressor: zstd::bulk::Compressor::new(LEVEL)? })
     }
 }
 

@@ -108,7 +108,7 @@ impl Compressed {
     fn get(&self, raw: &[u8]) -> io::Result<Bytes> {
         match &self.0 {
             Some(bytes) => Ok(bytes.clone()),
-            None => transfer::encode_manifest(raw, &[]).map(Bytes::from),
+            None => transfer::encode_once(raw).map(Bytes::from),
         }
     }
 }
