@@ -15,11 +15,14 @@ use sqlx::{Any, AssertSqlSafe, Row};
 
 use crate::store::{self, Actor, Store, Transaction};
 
-/// Chunks in one statement that asks: far below every database's limit of parameters.
-const BATCH: usize = 500;
-/// Chunks in one statement that writes, with 6 parameters each. SQLite finds each by its name among all of them: with 500 that
-/// was a tenth of the coordinator's CPU time of a push.
-const BATCH_WRITTEN: usize = 64;
+/// Parameters of one statement at most. SQLite finds each by its name among all of them, which takes longer than all else where
+/// there are hundreds: with 1,000 it was a tenth of the coordinator's CPU time of a push.
+const PARAMETERS_MAX: usize = 120;
+/// Rows that one statement asks for.
+const BATCH: usize = PARAMETERS_MAX;
+/// Chunks that one statement writes, and contents.
+const CHUNKS_WRITTEN: usize = PARAMETERS_MAX / 6;
+const CONTENTS_WRITTEN: usize = PARAMETERS_MAX / 2;
 
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +85,7 @@ async fn rows(store: &Store, batch: &[Digest]) -> Result<HashMap<Digest, Locatio
         "SELECT digest, pack, frame_offset, frame_len, raw_offset, raw_len FROM depot_chunks WHERE digest IN ({})",
         parameters(1, batch.len())
     );
-    let mut query = many(sql, batch.len());
+    let mut query = many(sql, batch.len() == BATCH);
     for digest in batch {
         query = query.bind(digest.as_bytes().to_vec());
     }
@@ -116,7 +119,7 @@ pub(super) async fn insert(
 ) -> Result<(), store::Error> {
     let mut tx = store.begin(Actor::coordinator()).await?;
     name_pack(&mut tx, pack, bytes).await?;
-    for batch in chunks.chunks(BATCH_WRITTEN) {
+    for batch in chunks.chunks(CHUNKS_WRITTEN) {
         insert_batch(&mut tx, pack, batch).await?;
     }
     tx.commit_observation().await
@@ -141,7 +144,7 @@ async fn insert_batch(tx: &mut Transaction, pack: Digest, batch: &[Packed]) -> R
          ON CONFLICT (digest) DO NOTHING",
         rows.join(", ")
     );
-    let mut query = many(sql, batch.len());
+    let mut query = many(sql, batch.len() == CHUNKS_WRITTEN);
     for chunk in batch {
         query = query
             .bind(chunk.digest.as_bytes().to_vec())
@@ -250,7 +253,7 @@ pub(super) async fn proven(store: &Store, recipes: &[(Digest, Digest)]) -> Resul
             "SELECT digest, recipe FROM depot_contents WHERE digest IN ({})",
             parameters(1, batch.len())
         );
-        let mut query = many(sql, batch.len());
+        let mut query = many(sql, batch.len() == BATCH);
         for (content, _) in batch {
             query = query.bind(content.as_bytes().to_vec());
         }
@@ -268,14 +271,14 @@ pub(super) async fn proven(store: &Store, recipes: &[(Digest, Digest)]) -> Resul
 
 /// Notes contents that were put together and had their digest.
 pub(super) async fn prove(tx: &mut Transaction, recipes: &[(Digest, Digest)]) -> Result<(), store::Error> {
-    for batch in recipes.chunks(BATCH) {
+    for batch in recipes.chunks(CONTENTS_WRITTEN) {
         let rows: Vec<String> = (0..batch.len()).map(|i| format!("({})", parameters(i * 2 + 1, 2))).collect();
         let sql = format!(
             "INSERT INTO depot_contents (digest, recipe) VALUES {}
              ON CONFLICT (digest) DO UPDATE SET recipe = excluded.recipe",
             rows.join(", ")
         );
-        let mut query = many(sql, batch.len());
+        let mut query = many(sql, batch.len() == CONTENTS_WRITTEN);
         for (content, recipe) in batch {
             query = query.bind(content.as_bytes().to_vec()).bind(recipe.as_bytes().to_vec());
         }
@@ -291,6 +294,6 @@ fn parameters(first: usize, count: usize) -> String {
 }
 
 /// Makes a query of a generated text. Only full batches are worth a place in the connection's statement cache.
-fn many(sql: String, batch: usize) -> Query<'static, Any, AnyArguments> {
-    sqlx::query(AssertSqlSafe(sql)).persistent(batch == BATCH)
+fn many(sql: String, is_full: bool) -> Query<'static, Any, AnyArguments> {
+    sqlx::query(AssertSqlSafe(sql)).persistent(is_full)
 }
