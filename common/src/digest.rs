@@ -45,14 +45,13 @@ impl Digest {
         Self::of_each_and(messages, &mut [])
     }
 
-    /// Hashes as [`Self::of_each`] does, and together with the messages takes beginnings on, each by the message of the number
-    /// beside it.
-    pub fn of_each_and(messages: &[&[u8]], beginnings: &mut [(usize, Beginning)]) -> Vec<Self> {
+    /// Hashes as [`Self::of_each`] does, and together with the messages takes beginnings on, each by the bytes beside it.
+    pub fn of_each_and(messages: &[&[u8]], beginnings: &mut [(&[u8], Beginning)]) -> Vec<Self> {
         match lanes::Lanes::detect() {
             Some(lanes) if messages.len() + beginnings.len() > 1 => many::hash(lanes, messages, beginnings),
             Some(_) | None => {
-                for (number, beginning) in beginnings {
-                    beginning.update(messages[*number]);
+                for (bytes, beginning) in beginnings {
+                    beginning.update(bytes);
                 }
                 messages.iter().map(|message| Self::of(message)).collect()
             }
@@ -62,9 +61,14 @@ impl Digest {
     /// Hashes a reader to its end and returns the digest with the length read.
     pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
         let mut hasher = Hasher::new();
-        let mut buffer = vec![0; 128 * 1024];
+        // Most files are small: a large buffer would take longer to clear than they to hash.
+        let (mut small, mut large) = ([0; 16 * 1024], Vec::new());
         loop {
-            match reader.read(&mut buffer) {
+            if hasher.len() >= small.len() as u64 {
+                large.resize(128 * 1024, 0);
+            }
+            let buffer = if large.is_empty() { &mut small[..] } else { &mut large[..] };
+            match reader.read(buffer) {
                 Ok(0) => return Ok((hasher.finish(), hasher.len())),
                 Ok(n) => hasher.update(&buffer[..n]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

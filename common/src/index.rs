@@ -120,6 +120,11 @@ impl PackageIndex {
         chunk_at(&self.bytes, self.chunks[number as usize])
     }
 
+    /// Returns how many contents the package has.
+    pub fn content_count(&self) -> u32 {
+        self.lists.len() as u32
+    }
+
     /// Returns the chunks of content number `content`, in order, by number. Panics where there is no such content.
     pub fn content(&self, content: u32) -> impl ExactSizeIterator<Item = u32> {
         let mut reader = Reader::new(WHAT, &self.bytes[self.lists[content as usize] as usize..]);

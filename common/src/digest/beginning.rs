@@ -86,7 +86,7 @@ impl Beginning {
     }
 
     /// Returns the digest of what was taken.
-    fn digest(&self) -> Digest {
+    pub fn digest(&self) -> Digest {
         let (mut state, (padding, blocks)) = (self.state, padded(&self.rest, self.len));
         compress256(&mut state, &padding[..blocks]);
         digest(&state)

@@ -17,11 +17,11 @@ pub(super) const BLOCK_BYTES: usize = 64;
 pub(super) const FIRST: State =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// Returns the digest of each message, in their order, and takes each beginning on by the message of the number beside it. The
-/// longest is begun first, so that what is left in the end for fewer lanes is short.
-pub(super) fn hash(lanes: Lanes, messages: &[&[u8]], beginnings: &mut [(usize, Beginning)]) -> Vec<Digest> {
+/// Returns the digest of each message, in their order, and takes each beginning on by the bytes beside it. The longest
+/// is begun first, so that what is left in the end for fewer lanes is short.
+pub(super) fn hash(lanes: Lanes, messages: &[&[u8]], beginnings: &mut [(&[u8], Beginning)]) -> Vec<Digest> {
     let begun: Vec<(State, &[Block])> =
-        beginnings.iter_mut().map(|(number, beginning)| beginning.take(messages[*number])).collect();
+        beginnings.iter_mut().map(|(bytes, beginning)| beginning.take(bytes)).collect();
     let lengths = messages.iter().map(|message| message.len() / BLOCK_BYTES);
     let lengths: Vec<usize> = lengths.chain(begun.iter().map(|(_, blocks)| blocks.len())).collect();
     let mut order: Vec<usize> = (0..lengths.len()).collect();
@@ -183,22 +183,29 @@ mod tests {
                 lengths.iter().enumerate().map(|(number, len)| message(number, *len)).collect();
             let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
             let begun: Vec<Vec<u8>> = begun.iter().map(|len| message(99, *len)).collect();
-            let mut beginnings: Vec<(usize, Beginning)> = numbers
+            let mut beginnings: Vec<(&[u8], Beginning)> = numbers
                 .iter()
                 .zip(&begun)
                 .map(|(number, bytes)| {
                     let mut beginning = Beginning::new();
                     beginning.update(bytes);
-                    (*number, beginning)
+                    (messages[*number], beginning)
                 })
                 .collect();
             let digests = Digest::of_each_and(&messages, &mut beginnings);
             let alone: Vec<Digest> = messages.iter().map(|message| Digest::of(message)).collect();
             assert_eq!(digests, alone, "{lengths:?}");
-            for ((number, beginning), bytes) in beginnings.into_iter().zip(&begun) {
-                let whole = [&bytes[..], messages[number], b"end"].concat();
+            for ((later, beginning), bytes) in beginnings.into_iter().zip(&begun) {
+                let whole = [&bytes[..], later, b"end"].concat();
                 let expected = (Digest::of(&whole), whole.len() as u64);
-                assert_eq!(beginning.finish(&b"end"[..]).unwrap(), expected, "{} {number}", bytes.len());
+                assert_eq!(beginning.digest(), Digest::of(&[&bytes[..], later].concat()));
+                assert_eq!(
+                    beginning.finish(&b"end"[..]).unwrap(),
+                    expected,
+                    "{} {}",
+                    bytes.len(),
+                    later.len()
+                );
             }
         }
     }

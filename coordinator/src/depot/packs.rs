@@ -55,18 +55,29 @@ pub enum FrameError {
 impl VerifiedFrame {
     /// Restores the frame within bounds and verifies each chunk. Hashes megabytes: call it on a blocking thread.
     pub(super) fn verify(compressed: Bytes, chunks: Vec<Chunk>) -> Result<Self, FrameError> {
+        Self::verify_by(compressed, chunks, &mut Vec::new(), |_, pieces| Digest::of_each(pieces))
+    }
+
+    /// Does it with the memory of `raw`, and has what is restored hashed: as a whole, and the chunks that it consists of, of which
+    /// `hash` returns the digests.
+    pub(super) fn verify_by(
+        compressed: Bytes,
+        chunks: Vec<Chunk>,
+        raw: &mut Vec<u8>,
+        hash: impl FnOnce(&[u8], &[&[u8]]) -> Vec<Digest>,
+    ) -> Result<Self, FrameError> {
         let expected: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
         if expected > FRAME_RAW_BYTES_MAX {
             return Err(FrameError::TooLarge(expected));
         }
-        let raw = bounded::decode(&compressed, expected).map_err(FrameError::Zstd)?;
+        bounded::decode_to(&compressed, expected, raw).map_err(FrameError::Zstd)?;
         if raw.len() as u64 != expected {
             return Err(FrameError::Length { expected, found: raw.len() as u64 });
         }
         let mut rest = &raw[..];
         let take = |chunk: &Chunk| rest.split_off(..chunk.len as usize).expect("lengths were added up");
         let pieces: Vec<&[u8]> = chunks.iter().map(take).collect();
-        let mut found = chunks.iter().zip(Digest::of_each(&pieces));
+        let mut found = chunks.iter().zip(hash(raw, &pieces));
         match found.find(|(chunk, digest)| chunk.digest != *digest) {
             Some((wrong, _)) => Err(FrameError::Chunk(wrong.digest)),
             None => Ok(Self { compressed, chunks }),

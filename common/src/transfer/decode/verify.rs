@@ -22,11 +22,11 @@ pub(super) fn take_whole(
         Some(bytes)
     };
     let pieces: Vec<&[u8]> = frame.parts.iter().map_while(take).collect();
-    let parts = frame.parts.iter().take(pieces.len()).enumerate();
-    let mut contents: Vec<(usize, Beginning)> =
-        parts.filter_map(|(number, part)| Some((number, sink.hash_before(part)?))).collect();
+    let parts = frame.parts.iter().zip(&pieces).enumerate();
+    let (numbers, mut contents): (Vec<usize>, Vec<(&[u8], Beginning)>) =
+        parts.filter_map(|(number, (part, bytes))| Some((number, (*bytes, sink.hash_before(part)?)))).unzip();
     let digests = Digest::of_each_and(&pieces, &mut contents);
-    let mut contents = contents.into_iter().peekable();
+    let mut contents = numbers.into_iter().zip(contents.into_iter().map(|(_, hash)| hash)).peekable();
     for (number, ((part, bytes), digest)) in frame.parts.iter().zip(pieces).zip(digests).enumerate() {
         check(frame, part, digest)?;
         let mut store = || {

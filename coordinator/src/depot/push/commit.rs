@@ -1,4 +1,5 @@
-//! The commit: every content is put together once, then manifest, index and row become durable, in this order.
+//! The commit: every content is put together that was not while its chunks came, then manifest, index and row become durable, in
+//! this order.
 
 use std::io;
 use std::sync::Arc;
@@ -26,14 +27,14 @@ use crate::store::{self, Actor, Transaction};
 /// A content and the digest of its list of chunks.
 type Recipe = (Digest, Digest);
 
-/// Makes the package known. Repeated, it changes nothing.
+/// Makes the package known, of which the contents of some numbers, sorted, are `proven`. Repeated, it changes nothing.
 pub(super) async fn commit(
     depot: &Arc<Depot>,
     by: &OperatorName,
     announced: &Arc<Announced>,
+    proven: &[u32],
 ) -> Result<v1::Package, PushError> {
-    expect_chunks(depot, announced).await?;
-    let recipes = prove_contents(depot, announced).await?;
+    let recipes = prove_contents(depot, announced, proven).await?;
     let index_digest = store_description(depot, announced).await?;
     let mut tx = begin(depot, by, announced).await?;
     chunks::prove(&mut tx, &recipes).await?;
@@ -130,26 +131,41 @@ async fn insert(
     Ok(true)
 }
 
-/// Puts every content of several chunks together, unless the same chunks have made it up before, and compares its
+/// Puts every content of several chunks together, unless the same chunks have made it up before or just now, and compares its
 /// digest. Returns what was proven anew.
-async fn prove_contents(depot: &Arc<Depot>, announced: &Arc<Announced>) -> Result<Vec<Recipe>, PushError> {
+async fn prove_contents(
+    depot: &Arc<Depot>,
+    announced: &Arc<Announced>,
+    proven_now: &[u32],
+) -> Result<Vec<Recipe>, PushError> {
     let contents = announced.package.contents();
     let several = (0..contents.len() as u32).filter(|i| announced.index.content(*i).len() > 1);
     let several: Vec<u32> = several.collect();
     let recipes: Vec<Recipe> =
         several.iter().map(|i| (contents.at(*i).digest, recipe(&announced.index, *i))).collect();
     let proven = chunks::proven(&depot.store, &recipes).await?;
-    let unproven = |i: &usize| !proven[*i];
-    let numbers: Vec<u32> = (0..several.len()).filter(unproven).map(|i| several[i]).collect();
-    let recipes: Vec<Recipe> = (0..recipes.len()).filter(unproven).map(|i| recipes[i]).collect();
+    let new = |i: &usize| !proven[*i];
+    let unread = (0..several.len()).filter(new).map(|i| several[i]);
+    let unread: Vec<u32> = unread.filter(|number| proven_now.binary_search(number).is_err()).collect();
+    if !unread.is_empty() {
+        expect_chunks(depot, announced).await?;
+        read_contents(depot, announced, &unread).await?;
+    }
+    Ok((0..recipes.len()).filter(new).map(|i| recipes[i]).collect())
+}
+
+/// Puts the contents of these numbers together from what is stored, and compares their digests.
+async fn read_contents(
+    depot: &Arc<Depot>,
+    announced: &Arc<Announced>,
+    numbers: &[u32],
+) -> Result<(), PushError> {
     let (reader, package) = (depot.chunks.clone(), &announced.package);
-    let source =
-        PackageSource::open(reader, &depot.store, package, Some(&*announced.index), &numbers).await?;
-    let wanted: Vec<Digest> = recipes.iter().map(|(content, _)| *content).collect();
+    let source = PackageSource::open(reader, &depot.store, package, Some(&*announced.index), numbers).await?;
+    let wanted: Vec<Digest> = numbers.iter().map(|number| package.contents().at(*number).digest).collect();
     let proving =
         tokio::task::spawn_blocking(move || parallel::each(&wanted, |content| prove(content, &source)));
-    proving.await.expect("hashing does not panic")?;
-    Ok(recipes)
+    proving.await.expect("hashing does not panic").map(drop)
 }
 
 fn recipe(index: &PackageIndex, content: u32) -> Digest {

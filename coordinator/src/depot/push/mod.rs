@@ -11,6 +11,7 @@
 mod check;
 mod commit;
 mod error;
+mod prover;
 mod receive;
 mod upload;
 
@@ -94,13 +95,14 @@ where
         under_way.count_on(announced.index.clone());
         let lacking = check::lacking(&self.depot, &announced.index).await?;
         self.send_missing(&lacking).await?;
-        let mut upload = Upload::new(self.depot.clone(), announced.index.clone(), lacking);
+        let mut upload = Upload::new(self.depot.clone(), announced.clone(), lacking);
         let complete = self.upload(&mut upload).await;
         // What arrived is kept even where the push ends here.
         let stored = upload.finish().await;
         complete?;
-        self.send_stored(stored?).await?;
-        let package = commit::commit(&self.depot, &self.by, &announced).await?;
+        let stored = stored?;
+        self.send_stored(stored.chunks).await?;
+        let package = commit::commit(&self.depot, &self.by, &announced, &stored.proven).await?;
         // Its rows are there: whoever hears the answer may rely on it.
         drop(under_way);
         self.send(Response::Committed(v1::PushCommitted { package: Some(package) })).await

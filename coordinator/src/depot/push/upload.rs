@@ -1,19 +1,22 @@
 //! The chunks of a push on their way into packs: verified on blocking threads, packed in order, written while more
-//! come.
+//! come. Frames are restored side by side and hashed one after the other, each with the contents that it goes on with.
 //!
 //! At most [`VERIFYING_MAX`] frames are being verified, one pack is being filled and one is being written.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
-use sluice_common::index::PackageIndex;
+use sluice_common::digest::Digest;
 use sluice_proto::v1;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::PushError;
+use super::prover::Prover;
+use super::receive::Announced;
 use crate::depot::Depot;
 use crate::depot::packs::{FrameError, PackBuilder, VerifiedFrame};
 
@@ -25,11 +28,15 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// Chunks on their way in.
 pub(super) struct Upload {
     depot: Arc<Depot>,
-    index: Arc<PackageIndex>,
+    announced: Arc<Announced>,
     /// By chunk number: asked for and not yet come.
     wanted: Vec<bool>,
     outstanding: u64,
     verifying: FuturesOrdered<JoinHandle<Result<VerifiedFrame, FrameError>>>,
+    /// Comes from the frame that was taken last, once that is hashed; never from one that is refused.
+    prover: oneshot::Receiver<Prover>,
+    /// Memory that frames were restored into, for the next ones.
+    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
     pack: PackBuilder,
     /// When the pack being filled has to be written.
     flush_at: Option<Instant>,
@@ -37,15 +44,28 @@ pub(super) struct Upload {
     stored: u32,
 }
 
+/// What came of an upload.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// Chunks that are durable now.
+    pub(super) chunks: u32,
+    /// Contents that were put together of them and have their digest, by number, sorted.
+    pub(super) proven: Vec<u32>,
+}
+
 impl Upload {
-    pub(super) fn new(depot: Arc<Depot>, index: Arc<PackageIndex>, wanted: Vec<bool>) -> Self {
+    pub(super) fn new(depot: Arc<Depot>, announced: Arc<Announced>, wanted: Vec<bool>) -> Self {
         let outstanding = wanted.iter().filter(|wanted| **wanted).count() as u64;
+        let (first, prover) = oneshot::channel();
+        first.send(Prover::new(announced.clone())).expect("the receiver is held");
         Self {
             depot,
-            index,
+            announced,
             wanted,
             outstanding,
             verifying: FuturesOrdered::new(),
+            prover,
+            buffers: Arc::default(),
             pack: PackBuilder::default(),
             flush_at: None,
             writing: None,
@@ -62,15 +82,29 @@ impl Upload {
     pub(super) fn take(&mut self, message: v1::PushChunks) -> Result<(), PushError> {
         let v1::PushChunks { numbers, frame } = message;
         let mut chunks = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            match self.wanted.get_mut(number as usize) {
+        for number in &numbers {
+            match self.wanted.get_mut(*number as usize) {
                 Some(wanted) if *wanted => *wanted = false,
-                Some(_) | None => return Err(PushError::NotAsked(number)),
+                Some(_) | None => return Err(PushError::NotAsked(*number)),
             }
             self.outstanding -= 1;
-            chunks.push(self.index.chunk(number));
+            chunks.push(self.announced.index.chunk(*number));
         }
-        self.verifying.push_back(tokio::task::spawn_blocking(move || VerifiedFrame::verify(frame, chunks)));
+        let (pass_on, next) = oneshot::channel();
+        let (before, buffers) = (std::mem::replace(&mut self.prover, next), self.buffers.clone());
+        self.verifying.push_back(tokio::task::spawn_blocking(move || {
+            let mut raw = lock(&buffers).pop().unwrap_or_default();
+            let verified = VerifiedFrame::verify_by(frame, chunks, &mut raw, |raw, pieces| {
+                // Where a frame before this one is refused, so is the push.
+                let Ok(mut prover) = before.blocking_recv() else { return Digest::of_each(pieces) };
+                let digests = prover.hash(&numbers, raw, pieces);
+                // Nobody waits for it once the push has ended.
+                let _ = pass_on.send(prover);
+                digests
+            });
+            lock(&buffers).push(raw);
+            verified
+        }));
         Ok(())
     }
 
@@ -104,8 +138,8 @@ impl Upload {
         }
     }
 
-    /// Stores everything that has come and returns how many chunks are durable.
-    pub(super) async fn finish(mut self) -> Result<u32, PushError> {
+    /// Stores everything that has come.
+    pub(super) async fn finish(mut self) -> Result<Stored, PushError> {
         let mut refused = None;
         while let Some(verified) = self.verifying.next().await {
             match verified.expect("verifying does not panic") {
@@ -124,7 +158,10 @@ impl Upload {
         }
         match refused {
             Some(error) => Err(error.into()),
-            None => Ok(self.stored),
+            None => {
+                let proven = self.prover.await.map_or_else(|_| Vec::new(), Prover::into_proven);
+                Ok(Stored { chunks: self.stored, proven })
+            }
         }
     }
 
@@ -150,6 +187,11 @@ impl Upload {
             Ok(chunks)
         }));
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a thread that panicked has left in a buffer is not looked at.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn written(writing: &mut Option<JoinHandle<Result<u32, PushError>>>) -> Result<u32, PushError> {

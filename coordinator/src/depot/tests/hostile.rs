@@ -1,6 +1,8 @@
 //! Pushes that lie: refused, with nothing half-committed.
 
 use sluice_common::caps;
+use sluice_common::manifest::{Entry, EntryKind, FileEntry, Manifest};
+use sluice_common::path::RelPath;
 
 use super::*;
 
@@ -23,7 +25,7 @@ fn whole(parcel: &Parcel) -> Vec<Request> {
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_pushes_are_refused_with_nothing_committed() {
     type Tamper = fn(&mut Parcel) -> Vec<Request>;
-    let cases: [(&str, Tamper, &str); 15] = [
+    let cases: [(&str, Tamper, &str); 16] = [
         ("nothing but chunks", |p| p.uploads(&[0]), "where begin was due"),
         (
             "manifest of another package",
@@ -113,6 +115,19 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
                 let end = raw.len();
                 raw.swap(end - 1, end - 2);
                 *p = Parcel { index_bytes: zstd::bulk::compress(&raw, 3).unwrap(), ..one };
+                whole(p)
+            },
+            "do not make it up",
+        ),
+        (
+            "manifest with another digest for a content, whose chunks come in order",
+            |p| {
+                let one = Parcel::new(&[("a", noise(1, 400_000))]);
+                let file = FileEntry { executable: false, size: 400_000, digest: Digest::of(b"another") };
+                let entry = Entry { path: RelPath::new("a").unwrap(), kind: EntryKind::File(file) };
+                let manifest = Manifest::new([entry]).unwrap();
+                let compressed = encode_manifest(manifest.as_bytes(), &[]).unwrap();
+                *p = Parcel { digest: manifest.digest(), manifest: compressed, ..one };
                 whole(p)
             },
             "do not make it up",
