@@ -12,7 +12,7 @@ fn a_cold_install_restores_every_content() {
     ]);
     let (memory, frames) = travel(None, &target, Effort::Quick);
     assert_restored(&memory, None, &target);
-    assert_eq!(frames.len(), 2, "one solid frame and the rest of the large file");
+    assert_eq!(frames.len(), 3, "two full frames and the rest of the large file");
 }
 
 #[test]
