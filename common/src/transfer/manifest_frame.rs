@@ -14,7 +14,7 @@ use super::decode::whole;
 
 /// High enough to find a moved directory, quick at the size of manifests (0.1 s for 4,000 entries).
 const LEVEL: i32 = 19;
-/// Of what goes to the depot, once: for 4,000 entries 5 ms, which a push would wait for, and 1 % longer.
+/// Of what goes to the depot, once: for 4,000 entries 5 ms, which a push would wait for, and 2 % longer.
 const LEVEL_ONCE: i32 = 9;
 /// Above this, the level falls so that a million entries take seconds and not minutes.
 const LEVEL_BYTES_MAX: usize = 8 << 20;

@@ -58,8 +58,8 @@ impl VerifiedFrame {
         Self::verify_by(compressed, chunks, &mut Vec::new(), |_, pieces| Digest::of_each(pieces))
     }
 
-    /// Does it with the memory of `raw`, and has what is restored hashed: as a whole, and the chunks that it consists of, of which
-    /// `hash` returns the digests.
+    /// Does it with the memory of `raw`, and by `hash`, which is given all that was restored, and the same chunk by chunk, and returns
+    /// the digest of each chunk.
     pub(super) fn verify_by(
         compressed: Bytes,
         chunks: Vec<Chunk>,

@@ -33,7 +33,7 @@ pub(super) struct Upload {
     wanted: Vec<bool>,
     outstanding: u64,
     verifying: FuturesOrdered<JoinHandle<Result<VerifiedFrame, FrameError>>>,
-    /// Comes from the frame that was taken last, once that is hashed; never from one that is refused.
+    /// Comes from the frame that was taken last, once that is hashed; never where one could not be restored.
     prover: oneshot::Receiver<Prover>,
     /// Memory that frames were restored into, for the next ones.
     buffers: Arc<Mutex<Vec<Vec<u8>>>>,
@@ -95,7 +95,7 @@ impl Upload {
         self.verifying.push_back(tokio::task::spawn_blocking(move || {
             let mut raw = lock(&buffers).pop().unwrap_or_default();
             let verified = VerifiedFrame::verify_by(frame, chunks, &mut raw, |raw, pieces| {
-                // Where a frame before this one is refused, so is the push.
+                // Where a frame before this one could not be restored, the push is refused.
                 let Ok(mut prover) = before.blocking_recv() else { return Digest::of_each(pieces) };
                 let digests = prover.hash(&numbers, raw, pieces);
                 // Nobody waits for it once the push has ended.
