@@ -9,6 +9,7 @@ mod against;
 mod archives;
 mod bases;
 mod plain;
+mod spread;
 
 use crate::caps;
 use crate::manifest::Manifest;
@@ -43,7 +44,11 @@ pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<F
     against::frames(&archives, effort, &mut frames);
     against::frames(&others, effort, &mut frames);
     plain::frames(fresh, effort, &mut frames);
-    frames
+    match effort {
+        Effort::Quick => spread::apart(frames),
+        // What a frame leans on comes before it, and takes the time that it has.
+        Effort::Best => frames,
+    }
 }
 
 /// Returns the raw bytes that small files gather to, and those that they lean on.
