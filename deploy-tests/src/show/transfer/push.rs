@@ -20,7 +20,7 @@ pub(super) fn run(board: &mut Board, _: &mut Work) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     let mut lab = Lab::start(&demo_executable()?, &scratch.path().join("lab"))?;
     let manifest = sluice_common::tree::Tree::scan(&tree)?.manifest().clone();
-    measure::settle();
+    measure::settle()?;
     let begun = Instant::now();
     lab.operator().run(["package", "push", text(&tree)?])?;
     let seconds = begun.elapsed().as_secs_f64();

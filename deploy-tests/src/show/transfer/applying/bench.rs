@@ -135,8 +135,7 @@ impl Bench {
                 .iter()
                 .try_for_each(|folder| measure::shell(read, &[("FOLDER", folder.as_os_str())]).map(drop))?;
         }
-        measure::settle();
-        Ok(())
+        measure::settle()
     }
 
     /// Forgets what the system has cached of files; returns whether it may.
