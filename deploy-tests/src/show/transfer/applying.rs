@@ -96,7 +96,10 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache:
             continue;
         }
         let Some(rsync) = rsync(&bench, (old, new), times, cold_cache)? else {
-            board.skip(&format!("{what}, beside rsync"), "rsync is not installed, and cannot be installed here");
+            board.skip(
+                &format!("{what}, beside rsync"),
+                "rsync is not installed, and cannot be installed here",
+            );
             return bench.lab.stop();
         };
         beside_rsync(board, &what, link, &ours, &rsync);
@@ -118,11 +121,13 @@ fn beside_rsync(board: &mut Board, what: &str, link: Link, ours: &Staged, rsync:
         Times::AsFetched => {
             link.line(board, &format!("{what}, wall beside rsync -a"), &wall, "<= 0.7x", ratio <= 0.7);
             link.line(board, "  CPU of both ends beside rsync's", &cpu, "<= 0.5x", cpu_ratio <= 0.5);
+            let (sent, sender) = (ours.coordinator_cpu.as_secs_f64(), rsync.sender);
+            println!("       CPU at the sender: {sent:.2} s, of rsync's {sender:.2} s");
         }
-        Times::Alike => println!("       beside an rsync that need not read what is alike: wall {wall}, CPU {cpu}"),
+        Times::Alike => {
+            println!("       beside an rsync that need not read what is alike: wall {wall}, CPU {cpu}");
+        }
     }
-    let (sent, sender) = (ours.coordinator_cpu.as_secs_f64(), rsync.sender);
-    println!("       CPU at the sender: {sent:.2} s, of rsync's {sender:.2} s");
 }
 
 /// The times of files in the two trees that rsync is given.
@@ -151,12 +156,7 @@ impl Rsync {
 }
 
 /// Brings copies of the old tree to the new one with rsync over loopback.
-fn rsync(
-    bench: &Bench,
-    (old, new): (&Path, &Path),
-    times: Times,
-    cold_cache: bool,
-) -> Result<Option<Rsync>> {
+fn rsync(bench: &Bench, (old, new): (&Path, &Path), times: Times, cold_cache: bool) -> Result<Option<Rsync>> {
     let dir = bench.scratch.path().join(format!("rsync-{times:?}"));
     let (source, original) = (dir.join("new"), dir.join("old"));
     fs_err::create_dir_all(&dir)?;
@@ -237,7 +237,8 @@ fn yardsticks(tree: &Path, dir: &Path) -> Result<Vec<(&'static str, f64)>> {
             // A new one each time, as each install is on a host of its own: memory that was freed a moment ago is taken again in no
             // time, where a machine that runs on another may have to ask that one for it.
             let made = dir.join(format!("{name}-{number}"));
-            let variables = [("TREE", tree.as_os_str()), ("DIR", dir.as_os_str()), ("MADE", made.as_os_str())];
+            let variables =
+                [("TREE", tree.as_os_str()), ("DIR", dir.as_os_str()), ("MADE", made.as_os_str())];
             rustix::fs::sync();
             Bench::ready(false, &[tree])?;
             walls.push(measure::shell(script, &variables)?.1.wall_seconds());
