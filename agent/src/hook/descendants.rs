@@ -11,6 +11,8 @@ use super::MARK;
 const ROUNDS_MAX: u32 = 100;
 /// Time for the kernel to clear away what was ended, or to load a program: what the first wait is, and the longest.
 const ROUND: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(10)];
+/// Looks at a process that is being loaded, so far apart as the first round, before nobody waits for it any longer.
+const LOADING_LOOKS_MAX: u32 = 20;
 /// Most processes and threads that a host may make in a second: ten cores that do nothing else, each 10 µs a piece.
 const FORKS_PER_SECOND_MAX: u32 = 1_000_000;
 
@@ -23,10 +25,11 @@ pub(crate) fn end_marked(prefix: &str) {
 /// nothing is left, this is one look at the processes that may descend from `first`, which was started `age` ago.
 pub(super) fn end_with(id: &str, first: Option<Pid>, age: Duration, others: impl FnOnce()) -> usize {
     // Seen first, so that they are counted.
-    let scan = first.and_then(|first| Scan::after(id, first, age)).unwrap_or_else(|| Scan::of(id));
+    let mut scan = first.and_then(|first| Scan::after(id, first, age)).unwrap_or_else(|| Scan::of(id));
+    let is_clean = scan.is_clean();
+    scan.decide(id);
     others();
-    let count = scan.marked.len();
-    if scan.is_clean() { 0 } else { count.max(end_seen(id, Scan::of(id))) }
+    if is_clean { 0 } else { scan.marked.len().max(end_seen(id, Scan::of(id))) }
 }
 
 /// Ends what `scan` saw, and goes on until nothing is seen any more; returns the most that were seen at once.
@@ -95,6 +98,19 @@ impl Scan {
         self.marked.is_empty() && self.undecided.is_empty()
     }
 
+    /// Looks again at what was just being loaded: it would else be ended without having been counted.
+    fn decide(&mut self, prefix: &str) {
+        for _ in 0..LOADING_LOOKS_MAX {
+            if self.undecided.is_empty() {
+                return;
+            }
+            std::thread::sleep(ROUND[0]);
+            for pid in std::mem::take(&mut self.undecided) {
+                self.note(pid, prefix);
+            }
+        }
+    }
+
     fn of(prefix: &str) -> Self {
         Self::among(prefix, |_| true)
     }
@@ -116,13 +132,17 @@ impl Scan {
         let Ok(processes) = fs_err::read_dir("/proc") else { return scan };
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         for pid in pids.filter_map(Pid::from_raw).filter(|pid| may_be(*pid)) {
-            match look(pid, prefix) {
-                Look::Marked => scan.marked.push(pid),
-                Look::Undecided => scan.undecided.push(pid),
-                Look::Other => {}
-            }
+            scan.note(pid, prefix);
         }
         scan
+    }
+
+    fn note(&mut self, pid: Pid, prefix: &str) {
+        match look(pid, prefix) {
+            Look::Marked => self.marked.push(pid),
+            Look::Undecided => self.undecided.push(pid),
+            Look::Other => {}
+        }
     }
 }
 
@@ -184,6 +204,17 @@ mod tests {
             std::thread::yield_now();
         }
         (child, pid)
+    }
+
+    #[test]
+    fn what_was_being_loaded_is_counted_once_it_is() {
+        let id = super::super::new_id("test");
+        let (mut loaded, pid) = sleeping(&id);
+        let mut scan = Scan { marked: Vec::new(), undecided: vec![pid] };
+        scan.decide(&id);
+        assert_eq!((scan.marked, scan.undecided), (vec![pid], Vec::new()));
+        end_marked(&id);
+        loaded.wait().unwrap();
     }
 
     #[test]
