@@ -80,8 +80,8 @@ pub fn settle() -> Result<()> {
     std::thread::sleep(SETTLE);
     // Never on disk: it is gone before it would be written.
     let (mut file, piece) = (tempfile::tempfile()?, vec![1; READY_PIECE_BYTES]);
-    (0..READY_BYTES / READY_PIECE_BYTES).try_for_each(|_| file.write_all(&piece))?;
-    Ok(())
+    let written = (0..READY_BYTES / READY_PIECE_BYTES).try_for_each(|_| file.write_all(&piece));
+    written.with_context(|| format!("{READY_BYTES} bytes are needed in {}", std::env::temp_dir().display()))
 }
 
 /// Runs a shell script with variables; fails at its first command that fails.

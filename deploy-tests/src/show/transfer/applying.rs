@@ -234,8 +234,7 @@ fn yardsticks(tree: &Path, dir: &Path) -> Result<Vec<(&'static str, f64)>> {
     let median = |name: &str, script: &str| -> Result<f64> {
         let mut walls = Vec::new();
         for number in 1..=ROUNDS {
-            // A new one each time, as each install is on a host of its own: memory that was freed a moment ago is taken again in no
-            // time, where a machine that runs on another may have to ask that one for it.
+            // A new one each time, as each install is on a host of its own.
             let made = dir.join(format!("{name}-{number}"));
             let variables =
                 [("TREE", tree.as_os_str()), ("DIR", dir.as_os_str()), ("MADE", made.as_os_str())];
