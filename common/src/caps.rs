@@ -94,6 +94,8 @@ pub const IMAGE_HEADERS_MAX: usize = 256;
 pub const IMAGE_TABLES_MAX: usize = 256 * KIB as usize;
 /// Largest transfer plan, encoded: a million extents of 48 bytes.
 pub const PLAN_BYTES_MAX: u64 = 64 * MIB;
+/// Memory of a transfer plan that was read: a million parts of 56 bytes, with four times as many leans of 32.
+pub const PLAN_MEMORY_MAX: usize = 192 * MIB as usize;
 /// Time after its last push for which a package is kept that no release names: a release that waits for a weekend and
 /// an approval still finds it.
 pub const UNRELEASED_PACKAGE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);

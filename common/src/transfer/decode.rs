@@ -125,7 +125,8 @@ pub enum DecodeFrameError {
     },
 }
 
-/// Restores `frame` from its compressed bytes into `sink`. The caller has checked the frame's own digest.
+/// Restores `frame` from its compressed bytes into `sink`. Of the codecs that are ours the caller has checked the frame's own
+/// digest; a zstd stream may be anything, because each part is checked.
 /// `base` and `produced` are the numbered contents of both packages, with what serves those that the receiver has:
 /// of the target, what earlier frames have restored. Never writes a byte more than the plan promised, whatever the
 /// compressed bytes are.

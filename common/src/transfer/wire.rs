@@ -4,7 +4,7 @@
 //! "sluice-plan\x02"  base:0 | 1 sha256  target:sha256  frames:varint  frame*
 //! frame  = digest:sha256  wire_len:varint  codec:u8  leans:varint lean*  parts:varint part*
 //! lean   = 0 (of the base) | 1 (of the target, within one part of an earlier frame)  extent
-//! part   = extent  sha256 only where the extent is not the whole content
+//! part   = extent  sha256 only where the extent is not the whole content; no two parts of a plan overlap
 //! extent = content:varint (difference to the one before of the same package in the list, zigzag)
 //!          0 (whole content) | 1 offset:varint len:varint
 //! ```
@@ -101,11 +101,9 @@ fn read(
         _ => return Err(reader.invalid("unknown kind of base")),
     };
     let target_digest = reader.digest()?;
-    let mut produced = Produced::default();
+    let (mut produced, mut room) = (Produced::default(), Room(caps::PLAN_MEMORY_MAX));
     for _ in 0..reader.varint((reader.remaining() / Digest::BYTES) as u64)? {
-        let frame = take_frame(&mut reader, base, target, &produced)?;
-        frame.parts.iter().for_each(|part| produced.add(&part.extent, target));
-        each(frame);
+        each(take_frame(&mut reader, base, target, &mut produced, &mut room)?);
     }
     reader.finish()?;
     Ok(Ends { base: base_digest, target: target_digest })
@@ -174,19 +172,37 @@ fn put_extent(out: &mut Vec<u8>, extent: &Extent, previous: &mut u32, contents: 
 struct Produced {
     /// By number of content: whether it is there as a whole, as most are.
     whole: Vec<bool>,
-    /// Lengths of the other parts, by content and offset.
+    /// Lengths of the other parts, by content and offset; no two overlap.
     parts: BTreeMap<(u32, u64), u64>,
 }
 
+/// Bytes that what is read of a plan may still take in memory, where it is many times as long as on the wire.
+struct Room(usize);
+
+impl Room {
+    /// Takes room for one more of a list.
+    fn take<T>(&mut self, reader: &Reader<'_>) -> Result<(), DecodeError> {
+        let left = self.0.checked_sub(size_of::<T>());
+        self.0 = left.ok_or_else(|| reader.invalid("a plan takes more memory than it may"))?;
+        Ok(())
+    }
+}
+
 impl Produced {
-    fn add(&mut self, part: &Extent, target: Contents<'_>) {
+    /// Takes note of a part; says whether no byte of it was there before.
+    fn add(&mut self, part: &Extent, target: Contents<'_>) -> bool {
+        let (content, end) = (part.content, part.offset + part.len);
+        // What is there does not overlap, so that the last of it that begins before the end is the one to look at.
+        let before = self.parts.range((content, 0)..(content, end)).next_back();
+        let is_new = self.whole.get(content as usize) != Some(&true)
+            && before.is_none_or(|((_, offset), len)| offset + len <= part.offset);
         if is_whole(part, target) {
             self.whole.resize(target.len(), false);
-            self.whole[part.content as usize] = true;
-            return;
+            self.whole[content as usize] = true;
+        } else {
+            self.parts.insert((content, part.offset), part.len);
         }
-        let len = self.parts.entry((part.content, part.offset)).or_default();
-        *len = part.len.max(*len);
+        is_new
     }
 
     /// Says whether an extent lies within one part.
@@ -205,12 +221,14 @@ fn take_frame(
     reader: &mut Reader<'_>,
     base: Contents<'_>,
     target: Contents<'_>,
-    produced: &Produced,
+    produced: &mut Produced,
+    room: &mut Room,
 ) -> Result<Frame, DecodeError> {
+    room.take::<Frame>(reader)?;
     let digest = reader.digest()?;
     let wire_len = reader.varint(caps::FRAME_WIRE_BYTES_MAX)?;
     let codec = Codec::from_number(reader.byte()?).ok_or_else(|| reader.invalid("unknown codec"))?;
-    let (leans, base_bytes) = take_leans(reader, base, target, produced)?;
+    let (leans, base_bytes) = take_leans(reader, base, target, produced, room)?;
     let mut previous = 0;
     let mut raw_bytes = 0_u64;
     let mut parts = Vec::new();
@@ -218,6 +236,11 @@ fn take_frame(
         let (extent, whole) = take_extent(reader, &mut previous, target)?;
         let digest = if whole { target.at(extent.content).digest } else { reader.digest()? };
         raw_bytes = raw_bytes.saturating_add(extent.len);
+        // What was checked by its digest must stay as it was, whoever has made the plan.
+        if !produced.add(&extent, target) {
+            return Err(reader.invalid("a part overlaps another"));
+        }
+        room.take::<Part>(reader)?;
         parts.push(Part { extent, digest });
     }
     if !codec.fits(raw_bytes, base_bytes) {
@@ -231,6 +254,7 @@ fn take_leans(
     base: Contents<'_>,
     target: Contents<'_>,
     produced: &Produced,
+    room: &mut Room,
 ) -> Result<(Vec<Lean>, u64), DecodeError> {
     let (mut previous_base, mut previous_target) = (0, 0);
     let mut bytes = 0_u64;
@@ -245,6 +269,7 @@ fn take_leans(
             return Err(reader.invalid("a frame leans on what no frame before it holds"));
         }
         bytes = bytes.saturating_add(lean.extent().len);
+        room.take::<Lean>(reader)?;
         leans.push(lean);
     }
     Ok((leans, bytes))

@@ -62,6 +62,73 @@ fn a_frame_leans_on_earlier_frames_only() {
     }
 }
 
+#[test]
+fn no_byte_comes_twice() {
+    let package = holding(&[
+        Content { digest: Digest::of(b"x"), size: 1_000 },
+        Content { digest: Digest::of(b"y"), size: 1_000 },
+    ]);
+    let contents = package.contents();
+    let decode = |frames: &[&[(u32, u64, u64)]]| {
+        let part = |(content, offset, len): &(u32, u64, u64)| Part {
+            extent: Extent { content: *content, offset: *offset, len: *len },
+            digest: contents.at(*content).digest,
+        };
+        let frame = |parts: &&[(u32, u64, u64)]| Frame {
+            digest: Digest::of(b"frame"),
+            wire_len: 10,
+            codec: Codec::Zstd,
+            base: Vec::new(),
+            parts: parts.iter().map(part).collect(),
+        };
+        let frames = frames.iter().map(frame).collect();
+        let plan = TransferPlan { base: None, target: Digest::of(b"target"), frames };
+        TransferPlan::decode(&plan.encode(contents, contents).unwrap(), contents, contents)
+    };
+    let (x, y) = ((0, 0, 1_000), (1, 0, 1_000));
+    assert!(decode(&[&[x, y]]).is_ok());
+    assert!(decode(&[&[(0, 500, 500), (0, 0, 200)], &[y], &[(0, 200, 300)]]).is_ok(), "in any order");
+    let cases: [(&str, &[&[(u32, u64, u64)]]); 9] = [
+        ("a content twice", &[&[x], &[x]]),
+        ("a content twice in a frame", &[&[x, y, x]]),
+        ("a part of what came whole", &[&[x], &[(0, 10, 10)]]),
+        ("the whole after a part", &[&[(0, 10, 10)], &[x]]),
+        ("a part twice", &[&[(0, 0, 500)], &[(0, 0, 500)]]),
+        ("the same beginning", &[&[(0, 0, 500)], &[(0, 0, 10)]]),
+        ("within another", &[&[(0, 0, 500)], &[(0, 100, 10)]]),
+        ("around another", &[&[(0, 100, 10)], &[(0, 0, 500)]]),
+        ("a byte of the next", &[&[(0, 500, 500), (0, 0, 501)]]),
+    ];
+    for (name, frames) in cases {
+        let refused = decode(frames).unwrap_err();
+        assert!(refused.to_string().contains("a part overlaps another"), "{name}: {refused}");
+    }
+}
+
+#[test]
+fn a_short_plan_does_not_take_much_memory() {
+    let package = holding(&[Content { digest: Digest::of(b"x"), size: 1_000 }]);
+    let contents = package.contents();
+    let lean = Lean::Base(Extent { content: 0, offset: 0, len: 1_000 });
+    let frames = |leans: usize| {
+        let (digest, codec) = (Digest::of(b"frame"), Codec::Zstd);
+        Frame { digest, wire_len: 10, codec, base: vec![lean; leans], parts: Vec::new() }
+    };
+    let decode = |frames: &[Frame]| {
+        let listed = frames.iter().map(|frame| frame.encode(contents, contents));
+        let listed: Vec<Vec<u8>> = listed.collect();
+        let bytes = encode_plan(None, Digest::of(b"target"), listed.iter()).unwrap();
+        (bytes.len(), TransferPlan::decode(&bytes, contents, contents).map(|plan| plan.frames.len()))
+    };
+    // As many leans as a frame of them may have bytes, in so many frames.
+    let per_frame = caps::ZSTD_FRAME_BASE_BYTES_MAX as usize / 1_000;
+    let fits = caps::PLAN_MEMORY_MAX / size_of::<Lean>() / per_frame;
+    let (len, decoded) = decode(&vec![frames(per_frame); fits + 1]);
+    assert!(decoded.unwrap_err().to_string().contains("more memory than it may"), "{len} bytes");
+    assert!(len < 100_000, "{len} bytes");
+    assert_eq!(decode(&vec![frames(per_frame); fits - 1]).1.unwrap(), fits - 1);
+}
+
 /// A plan with every kind of extent and lean, and the frames that it names: the second leans on the first.
 fn golden() -> (Manifest, Manifest, TransferPlan, [Vec<u8>; 2]) {
     let (old, new) = (noise(20, 300), [noise(20, 200), noise(21, 60), noise(20, 40)].concat());
