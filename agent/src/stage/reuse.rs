@@ -188,11 +188,9 @@ impl<'a> Source<'a> {
         Spot { tree: &self.tree, path, mode: file.mode() }
     }
 
-    /// Returns the stamp of a file whose bytes were hashed lately and are what they were.
-    fn stamp_of_hashed(&self, copy: usize) -> io::Result<Option<Stamp>> {
-        let Some(hashed) = self.hashed else { return Ok(None) };
-        let found = self.tree.stat(self.spot(copy).path)?.map(|standing| standing.stamp);
-        Ok(found.filter(|stamp| hashed.covers(copy, *stamp)))
+    /// Returns the stamp of a file, as it stands, if its bytes were hashed lately and are what they were.
+    fn stamp_of_hashed(&self, copy: usize, standing: Stamp) -> Option<Stamp> {
+        self.hashed.filter(|hashed| hashed.covers(copy, standing)).map(|_| standing)
     }
 }
 
@@ -205,9 +203,11 @@ fn take(
 ) -> io::Result<Option<Stamp>> {
     let Spot { tree, path, .. } = wanted.to;
     let from = source.spot(found);
-    let taken = source.stamp_of_hashed(found).and_then(|before| {
-        let way = sharer.bring(from, wanted.to)?;
-        if let (Some(before), Way::Hardlink) = (before, way) {
+    let taken = from.tree.stat(from.path).and_then(|standing| {
+        let standing = standing.ok_or(io::ErrorKind::NotFound)?;
+        // With the mode that somebody may have given it since, it must not become a further name of the file.
+        let way = sharer.bring(Spot { mode: standing.mode, ..from }, wanted.to)?;
+        if let (Some(before), Way::Hardlink) = (source.stamp_of_hashed(found, standing.stamp), way) {
             // The link has moved its time of change; whether something else has is looked at before the marker is written.
             return Ok((wanted.content, before));
         }

@@ -53,7 +53,7 @@ impl Reuse {
     }
 }
 
-/// A file with its permission bits, where it stands or is to stand.
+/// A file with its permission bits, those that it has where it stands, or is to have where it is to stand.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spot<'a> {
     /// The tree.
