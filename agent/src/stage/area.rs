@@ -4,7 +4,7 @@
 //! staging/<digest12>/   0700
 //!   manifest            canonical bytes, once they are known
 //!   plan, base          the encoded plan and the digest of the package it leans on (or `none`)
-//!   frames/<hex>.part   a frame as far as it has come
+//!   frames/<hex>.part   a frame as far as it has come (<hex>.<n>.part: one that is the same as n before it)
 //!   incoming/           files on their way to their place
 //!   tree/               what becomes releases/<digest12>
 //!   wire                bytes that staging has cost so far, for the reports
@@ -26,10 +26,9 @@ use sluice_common::digest::Digest;
 use sluice_common::durable;
 use sluice_common::order::Installed;
 use sluice_common::path::RelPath;
-use sluice_common::transfer::TransferPlan;
 
 use super::place::Placer;
-use super::target::{Known, Target};
+use super::target::{FrameFile, Known, Planned, Target};
 use crate::beneath::{Beneath, failed};
 use crate::crash::CrashPoints;
 use crate::examine::examine_shape;
@@ -69,7 +68,7 @@ pub(crate) enum PublishError {
 
 impl Area {
     /// Opens the staging directory of `package`, making it where there is none. A release that stands without a valid
-    /// marker is taken back into it, unless `current` or `previous` lead to it.
+    /// marker is taken back into it, unless a link leads to it.
     pub(crate) fn open(dir: &AppDir, package: Digest, crash: CrashPoints) -> io::Result<Self> {
         let path = dir.staging(&package);
         let area = Self { dir: dir.clone(), package, path, crash };
@@ -104,20 +103,24 @@ impl Area {
     }
 
     /// Returns where a frame is gathered.
-    pub(crate) fn frame(&self, frame: &Digest) -> PathBuf {
-        self.frames().join(format!("{}.part", frame.to_hex()))
+    pub(crate) fn frame(&self, FrameFile { digest, repeat }: &FrameFile) -> PathBuf {
+        let name = match repeat {
+            0 => format!("{}.part", digest.to_hex()),
+            repeat => format!("{}.{repeat}.part", digest.to_hex()),
+        };
+        self.frames().join(name)
     }
 
     /// Returns how many bytes of a frame have come.
-    pub(crate) fn frame_len(&self, frame: &Digest) -> u64 {
+    pub(crate) fn frame_len(&self, frame: &FrameFile) -> u64 {
         fs::symlink_metadata(self.frame(frame)).map_or(0, |metadata| metadata.len())
     }
 
     /// Returns the bytes of frames, given by number, that have not come.
-    pub(crate) fn lacking_bytes(&self, plan: &TransferPlan, frames: &[usize]) -> u64 {
+    pub(crate) fn lacking_bytes(&self, planned: &Planned, frames: &[usize]) -> u64 {
         let lacking = |number: &usize| {
-            let frame = &plan.frames[*number];
-            frame.wire_len.saturating_sub(self.frame_len(&frame.digest))
+            let wire_len = planned.plan.frames[*number].wire_len;
+            wire_len.saturating_sub(self.frame_len(planned.file(*number)))
         };
         frames.iter().map(lacking).sum()
     }
@@ -128,14 +131,14 @@ impl Area {
         manifest: &[u8],
         base: Option<Digest>,
         encoded: &[u8],
-        plan: &TransferPlan,
+        planned: &Planned,
     ) -> io::Result<()> {
         let base = base.map_or_else(|| "none".to_owned(), |base| base.to_string());
         // Not synced: what a crash leaves of them is not trusted, and asked for anew where it is wrong.
         fs::write(self.path.join("base"), base)?;
         fs::write(self.path.join("plan"), encoded)?;
         fs::write(self.path.join("manifest"), manifest)?;
-        let named: HashSet<PathBuf> = plan.frames.iter().map(|frame| self.frame(&frame.digest)).collect();
+        let named: HashSet<PathBuf> = planned.files().iter().map(|file| self.frame(file)).collect();
         for entry in fs::read_dir(self.frames())? {
             let path = entry?.path();
             if !named.contains(&path) {
@@ -232,7 +235,7 @@ impl Area {
     fn make_release(&self, installed: &Installed) -> io::Result<Stamp> {
         let release = self.dir.release(&self.package);
         if fs::symlink_metadata(&release).is_ok() {
-            // `current` or `previous` lead to a release that lost its marker: they see the old tree or the new one.
+            // A link leads to a release that lost its marker: whoever follows it sees the old tree or the new one.
             rustix::fs::renameat_with(CWD, self.tree(), CWD, &release, RenameFlags::EXCHANGE)
                 .map_err(|errno| failed("exchange", &release, errno))?;
         } else {
@@ -278,11 +281,11 @@ impl Area {
         fs::rename(&release, self.tree())
     }
 
-    /// Says whether `current` or `previous` lead to the package.
+    /// Says whether a link leads to the package: something may run in it.
     fn is_linked(&self) -> bool {
         let name = AppDir::link_target(&self.package);
         let leads = |link: &LinkName| fs::read_link(self.dir.link(*link)).is_ok_and(|target| target == name);
-        [LinkName::Current, LinkName::Previous].iter().any(leads)
+        [LinkName::Current, LinkName::Previous, LinkName::Candidate].iter().any(leads)
     }
 
     /// Takes away a release that could not be made durable, as far as the disk lets it.

@@ -12,6 +12,7 @@ use sluice_common::transfer::{Frame, TransferPlan};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::area::{Area, discard};
 use super::blocks::Room;
@@ -42,6 +43,14 @@ pub(crate) enum FetchError {
     /// The agent stops, or another order came.
     #[error("fetching was interrupted")]
     Cancelled,
+}
+
+/// Returns which of two ends counts: that the disk failed, because the kernel says so once; else the first.
+fn graver(first: Result<(), FetchError>, then: Result<(), FetchError>) -> Result<(), FetchError> {
+    match (first, then) {
+        (Err(FetchError::Disk(error)), _) | (_, Err(FetchError::Disk(error))) => Err(FetchError::Disk(error)),
+        (first, then) => first.and(then),
+    }
 }
 
 /// The frames of a plan that are of use.
@@ -86,16 +95,15 @@ impl Fetch<'_> {
         client: &mut impl ContentClient,
     ) -> io::Result<(Placer, Result<(), FetchError>)> {
         let plan = &self.planned.plan;
-        self.progress.begin(plan.wire_len(), self.area.lacking_bytes(plan, frames));
-        let is_gathered = |number: &usize| {
-            let frame = &self.planned.plan.frames[*number];
-            self.area.frame_len(&frame.digest) >= frame.wire_len
-        };
+        self.progress.begin(plan.wire_len(), self.area.lacking_bytes(self.planned, frames));
+        let is_gathered =
+            |number: &usize| self.area.frame_len(self.planned.file(*number)) >= plan.frames[*number].wire_len;
         let (gathered, mut wanted): (Vec<usize>, Vec<usize>) = frames.iter().partition(|n| is_gathered(n));
         let mut restorer = Restorer::new(self.area.clone(), self.planned.clone(), placer);
         gathered.into_iter().for_each(|number| restorer.add(Gathered::on_disk(number)));
         let (_, nothing_comes) = mpsc::channel(1);
-        let (mut restorer, restored) = self.restore(restorer, nothing_comes).await?;
+        let (mut restorer, restored) =
+            self.restore(restorer, nothing_comes, &CancellationToken::new()).await?;
         if let Err(error) = restored {
             return Ok((restorer.into_placer(), Err(error)));
         }
@@ -117,8 +125,8 @@ impl Fetch<'_> {
         client: &mut impl ContentClient,
     ) -> Result<FrameStream, FetchError> {
         let request = wanted.iter().map(|number| {
-            let digest = self.planned.plan.frames[*number].digest;
-            FrameWanted { digest, offset: self.area.frame_len(&digest) }
+            let file = self.planned.file(*number);
+            FrameWanted { digest: file.digest, offset: self.area.frame_len(file) }
         });
         let TransferPlan { base, target, .. } = &self.planned.plan;
         tokio::select! {
@@ -137,26 +145,22 @@ impl Fetch<'_> {
     ) -> io::Result<(Placer, Result<(), FetchError>)> {
         let (whole, gathered) = mpsc::channel(1);
         let room = Room::new(schedule::room(&self.planned.plan.frames));
-        let receive = async move {
-            // Dropped with the other sender: restoring ends once nothing more comes.
-            let is_given_up = whole.clone();
-            tokio::select! {
-                received = self.receive(wanted, &room, stream, whole) => received,
-                () = is_given_up.closed() => Ok(()),
-            }
-        };
-        let (received, restored) = tokio::join!(receive, self.restore(restorer, gathered));
+        let given_up = CancellationToken::new();
+        let receive = self.receive(wanted, &room, stream, whole, &given_up);
+        let (received, restored) = tokio::join!(receive, self.restore(restorer, gathered, &given_up));
         let (restorer, restored) = restored?;
         // What was given up has its cause in restoring.
-        let result = restored.and(received).and_then(|()| restorer.outcome());
+        let result = graver(restored, received).and_then(|()| restorer.outcome());
         Ok((restorer.into_placer(), result))
     }
 
-    /// Restores the frames that have come and those that come, until nothing more does and all that can be is restored.
+    /// Restores the frames that have come and those that come, until nothing more does and all that can be is restored. Where
+    /// that fails, it says that receiving is given up, and keeps what has come until then.
     async fn restore(
         &self,
         mut restorer: Restorer,
         mut gathered: mpsc::Receiver<Gathered>,
+        given_up: &CancellationToken,
     ) -> io::Result<(Restorer, Result<(), FetchError>)> {
         let mut writeback = Writeback::new(restorer.tree().clone());
         let (mut running, mut restored, mut is_open) = (JoinSet::new(), Ok(()), true);
@@ -173,17 +177,18 @@ impl Fetch<'_> {
                 },
                 Some(worked) = running.join_next(), if !running.is_empty() => {
                     let bytes = restorer.ended(worked.map_err(io::Error::other)?);
-                    restored = restored.and(bytes.and_then(|bytes| Ok(writeback.note(bytes)?)));
+                    restored = graver(restored, bytes.and_then(|bytes| Ok(writeback.note(bytes)?)));
                 }
                 else => break,
             }
         }
         let ended = writeback.end().await;
-        while let Ok(frame) = gathered.try_recv() {
+        given_up.cancel();
+        while let Some(frame) = gathered.recv().await {
             restorer.add(frame);
         }
         let restorer = self.work.run(move |_| restorer.keep()).await?;
-        Ok((restorer, restored.and(ended.map_err(Into::into))))
+        Ok((restorer, graver(restored, ended.map_err(Into::into))))
     }
 
     /// Gathers the frames wanted and tells of each that is whole. What has come of a frame that is not is on disk then.
@@ -193,6 +198,7 @@ impl Fetch<'_> {
         room: &Room,
         mut stream: FrameStream,
         whole: mpsc::Sender<Gathered>,
+        given_up: &CancellationToken,
     ) -> Result<(), FetchError> {
         let mut coming: Option<Coming> = None;
         let mut left = wanted.len();
@@ -207,6 +213,7 @@ impl Fetch<'_> {
                     Err(error) => Err(error),
                 },
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(()),
+                () = given_up.cancelled() => break Ok(()),
             };
             if let Err(error) = taken {
                 break Err(error);
@@ -257,7 +264,8 @@ impl Fetch<'_> {
         chunk: FrameChunk,
     ) -> Result<(), FetchError> {
         let unasked = || ContentError::Protocol("bytes of a frame that was not asked for".into());
-        let frame = &self.planned.plan.frames[*wanted.get(chunk.frame).ok_or_else(unasked)?];
+        let number = *wanted.get(chunk.frame).ok_or_else(unasked)?;
+        let (frame, path) = (&self.planned.plan.frames[number], self.area.frame(self.planned.file(number)));
         let mut open = match coming.take() {
             Some(open) if open.wanted == chunk.frame => open,
             Some(other) => {
@@ -265,11 +273,11 @@ impl Fetch<'_> {
                 let reason = "a frame began before the one before it was whole";
                 return Err(ContentError::Protocol(reason.into()).into());
             }
-            None => Coming::begin(self.area, chunk.frame, frame, room)?,
+            None => Coming::begin(&path, chunk.frame, frame, room)?,
         };
         self.progress.fetched.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
         if !open.take(chunk.data) {
-            discard(&self.area.frame(&frame.digest))?;
+            discard(&path)?;
             return Err(FetchError::Damaged(frame.digest));
         }
         *coming = Some(open);
@@ -278,7 +286,39 @@ impl Fetch<'_> {
 
     /// Writes what has come of a frame.
     async fn write(&self, wanted: &[usize], coming: Coming) -> io::Result<Coming> {
-        let (area, planned, number) = (self.area.clone(), self.planned.clone(), wanted[coming.wanted]);
-        self.work.run(move |_| coming.write(&area, &planned.plan.frames[number])).await
+        let path = self.area.frame(self.planned.file(wanted[coming.wanted]));
+        self.work.run(move |_| coming.write(&path)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_failed_is_never_kept_silent() {
+        let ends = ["ok", "disk", "base", "cancelled"];
+        let end = |name: &str| match name {
+            "ok" => Ok(()),
+            "disk" => Err(FetchError::Disk(io::Error::other("lost a page"))),
+            "base" => Err(FetchError::Base(Digest::of(b"frame"))),
+            _ => Err(FetchError::Cancelled),
+        };
+        let name = |end: Result<(), FetchError>| match end {
+            Ok(()) => "ok",
+            Err(FetchError::Disk(_)) => "disk",
+            Err(FetchError::Base(_)) => "base",
+            Err(_) => "cancelled",
+        };
+        for first in ends {
+            for then in ends {
+                let expected = match (first, then) {
+                    (_, "disk") => "disk",
+                    ("ok", then) => then,
+                    (first, _) => first,
+                };
+                assert_eq!(name(graver(end(first), end(then))), expected, "{first}, {then}");
+            }
+        }
     }
 }

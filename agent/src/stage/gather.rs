@@ -5,6 +5,7 @@
 
 use std::io::{self, BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use sluice_common::digest::{Digest, Hasher};
 use sluice_common::transfer::Frame;
 use tokio::time::Instant;
 
-use super::area::{Area, discard};
+use super::area::discard;
 use super::blocks::{Blocks, Room};
 
 /// Bytes of a frame on disk that are gathered before they are written.
@@ -20,7 +21,7 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// Time after which bytes are written, however few.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A frame whose bytes have all come.
+/// A frame whose bytes have all come. What asks for a `path` is told the frame's file.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     /// Its number.
@@ -38,53 +39,53 @@ enum Place {
 }
 
 impl Gathered {
-    /// Names a frame that was gathered before, on disk.
+    /// Names a frame that was gathered before, in its file.
     pub(super) fn on_disk(number: usize) -> Self {
         Self { number, place: Place::Disk }
     }
 
     /// Says whether the frame is what it is named.
-    pub(super) fn is_right(&self, area: &Area, frame: &Frame) -> io::Result<bool> {
+    pub(super) fn is_right(&self, path: &Path, frame: &Frame) -> io::Result<bool> {
         let digest = match &self.place {
             Place::Memory(held) => {
                 let mut hasher = Hasher::new();
                 held.filled().iter().for_each(|block| hasher.update(block));
                 hasher.finish()
             }
-            Place::Disk => Digest::of_reader(fs_err::File::open(area.frame(&frame.digest))?)?.0,
+            Place::Disk => Digest::of_reader(fs_err::File::open(path)?)?.0,
         };
         Ok(digest == frame.digest)
     }
 
     /// Reads the frame.
-    pub(super) fn read(&self, area: &Area, frame: &Frame) -> io::Result<Box<dyn BufRead + '_>> {
+    pub(super) fn read(&self, path: &Path) -> io::Result<Box<dyn BufRead + '_>> {
         Ok(match &self.place {
             Place::Memory(held) => Box::new(held.read()),
             Place::Disk => {
-                let file = fs_err::File::open(area.frame(&frame.digest))?;
+                let file = fs_err::File::open(path)?;
                 Box::new(io::BufReader::with_capacity(128 * 1024, file))
             }
         })
     }
 
     /// Removes the frame's file, if it has one.
-    pub(super) fn discard(self, area: &Area, frame: &Frame) -> io::Result<()> {
+    pub(super) fn discard(self, path: &Path) -> io::Result<()> {
         match self.place {
             Place::Memory(_) => Ok(()),
-            Place::Disk => discard(&area.frame(&frame.digest)),
+            Place::Disk => discard(path),
         }
     }
 
     /// Brings the frame to disk: it is not restored now.
-    pub(super) fn keep(self, area: &Area, frame: &Frame) -> io::Result<()> {
+    pub(super) fn keep(self, path: &Path) -> io::Result<()> {
         match self.place {
-            Place::Memory(held) => write_all(&mut open(area, frame)?, held.filled()),
+            Place::Memory(held) => write_all(&mut open(path)?, held.filled()),
             Place::Disk => Ok(()),
         }
     }
 }
 
-/// A frame on its way.
+/// A frame on its way. What asks for a `path` is told the frame's file.
 pub(super) struct Coming {
     /// Its place among the frames that were asked for.
     pub(super) wanted: usize,
@@ -106,14 +107,14 @@ enum Way {
 
 impl Coming {
     /// Begins a frame where its file ends.
-    pub(super) fn begin(area: &Area, wanted: usize, frame: &Frame, room: &Room) -> io::Result<Self> {
-        let (len, wire_len) = (area.frame_len(&frame.digest), frame.wire_len);
-        let blocks = if len == 0 { room.take(wire_len) } else { None };
+    pub(super) fn begin(path: &Path, wanted: usize, frame: &Frame, room: &Room) -> io::Result<Self> {
+        let len = fs_err::symlink_metadata(path).map_or(0, |metadata| metadata.len());
+        let blocks = if len == 0 { room.take(frame.wire_len) } else { None };
         let way = match blocks {
             Some(blocks) => Way::Memory(blocks),
-            None => Way::Disk { file: open(area, frame)?, unwritten: Vec::new() },
+            None => Way::Disk { file: open(path)?, unwritten: Vec::new() },
         };
-        Ok(Self { wanted, len, wire_len, since: None, way })
+        Ok(Self { wanted, len, wire_len: frame.wire_len, since: None, way })
     }
 
     /// Takes the next bytes; returns whether it did: they may be more than the frame has.
@@ -152,10 +153,10 @@ impl Coming {
     }
 
     /// Writes what has come; from then on the frame gathers on disk.
-    pub(super) fn write(mut self, area: &Area, frame: &Frame) -> io::Result<Self> {
+    pub(super) fn write(mut self, path: &Path) -> io::Result<Self> {
         let file = match self.way {
             Way::Memory(held) => {
-                let mut file = open(area, frame)?;
+                let mut file = open(path)?;
                 write_all(&mut file, held.filled())?;
                 file
             }
@@ -178,11 +179,11 @@ impl Coming {
     }
 }
 
-fn open(area: &Area, frame: &Frame) -> io::Result<std::fs::File> {
+fn open(path: &Path) -> io::Result<std::fs::File> {
     let mut options = fs_err::OpenOptions::new();
     options.append(true).create(true);
     options.options_mut().mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
-    Ok(options.open(area.frame(&frame.digest))?.into())
+    Ok(options.open(path)?.into())
 }
 
 fn write_all(file: &mut std::fs::File, pieces: &[impl AsRef<[u8]>]) -> io::Result<()> {
@@ -191,49 +192,48 @@ fn write_all(file: &mut std::fs::File, pieces: &[impl AsRef<[u8]>]) -> io::Resul
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use sluice_common::transfer::Codec;
 
     use super::*;
-    use crate::crash::CrashPoints;
-    use crate::layout::AppDir;
 
     const BYTES: &[u8] = b"a frame of some twenty bytes";
     const ONE_BLOCK: u64 = crate::stage::blocks::BLOCK_BYTES as u64;
 
-    fn scene() -> (tempfile::TempDir, Area, Frame) {
+    fn scene() -> (tempfile::TempDir, PathBuf, Frame) {
         let root = tempfile::tempdir().unwrap();
-        let dir = AppDir::new(root.path(), &"shop".parse().unwrap());
-        let area = Area::open(&dir, Digest::of(b"package"), CrashPoints::default()).unwrap();
+        let path = root.path().join("frame.part");
         let (digest, wire_len) = (Digest::of(BYTES), BYTES.len() as u64);
         let frame = Frame { codec: Codec::Zstd, digest, wire_len, base: Vec::new(), parts: Vec::new() };
-        (root, area, frame)
+        (root, path, frame)
     }
 
-    fn read(gathered: &Gathered, area: &Area, frame: &Frame) -> Vec<u8> {
+    fn read(gathered: &Gathered, path: &Path) -> Vec<u8> {
         let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut gathered.read(area, frame).unwrap(), &mut bytes).unwrap();
+        io::Read::read_to_end(&mut gathered.read(path).unwrap(), &mut bytes).unwrap();
         bytes
     }
 
-    fn on_disk(area: &Area, frame: &Frame) -> Option<Vec<u8>> {
-        fs_err::read(area.frame(&frame.digest)).ok()
+    fn on_disk(path: &Path) -> Option<Vec<u8>> {
+        fs_err::read(path).ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_fast_is_not_written_and_its_room_is_given_back() {
-        let (_root, area, frame) = scene();
+        let (_root, path, frame) = scene();
         let room = Room::new(ONE_BLOCK);
-        let mut coming = Coming::begin(&area, 0, &frame, &room).unwrap();
+        let mut coming = Coming::begin(&path, 0, &frame, &room).unwrap();
         for piece in BYTES.chunks(5) {
             assert!(coming.take(Bytes::from_static(piece)));
             assert!(!coming.is_due(Instant::now()));
         }
         assert!(coming.is_whole());
         let gathered = coming.end(7);
-        assert!(gathered.is_right(&area, &frame).unwrap());
-        assert_eq!((read(&gathered, &area, &frame), gathered.number), (BYTES.to_vec(), 7));
-        assert_eq!((on_disk(&area, &frame), room.free_blocks()), (None, 0));
-        gathered.discard(&area, &frame).unwrap();
+        assert!(gathered.is_right(&path, &frame).unwrap());
+        assert_eq!((read(&gathered, &path), gathered.number), (BYTES.to_vec(), 7));
+        assert_eq!((on_disk(&path), room.free_blocks()), (None, 0));
+        gathered.discard(&path).unwrap();
         assert_eq!(room.free_blocks(), 1);
     }
 
@@ -245,59 +245,59 @@ mod tests {
             ("no room, slowly", 0, 0, true),
             ("begun before", ONE_BLOCK, 9, false),
         ] {
-            let (_root, area, frame) = scene();
-            fs_err::write(area.frame(&frame.digest), &BYTES[..before]).unwrap();
+            let (_root, path, frame) = scene();
+            fs_err::write(&path, &BYTES[..before]).unwrap();
             let room = Room::new(room);
-            let mut coming = Coming::begin(&area, 0, &frame, &room).unwrap();
+            let mut coming = Coming::begin(&path, 0, &frame, &room).unwrap();
             for piece in BYTES[before..].chunks(7) {
                 assert!(coming.take(Bytes::from_static(piece)), "{name}");
                 if slowly {
                     tokio::time::advance(WRITE_INTERVAL).await;
                 }
                 if coming.is_due(Instant::now()) {
-                    coming = coming.write(&area, &frame).unwrap();
+                    coming = coming.write(&path).unwrap();
                     assert_eq!(coming.due(), None, "{name}");
                 }
-                let written = on_disk(&area, &frame).unwrap_or_default().len() as u64;
+                let written = on_disk(&path).unwrap_or_default().len() as u64;
                 assert!(!slowly || written == coming.len, "{name}: {written} of {}", coming.len);
             }
             let gathered = coming.end(0);
-            assert!(gathered.is_right(&area, &frame).unwrap(), "{name}");
-            assert_eq!(on_disk(&area, &frame).as_deref(), Some(BYTES), "{name}");
-            assert_eq!(read(&gathered, &area, &frame), BYTES, "{name}");
-            gathered.discard(&area, &frame).unwrap();
-            assert_eq!(on_disk(&area, &frame), None, "{name}");
+            assert!(gathered.is_right(&path, &frame).unwrap(), "{name}");
+            assert_eq!(on_disk(&path).as_deref(), Some(BYTES), "{name}");
+            assert_eq!(read(&gathered, &path), BYTES, "{name}");
+            gathered.discard(&path).unwrap();
+            assert_eq!(on_disk(&path), None, "{name}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_not_restored_now_is_kept() {
-        let (_root, area, frame) = scene();
+        let (_root, path, frame) = scene();
         let room = Room::new(ONE_BLOCK);
-        let mut coming = Coming::begin(&area, 0, &frame, &room).unwrap();
+        let mut coming = Coming::begin(&path, 0, &frame, &room).unwrap();
         coming.take(Bytes::from_static(BYTES));
-        coming.end(0).keep(&area, &frame).unwrap();
-        assert_eq!(on_disk(&area, &frame).as_deref(), Some(BYTES));
+        coming.end(0).keep(&path).unwrap();
+        assert_eq!(on_disk(&path).as_deref(), Some(BYTES));
         assert_eq!(room.free_blocks(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn other_bytes_and_more_bytes_than_the_frame_has_are_found() {
-        let (_root, area, frame) = scene();
+        let (_root, path, frame) = scene();
         for room in [0, ONE_BLOCK] {
-            let mut wrong = Coming::begin(&area, 0, &frame, &Room::new(room)).unwrap();
+            let mut wrong = Coming::begin(&path, 0, &frame, &Room::new(room)).unwrap();
             assert!(wrong.take(Bytes::from(vec![0; BYTES.len()])));
             if wrong.is_due(Instant::now()) {
-                wrong = wrong.write(&area, &frame).unwrap();
+                wrong = wrong.write(&path).unwrap();
             }
             let wrong = wrong.end(0);
-            assert!(!wrong.is_right(&area, &frame).unwrap());
-            wrong.discard(&area, &frame).unwrap();
-            let mut longer = Coming::begin(&area, 0, &frame, &Room::new(room)).unwrap();
+            assert!(!wrong.is_right(&path, &frame).unwrap());
+            wrong.discard(&path).unwrap();
+            let mut longer = Coming::begin(&path, 0, &frame, &Room::new(room)).unwrap();
             assert!(!longer.take(Bytes::from(vec![0; BYTES.len() + 1])));
             assert!(longer.take(Bytes::from_static(BYTES)), "what was refused is not there");
             assert!(!longer.take(Bytes::from_static(b"x")));
-            discard(&area.frame(&frame.digest)).unwrap();
+            discard(&path).unwrap();
         }
     }
 }

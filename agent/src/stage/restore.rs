@@ -4,6 +4,7 @@
 //! has, is noted and left out: the others are of use all the same, within [`may_go_on`].
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use sluice_common::transfer::{Codec, DecodeFrameError, Frame, Lean, Workspace, decode_frame};
@@ -27,6 +28,13 @@ struct Shared {
     planned: Arc<Planned>,
     placer: Mutex<Placer>,
     workspace: Workspace,
+}
+
+impl Shared {
+    /// Returns the file of a frame, by number.
+    fn path(&self, number: usize) -> PathBuf {
+        self.area.frame(self.planned.file(number))
+    }
 }
 
 /// Restores frames, several at a time.
@@ -111,7 +119,7 @@ impl Restorer {
     pub(crate) fn keep(mut self) -> io::Result<Self> {
         for gathered in std::mem::take(&mut self.waiting) {
             let number = gathered.number;
-            gathered.keep(&self.shared.area, self.frame(number))?;
+            gathered.keep(&self.shared.path(number))?;
             self.waiting.push(Gathered::on_disk(number));
         }
         Ok(self)
@@ -190,26 +198,26 @@ pub(crate) fn may_go_on(misfits: usize, wasted: u64, total: u64) -> bool {
 /// the decoders that are ours, and to tell such a frame, which is fetched anew, from one that does not fit. For zstd the
 /// second alone is worth a look at every byte, which took an eighth of the hashing of a cold install.
 fn restore(shared: &Shared, gathered: Gathered) -> io::Result<Restored> {
-    let Shared { area, planned, placer, workspace } = shared;
-    let frame = &planned.plan.frames[gathered.number];
+    let Shared { area: _, planned, placer, workspace } = shared;
+    let (frame, path) = (&planned.plan.frames[gathered.number], shared.path(gathered.number));
     let is_checked_first = match frame.codec {
         Codec::Zstd | Codec::Filtered => false,
         Codec::Image | Codec::Archive => true,
     };
-    if is_checked_first && !gathered.is_right(area, frame)? {
-        gathered.discard(area, frame)?;
+    if is_checked_first && !gathered.is_right(&path, frame)? {
+        gathered.discard(&path)?;
         return Ok(Restored::Damaged);
     }
     let produced = lock(placer).produced();
     let base = (planned.base_contents(), planned.base());
     let produced = (produced.contents(), &produced as _);
     let mut sink = FrameSink::new(placer);
-    let compressed = gathered.read(area, frame)?;
+    let compressed = gathered.read(&path)?;
     let decoded = decode_frame(frame, compressed, base, produced, workspace, &mut sink);
     let restored = match decoded {
         Ok(()) => Restored::Whole,
         Err(DecodeFrameError::Sink { source, .. }) => return Err(source),
-        Err(DecodeFrameError::Damaged { .. }) if !gathered.is_right(area, frame)? => Restored::Damaged,
+        Err(DecodeFrameError::Damaged { .. }) if !gathered.is_right(&path, frame)? => Restored::Damaged,
         Err(DecodeFrameError::Damaged { frame, reason }) => {
             tracing::warn!(frame = %frame.short(), reason, "frame does not restore what its plan promises");
             Restored::Misfit
@@ -219,7 +227,7 @@ fn restore(shared: &Shared, gathered: Gathered) -> io::Result<Restored> {
             Restored::Misfit
         }
     };
-    gathered.discard(area, frame)?;
+    gathered.discard(&path)?;
     Ok(restored)
 }
 

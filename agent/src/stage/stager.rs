@@ -145,12 +145,7 @@ impl Stager<'_> {
         let area = self.area.clone();
         let kept = self.work.run(move |_| {
             if let Some(planned) = &offered.plan {
-                area.store_plan(
-                    offered.target.manifest.as_bytes(),
-                    answer.base,
-                    &answer.plan,
-                    &planned.plan,
-                )?;
+                area.store_plan(offered.target.manifest.as_bytes(), answer.base, &answer.plan, planned)?;
             }
             Ok(offered)
         });
@@ -174,7 +169,7 @@ impl Stager<'_> {
         if frames.is_empty() {
             return self.leave_plan(base).await;
         }
-        let left = self.area.lacking_bytes(&planned.plan, &frames);
+        let left = self.area.lacking_bytes(planned, &frames);
         if self.took_better_plan(left, &placer, client).await? {
             return Ok(None);
         }
@@ -226,7 +221,7 @@ impl Stager<'_> {
         let (offered, answer) = self.offer(client).await?;
         let Some(other) = &offered.plan else { return Ok(false) };
         let Needed { frames, is_enough } = frames_for(&other.plan, placer);
-        if !is_enough || !resume::is_better(self.area.lacking_bytes(&other.plan, &frames), left) {
+        if !is_enough || !resume::is_better(self.area.lacking_bytes(other, &frames), left) {
             return Ok(false);
         }
         tracing::info!(left, "a better plan is taken than the one that was begun");

@@ -1,5 +1,6 @@
 //! What is to be staged, and how: the package's manifest, and the plan that leads to it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::manifest::{Contents, Entry, FileEntry, Manifest};
 use sluice_common::path::RelPath;
-use sluice_common::transfer::{ContentSource, NoContent, TransferPlan};
+use sluice_common::transfer::{ContentSource, Frame, NoContent, TransferPlan};
 
 use crate::beneath::Beneath;
 use crate::layout::AppDir;
@@ -61,11 +62,36 @@ pub(crate) struct Known {
     pub(crate) plan: Option<Arc<Planned>>,
 }
 
+/// Names the file in which a frame of a plan is gathered: by the frame's digest, so that another plan that names the frame finds
+/// what has come of it. Of frames that are the same byte for byte each has a file of its own, which goes when it is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FrameFile {
+    /// The frame's name.
+    pub(crate) digest: Digest,
+    /// How many frames before it in the plan are the same.
+    pub(crate) repeat: u32,
+}
+
+impl FrameFile {
+    /// Names the files of the frames of a plan, in its order.
+    fn of_plan(plan: &TransferPlan) -> Vec<Self> {
+        let mut repeats: HashMap<Digest, u32> = HashMap::new();
+        let file = |frame: &Frame| {
+            let repeats = repeats.entry(frame.digest).or_default();
+            *repeats += 1;
+            Self { digest: frame.digest, repeat: *repeats - 1 }
+        };
+        plan.frames.iter().map(file).collect()
+    }
+}
+
 /// A plan and the base it leans on.
 #[derive(Debug)]
 pub(crate) struct Planned {
     /// The frames.
     pub(crate) plan: TransferPlan,
+    /// Where each is gathered.
+    files: Vec<FrameFile>,
     /// The base's files; nothing for a cold install.
     base: Option<Base>,
 }
@@ -101,6 +127,16 @@ impl ContentSource for Base {
 }
 
 impl Planned {
+    /// Returns where a frame is gathered, by number.
+    pub(crate) fn file(&self, number: usize) -> &FrameFile {
+        &self.files[number]
+    }
+
+    /// Returns where all frames are gathered.
+    pub(crate) fn files(&self) -> &[FrameFile] {
+        &self.files
+    }
+
     /// Returns the contents of the base, numbered; none for a cold install.
     pub(crate) fn base_contents(&self) -> Contents<'_> {
         self.base.as_ref().map(|base| base.manifest.contents()).unwrap_or_default()
@@ -157,5 +193,6 @@ fn planned(
     };
     let base_contents = base.as_ref().map(|base| base.manifest.contents()).unwrap_or_default();
     let plan = TransferPlan::decode(encoded, base_contents, target.contents()).ok()?;
-    (plan.base == package && plan.target == target.package).then_some(Planned { plan, base })
+    let files = FrameFile::of_plan(&plan);
+    (plan.base == package && plan.target == target.package).then_some(Planned { plan, files, base })
 }

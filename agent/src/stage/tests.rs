@@ -1,4 +1,5 @@
-use std::os::unix::fs::MetadataExt;
+use std::collections::HashSet;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use sluice_common::path::RelPath;
@@ -189,6 +190,19 @@ async fn a_content_larger_than_a_frame_survives_interruption_between_its_frames(
 }
 
 #[tokio::test]
+async fn frames_that_are_the_same_are_gathered_and_removed_each_for_itself() {
+    let (mut world, tree) = (world(), package(&[("zeros", &vec![0; 40 << 20]), ("small", b"s")]));
+    let package = world.source.add(tree.path());
+    world.source.set(|faults| faults.cuts = vec![100, 400, 300]);
+    assert_eq!(world.persist(package).await, 3);
+    world.assert_staged(package, tree.path());
+    let seen = world.source.seen();
+    let digests: HashSet<Digest> = seen.fetches[0].iter().map(|frame| frame.digest).collect();
+    assert!(digests.len() + 1 < seen.fetches[0].len(), "{} frames", seen.fetches[0].len());
+    assert_eq!(seen.sent as u64, world.progress.read().1, "no byte came twice");
+}
+
+#[tokio::test]
 async fn an_agent_that_was_restarted_takes_a_better_plan_but_ends_one_that_is_nearly_done() {
     for (cut, is_taken) in [(8 << 20, true), (35 << 20, false)] {
         let (mut world, old, new) = (world(), many(false), many(true));
@@ -220,6 +234,28 @@ async fn releases_share_no_file_where_that_is_not_wanted() {
         world.assert_staged(two, new.path());
         assert_eq!(world.inode(&one, "bin/run") == world.inode(&two, "bin/run"), may_share, "{reuse:?}");
         assert_eq!(world.inode(&one, "lib/b") == world.inode(&one, "lib/twin"), may_share, "{reuse:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_whose_mode_was_changed_is_copied_not_linked() {
+    for is_seen in [false, true] {
+        let (mut world, old, new) = (world(), first(), second());
+        let (one, two) = (world.source.add(old.path()), world.source.add(new.path()));
+        world.reuse = Reuse::Hardlink;
+        let seen = world.stage(one).await.unwrap();
+        if is_seen {
+            world.hashed.add(seen);
+        }
+        for name in ["lib/b", "lib/twin"] {
+            let path = world.dir.release(&one).join(name);
+            fs_err::set_permissions(path, PermissionsExt::from_mode(0o664)).unwrap();
+        }
+        world.stage(two).await.unwrap();
+        world.assert_staged(two, new.path());
+        assert_ne!(world.inode(&one, "lib/b"), world.inode(&two, "lib/renamed"), "{is_seen}");
+        assert_eq!(world.inode(&one, "bin/run"), world.inode(&two, "bin/run"), "{is_seen}");
+        assert_eq!(world.source.seen().bases.len(), 2, "one plan each");
     }
 }
 
