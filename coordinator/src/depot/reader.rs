@@ -7,6 +7,7 @@
 
 use std::io;
 use std::ops::{Deref, Range};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_common::digest::Digest;
@@ -118,6 +119,8 @@ pub(super) struct ChunkReader {
     store: Store,
     runtime: Handle,
     frames: Mutex<Lru<Place, Arc<Vec<u8>>>>,
+    /// For how many pieces of work little is kept.
+    sparing: AtomicUsize,
 }
 
 /// How the bytes at a place disappoint.
@@ -129,17 +132,30 @@ enum Broken {
 impl ChunkReader {
     /// Makes a reader that waits for objects and rows on `runtime`.
     pub(super) fn new(objects: Objects, store: Store, runtime: Handle) -> Self {
-        Self { objects, store, runtime, frames: Mutex::new(Lru::new(CACHE_BYTES)) }
+        Self {
+            objects,
+            store,
+            runtime,
+            frames: Mutex::new(Lru::new(CACHE_BYTES)),
+            sparing: AtomicUsize::new(0),
+        }
     }
 
-    /// Keeps little in memory until further notice.
+    /// Keeps little in memory for a piece of work, until [`Self::keep_much`] says that it has ended.
     pub(super) fn keep_little(&self) {
-        self.cache(|frames| frames.set_budget(SMALL_CACHE_BYTES));
+        self.cache(|frames| {
+            self.sparing.fetch_add(1, Ordering::Relaxed);
+            frames.set_budget(SMALL_CACHE_BYTES);
+        });
     }
 
-    /// Keeps as much in memory as it may.
+    /// Keeps as much in memory as it may once no other piece of work wants little.
     pub(super) fn keep_much(&self) {
-        self.cache(|frames| frames.set_budget(CACHE_BYTES));
+        self.cache(|frames| {
+            if self.sparing.fetch_sub(1, Ordering::Relaxed) == 1 {
+                frames.set_budget(CACHE_BYTES);
+            }
+        });
     }
 
     /// Forgets what is kept in memory.

@@ -38,8 +38,8 @@ pub(in crate::cli) enum PackageCommand {
     /// List transfer plans: what each sends, and what is being done about it
     ///
     /// A quick plan is made before hosts ask, a better one in the background, where it saves most of the links' time.
-    /// EFFORT is what the plan that is served was made with; STATE says which one is being made, or its place in the
-    /// queue; HOSTS would use the plan now; CPU is what all its encodings took.
+    /// Each effort has a line of its own: STATE says whether that plan is there, how far its making is, or its place in
+    /// the queue; HOSTS would use it now; CPU is what encoding it took.
     #[command(after_help = "Examples:\n  sluice package plans\n  sluice package plans sha256:3f2a9c --json")]
     Plans {
         /// Only plans from or to this package: its digest, or the first digits of it

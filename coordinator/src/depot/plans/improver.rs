@@ -63,6 +63,8 @@ pub struct Improver {
     /// The name of this coordinator in leases: another one after each start.
     holder: String,
     clock: Clock,
+    /// Time between two renewals of a lease.
+    pub(in crate::depot) renewal_interval: Duration,
     /// Plans that failed, until when they are left alone.
     resting: Mutex<HashMap<PlanKey, Timestamp>>,
 }
@@ -79,7 +81,8 @@ impl Improver {
     /// Makes it; nothing is done before [`Improver::run`].
     pub fn new(plans: Arc<Plans>, forecast: Arc<dyn Forecast>, options: Options) -> Arc<Self> {
         let (holder, clock, resting) = (Uuid::new_v4().to_string(), Clock::of_process(), Mutex::default());
-        Arc::new(Self { plans, forecast, options, holder, clock, resting })
+        let renewal_interval = RENEWAL_INTERVAL;
+        Arc::new(Self { plans, forecast, options, holder, clock, renewal_interval, resting })
     }
 
     /// Works until `stop` is cancelled, and gives back then what it holds.
@@ -139,7 +142,7 @@ impl Improver {
             let base = key.base.map(tracing::field::display);
             tracing::warn!(package = %key.target, base, error = &*error as &dyn std::error::Error, "no plan was made ahead");
             let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-            resting.insert(key, clock::after(now, FAILURE_REST));
+            resting.insert(key, clock::after(self.clock.now(), FAILURE_REST));
         }
         Ok(true)
     }
@@ -155,17 +158,26 @@ impl Improver {
                 }
             }
         };
-        let mut making = std::pin::pin!(making);
-        let mut renewal = interval_at(Instant::now() + RENEWAL_INTERVAL, RENEWAL_INTERVAL);
+        // Both are polled until one ends: the renewal waits for the database's one writer, which the plan may be holding.
+        tokio::select! {
+            made = making => made,
+            () = self.keep(lane, key) => {
+                tracing::info!(package = %key.target, "nobody wants this plan any more; it is left as it is");
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps the lease of a plan for as long as somebody wants the plan.
+    async fn keep(&self, lane: Lane, key: PlanKey) {
+        let first = Instant::now() + self.renewal_interval;
+        let mut renewal = interval_at(first, self.renewal_interval);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                made = &mut making => return made,
-                _ = renewal.tick() => self.renew(key).await,
-            }
+            renewal.tick().await;
+            self.renew(key).await;
             if !self.is_wanted(lane, key).await {
-                tracing::info!(package = %key.target, "nobody wants this plan any more; it is left as it is");
-                return Ok(());
+                return;
             }
         }
     }

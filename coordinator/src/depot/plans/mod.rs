@@ -240,10 +240,13 @@ impl Plans {
         }
     }
 
-    /// Returns a plan that is there.
+    /// Returns a plan that is there. Waits for no turn where none is: it may be the one whose turn takes an hour.
     async fn find(&self, key: PlanKey) -> Result<Option<Arc<ServedPlan>>, PlanError> {
         if let Some(plan) = self.ready(&key) {
             return Ok(Some(plan));
+        }
+        if !stored::is_there(&self.depot.store, key).await? {
+            return Ok(None);
         }
         let _turn = self.depot.turn(&key.packages()).await?;
         self.find_in_turn(key).await

@@ -89,7 +89,12 @@ impl Improver {
                 state: states.get(&key).copied().unwrap_or(State::Ready),
                 wire_bytes: row.map_or(0, |row| row.weight.wire_bytes),
                 tree_bytes: survey.packages.get(&key.target).map_or(0, |row| row.tree_bytes),
-                hosts: demands.get(&(key.base, key.target)).map_or(0, |demand| users(key, demand, &survey)),
+                hosts: demands.get(&(key.base, key.target)).map_or(0, |demand| {
+                    let bytes = |effort| {
+                        survey.stored.get(&PlanKey { effort, ..key }).map(|row| row.weight.wire_bytes)
+                    };
+                    users(key.effort, demand, self.plans.effort, bytes)
+                }),
                 cpu: row.map(|row| row.cpu).unwrap_or_default(),
                 made: row.map(|row| row.made),
             }
@@ -129,13 +134,14 @@ impl Improver {
 }
 
 /// Returns how many hosts would be served this plan now.
-fn users(key: PlanKey, demand: &Demand, survey: &Survey) -> u64 {
-    let smallest = PlanKey { effort: Effort::Best, ..key };
-    match key.effort {
-        Effort::Best => demand.limited,
-        Effort::Quick if survey.stored.contains_key(&smallest) => demand.hosts() - demand.limited,
-        Effort::Quick => demand.hosts(),
-    }
+/// `first` is the effort of plans that somebody waits for, `bytes` what a host is sent by the plans that are there. Pure.
+fn users(effort: Effort, demand: &Demand, first: Effort, bytes: impl Fn(Effort) -> Option<u64>) -> u64 {
+    let best = bytes(Effort::Best).filter(|best| bytes(first).is_none_or(|first| *best < first));
+    // While the best plan is waited for, it is said of both whom it would suit.
+    let is_to_come = effort == Effort::Best && bytes(Effort::Best).is_none();
+    let limited = if best.is_some() || is_to_come { Effort::Best } else { first };
+    let (open, limited) = ((first, demand.hosts() - demand.limited), (limited, demand.limited));
+    [open, limited].into_iter().filter(|(served, _)| *served == effort).map(|(_, hosts)| hosts).sum()
 }
 
 /// Returns the releases that name each package, newest first.
@@ -196,6 +202,31 @@ impl From<PlanView> for v1::TransferPlan {
             hosts,
             cpu_ms: millis(cpu),
             made_unix_ms: made.map(store::to_millis).unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_counted_at_the_plan_that_they_are_served() {
+        let demand = Demand { ordered: 7, foreseen: 3, limited: 4, ..Demand::default() };
+        for (name, first, quick, best, expected) in [
+            ("the best one is to come", Effort::Quick, Some(100), None, (10, 4)),
+            ("the best one is smaller", Effort::Quick, Some(100), Some(50), (6, 4)),
+            ("the best one is not smaller", Effort::Quick, Some(100), Some(100), (10, 0)),
+            ("the quick one was forgotten", Effort::Quick, None, Some(100), (6, 4)),
+            ("hosts wait for the best one", Effort::Best, Some(100), Some(50), (0, 10)),
+            ("hosts wait for one that is to come", Effort::Best, Some(100), None, (0, 10)),
+        ] {
+            let bytes = |effort| match effort {
+                Effort::Quick => quick,
+                Effort::Best => best,
+            };
+            let users = |effort| users(effort, &demand, first, bytes);
+            assert_eq!((users(Effort::Quick), users(Effort::Best)), expected, "{name}");
         }
     }
 }

@@ -69,6 +69,13 @@ pub(super) async fn load(depot: &Depot, key: PlanKey) -> Result<Option<ServedPla
     }
 }
 
+/// Says whether there is a plan, damaged or not.
+pub(super) async fn is_there(store: &Store, key: PlanKey) -> Result<bool, store::Error> {
+    let sql = "SELECT 1 FROM depot_plans WHERE target = $1 AND base = $2 AND effort = $3";
+    let row = sqlx::query(sql).bind(key.target.to_string()).bind(key.base_text());
+    Ok(row.bind(effort_text(key.effort)).fetch_optional(store.read()).await?.is_some())
+}
+
 async fn damaged(depot: &Depot, key: PlanKey) -> Result<Option<ServedPlan>, PlanError> {
     tracing::warn!(package = %key.target, base = key.base_text(), "a plan in the depot is damaged; it is made anew");
     forget(depot, key).await?;
@@ -122,9 +129,17 @@ fn from_row(row: &AnyRow) -> Result<Row, store::Error> {
     })
 }
 
-/// Names a plan whose objects are durable. `cpu` is what encoding it took.
+/// Names a plan whose objects are durable. `cpu` is what encoding it took. Not one of a package that was forgotten meanwhile: nobody
+/// would forget the plan.
 pub(super) async fn insert(depot: &Depot, plan: &ServedPlan, cpu: Duration) -> Result<(), store::Error> {
     let mut tx = depot.store.begin(Actor::coordinator()).await?;
+    for package in plan.key().packages() {
+        let row = sqlx::query("SELECT 1 FROM packages WHERE digest = $1").bind(package.to_string());
+        if row.fetch_optional(&mut *tx).await?.is_none() {
+            tracing::info!(%package, "a plan is not kept: its package was forgotten while it was made");
+            return tx.roll_back().await;
+        }
+    }
     forget_in(&mut tx, plan.key()).await?;
     insert_in(&mut tx, plan, cpu).await?;
     tx.commit_observation().await

@@ -176,6 +176,45 @@ async fn a_crash_leaves_no_half_plan_and_holds_the_work_up_only_for_a_lease() {
     assert_eq!(bench.count("depot_plan_leases").await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_renewed_while_its_plan_is_stored_by_the_same_writer() {
+    let (bench, one, two) = two_versions().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let (from, to) = (Some(one.digest), two.digest);
+    plans.get(from, to, Link::Limited).await.unwrap();
+    let mut improver = improver(&plans, &[(from, to)], Policy::Improve);
+    // So short that it falls into the transaction of the plan.
+    Arc::get_mut(&mut improver).unwrap().renewal_interval = Duration::from_millis(1);
+    // Far below what the database is waited for: each waiting for the other would take that long.
+    let step = tokio::time::timeout(Duration::from_secs(20), improver.step(Lane::Better));
+    assert!(step.await.expect("renewal and plan do not wait for each other").unwrap());
+    assert!(states(&improver, from, to).await.contains(&(Effort::Best, State::Ready)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_of_a_package_that_is_forgotten_meanwhile_is_not_kept() {
+    let (bench, one, two) = two_versions().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let (from, to) = (Some(one.digest), two.digest);
+    plans.get(from, to, Link::Limited).await.unwrap();
+    let improver = improver(&plans, &[(from, to)], Policy::Improve);
+    let mut step = Box::pin(improver.step(Lane::Better));
+    while plans.encoded() < 2 {
+        assert!(futures::poll!(&mut step).is_pending(), "it ended before its packages were read");
+        tokio::task::yield_now().await;
+    }
+    let ages = Ages { unreleased: Duration::ZERO, orphan: Duration::ZERO };
+    let mut tx = bench.store.begin(store::Actor::console()).await.unwrap();
+    for sql in ["DELETE FROM packages", "DELETE FROM depot_plan_frames", "DELETE FROM depot_plans"] {
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit_observation().await.unwrap();
+    assert!(step.await.unwrap());
+    assert_eq!((bench.count("depot_plans").await, bench.count("depot_plan_frames").await), (0, 0));
+    bench.depot.collect(ages, Mode::Remove, store::Actor::console()).await.unwrap();
+    assert_eq!(bench.objects("frames"), Vec::<PathBuf>::new(), "nothing names what was made");
+}
+
 async fn expire_leases(bench: &Bench) {
     let mut tx = bench.store.begin(store::Actor::console()).await.unwrap();
     sqlx::query("UPDATE depot_plan_leases SET expires_ms = 0").execute(&mut *tx).await.unwrap();
