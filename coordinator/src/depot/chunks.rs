@@ -3,7 +3,7 @@
 //! Invariant: a row exists only for a chunk whose bytes were verified and whose pack is durable. A row whose bytes
 //! turned out damaged is removed, so that the next push brings the chunk again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
@@ -61,20 +61,30 @@ pub(super) async fn locate(store: &Store, digests: &[Digest]) -> Result<Vec<Opti
     Ok(located)
 }
 
-/// Says of each chunk whether the depot lacks it. A chunk of that name but another length is lacking too, for good:
+/// Which chunks the depot lacks, and where it has the others.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Of each chunk, whether it is lacking.
+    pub(super) lacking: Vec<bool>,
+    /// The packs that are to hold those that are not.
+    pub(super) packs: HashSet<Digest>,
+}
+
+/// Says of each chunk whether the depot lacks it, by its row. A chunk of that name but another length is lacking too, for good:
 /// who claims it cannot have it.
 pub(super) async fn lacking(
     store: &Store,
     mut chunks: impl ExactSizeIterator<Item = Chunk>,
-) -> Result<Vec<bool>, store::Error> {
-    let mut lacking = Vec::with_capacity(chunks.len());
+) -> Result<Held, store::Error> {
+    let (mut lacking, mut packs) = (Vec::with_capacity(chunks.len()), HashSet::new());
     loop {
         let batch: Vec<Chunk> = chunks.by_ref().take(BATCH).collect();
         if batch.is_empty() {
-            return Ok(lacking);
+            return Ok(Held { lacking, packs });
         }
         let digests: Vec<Digest> = batch.iter().map(|chunk| chunk.digest).collect();
         let found = rows(store, &digests).await?;
+        packs.extend(found.values().map(|at| at.pack));
         let has = |chunk: &Chunk| found.get(&chunk.digest).is_some_and(|at| at.raw_len == chunk.len);
         lacking.extend(batch.iter().map(|chunk| !has(chunk)));
     }
@@ -222,6 +232,16 @@ where
 {
     let row = sqlx::query("SELECT number FROM depot_forgettings WHERE id = 1").fetch_one(executor).await?;
     Ok(row.try_get(0)?)
+}
+
+/// Returns the chunks of a pack.
+pub(super) async fn names_of_pack(tx: &mut Transaction, pack: Digest) -> Result<Vec<Digest>, store::Error> {
+    let rows = sqlx::query("SELECT digest FROM depot_chunks WHERE pack = $1")
+        .bind(pack.as_bytes().to_vec())
+        .fetch_all(&mut **tx)
+        .await?;
+    let name = |row: &AnyRow| store::digest("depot_chunks.digest", &row.try_get::<Vec<u8>, _>("digest")?);
+    rows.iter().map(name).collect()
 }
 
 /// Returns the chunks of a pack with their places, in the order of these.

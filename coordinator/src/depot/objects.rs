@@ -160,6 +160,15 @@ impl Objects {
         }
     }
 
+    /// Says whether an object is there.
+    pub(super) async fn has(&self, name: Name) -> Result<bool, ObjectError> {
+        match self.store.head(&name.path()).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(ObjectError::new(&name, error)),
+        }
+    }
+
     /// Reads an object whole.
     pub(super) async fn get(&self, name: Name) -> Result<Bytes, ObjectError> {
         let error = |error| ObjectError::new(&name, error);

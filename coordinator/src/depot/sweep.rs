@@ -2,7 +2,8 @@
 //!
 //! Invariant: during a sweep, an object that is being written, or was written since the sweep began, is not removed; a
 //! write of an object that is being removed waits, and then writes it anew. So what the sweep saw of an object still
-//! holds when it is removed. Writers of other processes are kept apart by the objects' age alone.
+//! holds when it is removed. Writers of other processes are kept apart by the objects' age alone, as
+//! it was when they were listed: a data directory is locked, so that no two services use one depot.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 //! in one transaction, in which every package there is was looked at; the objects of the packs that went are orphans
 //! from then on. Whoever looked a chunk up before finds it at its new place.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sluice_common::chunk::Chunk;
@@ -16,7 +17,7 @@ use crate::depot::Depot;
 use crate::depot::chunks::{self, Location};
 use crate::depot::packs::{FrameError, PackBuilder, VerifiedFrame, WrittenPack};
 use crate::depot::reader::{ChunkReader, ReadError};
-use crate::store::Actor;
+use crate::store::{Actor, Transaction};
 
 /// Level for what is written again: what uploads have, for a fraction of the time that reading it takes.
 const LEVEL: i32 = 3;
@@ -77,13 +78,32 @@ async fn replace(
         return Ok(false);
     }
     let mut tx = depot.store.begin(Actor::coordinator()).await?;
-    if !survey.holds(&mut tx).await? {
+    if !survey.holds(&mut tx).await? || came_back(&mut tx, survey, old, new).await? {
         tx.roll_back().await?;
         return Ok(false);
     }
     chunks::replace(&mut tx, old, new.map(|pack| (pack.digest, pack.bytes, &pack.chunks[..]))).await?;
     tx.commit_observation().await?;
     Ok(true)
+}
+
+/// Says whether a pack that goes holds a chunk that is used and does not move: its damaged pack was pushed again since it was
+/// looked at, and the package that uses it may be the same as before.
+async fn came_back(
+    tx: &mut Transaction,
+    survey: &PackSurvey,
+    old: &[Digest],
+    new: Option<&WrittenPack>,
+) -> Result<bool, CollectError> {
+    let moving: HashSet<Digest> =
+        new.iter().flat_map(|pack| &pack.chunks).map(|chunk| chunk.digest).collect();
+    for pack in old {
+        let chunks = chunks::names_of_pack(tx, *pack).await?;
+        if chunks.iter().any(|chunk| survey.used.contains(chunk) && !moving.contains(chunk)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Reads the chunks of a pack that are used, verified, and gathers them in new frames. A frame that turns out damaged
@@ -116,4 +136,34 @@ fn frame(reader: &ChunkReader, chunks: &[(Digest, Location)]) -> Result<Option<V
     let chunks = chunks.iter().map(|(digest, at)| Chunk { digest: *digest, len: at.raw_len }).collect();
     let compressed = zstd::bulk::compress(&raw, LEVEL).map_err(ReadError::Io)?;
     VerifiedFrame::verify(compressed.into(), chunks).map(Some).map_err(|error: FrameError| error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::depot::collect::survey::{self, AsIf};
+    use crate::depot::tests::{Bench, Parcel};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pack_that_came_back_since_it_was_looked_at_stays() {
+        let bench = Bench::new().await;
+        let bytes =
+            (0..100_000_u32).flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_be_bytes()).collect();
+        let parcel = Parcel::new(&[("file", bytes)]);
+        bench.push(&parcel).await.unwrap();
+        let [pack] = &bench.objects("packs")[..] else { panic!("expected one pack") };
+        fs_err::remove_file(pack).unwrap();
+        let bench = bench.reopen().await;
+        parcel.read_back(&bench).await.unwrap_err();
+        assert_eq!(bench.count("depot_chunks").await, 0, "what was lost is forgotten");
+
+        let survey = survey::packs(&bench.depot, &AsIf::default()).await.unwrap();
+        let fates: Vec<_> = survey.facts.iter().map(|pack| (*pack, PackFate::Unused)).collect();
+        assert_eq!(fates.len(), 1);
+        bench.push(&parcel).await.unwrap();
+        assert_eq!(&bench.objects("packs"), &[pack.clone()], "the same chunks make the same pack");
+        let (_, is_whole) = packs(&bench.depot, &survey, &fates).await.unwrap();
+        assert!(!is_whole, "it is looked at again");
+        parcel.read_back(&bench).await.unwrap();
+    }
 }

@@ -49,7 +49,8 @@ async fn released(depot: &Depot) -> Result<HashSet<Digest>, store::Error> {
     rows.iter().map(|row| package(row.try_get(0)?)).collect()
 }
 
-/// Returns when the oldest push or encoding that still runs began, here or at another coordinator.
+/// Returns when the oldest push or encoding that still runs began here, or the oldest plan that another coordinator makes better. What else
+/// another one does is kept by its age alone: [`sluice_common::caps::ORPHAN_OBJECT_TTL`].
 pub(super) async fn oldest_work(depot: &Depot) -> Result<Option<Timestamp>, store::Error> {
     let (_, elsewhere) = lease::in_use(&depot.store, Clock::of_process().now()).await?;
     Ok(depot.works.oldest().into_iter().chain(elsewhere).min())

@@ -6,10 +6,11 @@ use sluice_common::index::PackageIndex;
 use sluice_proto::v1;
 
 use super::PushError;
+use crate::depot::objects::{Kind, Name};
 use crate::depot::packages::LoadError;
 use crate::depot::{Depot, chunks, packages};
 
-/// Returns the package when it is known and whole: manifest and index undamaged, every chunk indexed.
+/// Returns the package when it is known and whole: manifest and index undamaged, every chunk indexed, in a pack that is there.
 pub(super) async fn whole(depot: &Depot, digest: Digest) -> Result<Option<v1::Package>, PushError> {
     let Some(row) = packages::find(&depot.store, &digest).await? else { return Ok(None) };
     let _turn = depot.turn(&[digest]).await?;
@@ -32,7 +33,24 @@ async fn index_of(depot: &Depot, digest: Digest) -> Result<PackageIndex, LoadErr
     depot.index(digest, &package).await
 }
 
-/// Says of each chunk of an index whether the depot lacks it.
+/// Says of each chunk of an index whether the depot lacks it. What is to lie in a pack that is gone is lacking, and forgotten: the
+/// database may be older or younger than the objects, where both were brought back from a backup.
 pub(super) async fn lacking(depot: &Depot, index: &PackageIndex) -> Result<Vec<bool>, PushError> {
-    Ok(chunks::lacking(&depot.store, index.chunks()).await?)
+    let held = chunks::lacking(&depot.store, index.chunks()).await?;
+    let mut forgotten = 0;
+    for pack in held.packs {
+        if !depot.objects.has(Name(Kind::Pack, pack)).await? {
+            tracing::warn!(%pack, "a pack is gone from the depot; its chunks come again");
+            forgotten += chunks::forget(&depot.store, pack, None).await?;
+        }
+    }
+    match forgotten {
+        0 => Ok(held.lacking),
+        _ => lacking_by_row(depot, index).await,
+    }
+}
+
+/// Says of each chunk of an index whether it has no row.
+pub(super) async fn lacking_by_row(depot: &Depot, index: &PackageIndex) -> Result<Vec<bool>, PushError> {
+    Ok(chunks::lacking(&depot.store, index.chunks()).await?.lacking)
 }

@@ -56,7 +56,7 @@ pub(super) async fn commit(
 
 /// Refuses a commit whose chunks are not all here: damage may have been found since the push began.
 async fn expect_chunks(depot: &Arc<Depot>, announced: &Announced) -> Result<(), PushError> {
-    let lacking = check::lacking(depot, &announced.index).await?;
+    let lacking = check::lacking_by_row(depot, &announced.index).await?;
     match lacking.into_iter().filter(|lacking| *lacking).count() {
         0 => Ok(()),
         missing => Err(PushError::Incomplete(missing as u64)),

@@ -36,15 +36,15 @@ use crate::store::{Actor, Schema, Store};
 const GROUP_BYTES: u64 = 300 << 10;
 
 /// A depot in a folder of its own.
-struct Bench {
+pub(in crate::depot) struct Bench {
     dir: TempDir,
     store: Store,
-    depot: Arc<Depot>,
+    pub(in crate::depot) depot: Arc<Depot>,
     token: CancellationToken,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(in crate::depot) async fn new() -> Self {
         Self::open(tempfile::tempdir().unwrap()).await
     }
 
@@ -56,7 +56,7 @@ impl Bench {
     }
 
     /// Ends the depot and opens it anew, as a restart does.
-    async fn reopen(self) -> Self {
+    pub(in crate::depot) async fn reopen(self) -> Self {
         self.token.cancel();
         self.depot.ended().await;
         self.store.close().await;
@@ -69,7 +69,7 @@ impl Bench {
         Depot::open(store, &self.dir.path().join("depot"), self.token.clone()).unwrap()
     }
 
-    fn objects(&self, kind: &str) -> Vec<PathBuf> {
+    pub(in crate::depot) fn objects(&self, kind: &str) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.dir.path().join("depot").join(kind)).unwrap();
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
@@ -83,7 +83,7 @@ impl Bench {
         objects.iter().for_each(|path| flip(path));
     }
 
-    async fn count(&self, table: &'static str) -> i64 {
+    pub(in crate::depot) async fn count(&self, table: &'static str) -> i64 {
         let sql = format!("SELECT COUNT(*) FROM {table}");
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(self.store.read()).await.unwrap()
     }
@@ -94,7 +94,7 @@ impl Bench {
         self.depot.collect(ages, Mode::Remove, Actor::coordinator()).await.unwrap().objects()
     }
 
-    async fn push(&self, parcel: &Parcel) -> Result<Pushed, Status> {
+    pub(in crate::depot) async fn push(&self, parcel: &Parcel) -> Result<Pushed, Status> {
         let mut client = Client::start(&self.depot);
         client.push(parcel).await
     }
@@ -108,7 +108,7 @@ fn flip(path: &Path) {
 }
 
 /// A tree, packed and ready to be pushed.
-struct Parcel {
+pub(in crate::depot) struct Parcel {
     _dir: TempDir,
     tree: Tree,
     index: PackageIndex,
@@ -118,7 +118,7 @@ struct Parcel {
 }
 
 impl Parcel {
-    fn new(files: &[(&str, Vec<u8>)]) -> Self {
+    pub(in crate::depot) fn new(files: &[(&str, Vec<u8>)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (path, bytes) in files {
             let path = dir.path().join(path);
@@ -189,7 +189,7 @@ impl Parcel {
     }
 
     /// Reads every content back from a depot and compares it.
-    async fn read_back(&self, bench: &Bench) -> std::io::Result<()> {
+    pub(in crate::depot) async fn read_back(&self, bench: &Bench) -> std::io::Result<()> {
         let package = bench.depot.package(self.digest).await.map_err(std::io::Error::other)?;
         let all: Vec<u32> = (0..package.contents().len() as u32).collect();
         let source = bench.depot.source(self.digest, &package, &all).await.map_err(std::io::Error::other)?;
@@ -208,7 +208,7 @@ impl Parcel {
 
 /// What a push came to.
 #[derive(Debug)]
-struct Pushed {
+pub(in crate::depot) struct Pushed {
     package: v1::Package,
     chunks_sent: usize,
     stored: u32,

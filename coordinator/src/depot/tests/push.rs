@@ -2,11 +2,13 @@
 
 use sluice_common::caps;
 use sluice_common::manifest::Manifest;
+use sluice_common::transfer::Effort;
 use tonic::Code;
 
 use super::*;
 use crate::audit;
 use crate::depot::packages;
+use crate::depot::plans::{Link, Plans};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_brings_the_package_and_a_second_one_sends_nothing() {
@@ -97,6 +99,18 @@ async fn a_flipped_byte_in_a_pack_is_found_and_healed_by_the_next_push() {
     assert_eq!(healed.chunks_sent as i64, indexed - left);
     shop.read_back(&bench).await.unwrap();
     assert_eq!(bench.count("packages").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_that_a_backup_lacks_come_again_though_nobody_has_missed_them() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    let sent = bench.push(&shop).await.unwrap().chunks_sent;
+    bench.objects("packs").iter().for_each(|path| fs::remove_file(path).unwrap());
+    let bench = bench.reopen().await;
+    assert_eq!(bench.push(&shop).await.unwrap().chunks_sent, sent);
+    shop.read_back(&bench).await.unwrap();
+    assert_eq!(bench.push(&shop).await.unwrap().chunks_sent, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -293,6 +307,15 @@ async fn work_with_large_packages_takes_turns_and_small_ones_never_wait() {
     assert!(turn.is_some());
     assert!(bench.depot.turn(&[two.digest]).await.unwrap().is_none(), "small packages take none");
     assert!(bench.depot.large.try_lock().is_err(), "another waits");
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    drop(turn);
+    let quick = plans.get(None, one.digest, Link::Limited).await.unwrap();
+    let turn = bench.depot.turn(&[one.digest]).await.unwrap();
+    // Below what a turn is waited for.
+    let get = plans.get(None, one.digest, Link::Limited);
+    let served = tokio::time::timeout(Duration::from_secs(20), get).await;
+    let served = served.expect("a plan that is there waits for none that is being made").unwrap();
+    assert_eq!(served.plan_bytes, quick.plan_bytes);
     drop(turn);
     assert!(bench.depot.turn(&[two.digest, one.digest]).await.unwrap().is_some());
 }
