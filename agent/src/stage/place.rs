@@ -156,9 +156,14 @@ impl Placer {
         (0..self.target.contents().len() as u32).filter(|number| self.lacks(*number)).collect()
     }
 
-    /// Returns the bytes of the contents that still lack a place.
-    pub(crate) fn lacking_bytes(&self) -> u64 {
-        self.lacking().iter().map(|number| self.target.contents().at(*number).size).sum()
+    /// Returns the bytes that contents, by number, take on disk once they stand in all their places.
+    pub(crate) fn bytes_on_disk(&self, contents: impl IntoIterator<Item = u32>) -> u64 {
+        let may_copy = self.sharer.may_copy(true);
+        let bytes = |content: u32| {
+            let places = if may_copy { self.vacancies(content).count() as u64 } else { 1 };
+            self.target.contents().at(content).size * places
+        };
+        contents.into_iter().map(bytes).sum()
     }
 
     /// Returns the number of files that are lacking.

@@ -107,6 +107,15 @@ impl Sharer {
         }
     }
 
+    /// Says whether bytes may be copied that the file system could share, where it was or `is_tried` yet.
+    pub(crate) fn may_copy(&self, is_tried: bool) -> bool {
+        match self.reuse {
+            Reuse::Auto | Reuse::Hardlink => false,
+            Reuse::Reflink => !is_tried || !self.has_reflinks.load(Ordering::Relaxed),
+            Reuse::Copy => true,
+        }
+    }
+
     fn reflink(&self, from: Spot<'_>, to: Spot<'_>) -> io::Result<bool> {
         if !self.has_reflinks.load(Ordering::Relaxed) {
             return Ok(false);

@@ -1,10 +1,12 @@
 //! Refuses to begin what the disk cannot hold: better a clear failure now than a full disk under a running application.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
 use sluice_common::caps;
+use sluice_common::digest::Digest;
 use sluice_common::units::{format_size, parse_size};
 
 use super::place::Placer;
@@ -101,7 +103,7 @@ impl fmt::Display for Lack {
 
 impl Space {
     /// Asks the file system that holds `path`.
-    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let stat =
             rustix::fs::statvfs(path).map_err(|e| crate::beneath::failed("ask the space of", path, e))?;
         Ok(Self {
@@ -133,21 +135,32 @@ pub(crate) fn check(
 ) -> Result<(), StageError> {
     let frame = frames.iter().map(|number| planned.plan.frames[*number].wire_len).max().unwrap_or(0);
     let needs = Needs {
-        bytes: placer.lacking_bytes() + FRAMES * frame,
+        bytes: placer.bytes_on_disk(placer.lacking()) + FRAMES * frame,
         inodes: placer.lacking_files() as u64 + FRAMES,
     };
-    let needed = [job.release.package].into();
-    match retention::make_room(&job.dir, &needed, needs, job.floor)? {
+    match retention::make_room(&job.dir, &[job.release.package].into(), needs, job.floor)? {
         None => Ok(()),
-        Some(lack) => Err(StageError::failed(format!(
-            "the disk is too small: {} in {} files are still to come and {} are kept free, {lack} are lacking at {}; free \
-             them, enlarge the disk, or lower [retention] disk_floor in agent.toml",
-            format_size(needs.bytes),
-            needs.inodes,
-            job.floor,
-            job.dir.base().display(),
-        ))),
+        Some(lack) => Err(StageError::failed(complaint(job, needs, lack))),
     }
+}
+
+/// Checks the same before copies are made of files of `source`, an installed release, which stays.
+pub(crate) fn check_copies(job: &Job, source: Digest, needs: Needs) -> io::Result<()> {
+    match retention::make_room(&job.dir, &[job.release.package, source].into(), needs, job.floor)? {
+        None => Ok(()),
+        Some(lack) => Err(io::Error::new(io::ErrorKind::StorageFull, complaint(job, needs, lack))),
+    }
+}
+
+fn complaint(job: &Job, needs: Needs, lack: Lack) -> String {
+    format!(
+        "the disk is too small: {} in {} files are still to come and {} are kept free, {lack} are lacking at {}; free \
+         them, enlarge the disk, or lower [retention] disk_floor in agent.toml",
+        format_size(needs.bytes),
+        needs.inodes,
+        job.floor,
+        job.dir.base().display(),
+    )
 }
 
 #[cfg(test)]

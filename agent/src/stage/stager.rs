@@ -75,15 +75,16 @@ impl Stager<'_> {
     /// Hashes what stands in the staging tree and fills what installed releases hold.
     async fn survey(&self, known: &Known) -> Result<(Placer, HashSet<Digest>), StageError> {
         let (area, known) = (self.area.clone(), known.clone());
-        let (sharer, hashed) = (Arc::new(Sharer::new(self.job.reuse)), self.job.hashed.clone());
+        let (sharer, job) = (Arc::new(Sharer::new(self.job.reuse)), self.job.clone());
         let surveyed = self.work.run(move |stop| {
             let findings = match is_bare(&area.tree())? {
                 true => None,
                 false => Some(examine(&area.tree(), &known.target.manifest, stop)?),
             };
             let mut placer = Placer::prepare(&area, known.target.clone(), sharer, findings.as_deref())?;
-            let damaged =
-                reuse::reuse(area.dir(), &mut placer, known.plan.as_deref(), hashed.as_deref(), stop)?;
+            let knowledge = (known.plan.as_deref(), job.hashed.as_deref());
+            let has_room = |source, needs| space::check_copies(&job, source, needs);
+            let damaged = reuse::reuse(area.dir(), &mut placer, knowledge, has_room, stop)?;
             if let Some(planned) = &known.plan {
                 placer.survey_parts(&planned.plan)?;
             }

@@ -20,6 +20,7 @@ struct World {
     attempts: Attempts,
     progress: Progress,
     reuse: Reuse,
+    floor: Floor,
     hashed: Hashed,
 }
 
@@ -33,6 +34,7 @@ fn world() -> World {
         attempts: Attempts::default(),
         progress: Progress::default(),
         reuse: Reuse::Auto,
+        floor: Floor::Percent(0),
         hashed: Hashed::default(),
     }
 }
@@ -47,7 +49,7 @@ impl World {
             dir: self.dir.clone(),
             release: self.release(package),
             reuse: self.reuse,
-            floor: Floor::Percent(0),
+            floor: self.floor,
             hashed: self.hashed.for_reuse(),
             crash,
         };
@@ -256,6 +258,26 @@ async fn a_file_whose_mode_was_changed_is_copied_not_linked() {
         assert_ne!(world.inode(&one, "lib/b"), world.inode(&two, "lib/renamed"), "{is_seen}");
         assert_eq!(world.inode(&one, "bin/run"), world.inode(&two, "bin/run"), "{is_seen}");
         assert_eq!(world.source.seen().bases.len(), 2, "one plan each");
+    }
+}
+
+#[tokio::test]
+async fn copies_are_not_made_into_the_room_that_is_kept_free() {
+    for (reuse, is_refused) in [(Reuse::Copy, true), (Reuse::Hardlink, false), (Reuse::Auto, false)] {
+        let (mut world, old) = (world(), first());
+        let moved = package(&[("else/where", &noise(2, 300_000)), ("and/here", &noise(2, 300_000))]);
+        let (one, two) = (world.source.add(old.path()), world.source.add(moved.path()));
+        world.reuse = reuse;
+        world.stage(one).await.unwrap();
+        world.floor = Floor::Bytes(u64::MAX / 2);
+        match world.stage(two).await {
+            Err(StageError::Failed { reason }) => {
+                assert!(is_refused && reason.contains("the disk is too small"), "{reuse:?}: {reason}");
+                assert!(reason.contains("600 kB in 2 files"), "{reuse:?}, each place counts: {reason}");
+            }
+            other => assert!(other.is_ok() && !is_refused, "{reuse:?}"),
+        }
+        world.assert_staged(one, old.path());
     }
 }
 
