@@ -113,8 +113,13 @@ async fn resolve(
 
 async fn list(context: &Context, app: Option<AppName>) -> anyhow::Result<Exit> {
     let request = v1::ListReleasesRequest { app: app.map(|app| app.to_string()).unwrap_or_default() };
-    let answer = context.connect().await?.packages().list_releases(request).await?.into_inner();
-    let releases = answer.releases.into_iter().map(ReleaseView::try_from).collect::<Result<Vec<_>, _>>()?;
+    let mut pages = context.connect().await?.packages().list_releases(request).await?.into_inner();
+    let mut releases = Vec::new();
+    while let Some(page) = pages.message().await? {
+        for release in page.releases {
+            releases.push(ReleaseView::try_from(release)?);
+        }
+    }
     let releases = Releases { releases };
     context.output.show(&releases, || release_table(&releases.releases))?;
     Ok(Exit::Success)

@@ -119,6 +119,19 @@ pub async fn list(store: &Store, app: Option<&AppName>) -> Result<Vec<Registered
     rows.iter().map(registered).collect()
 }
 
+/// Returns the newest release of each application; where two are as new, both, the higher version first.
+pub async fn newest(store: &Store) -> Result<Vec<Registered>, store::Error> {
+    let rows = sqlx::query(
+        "SELECT r.* FROM releases r
+         JOIN (SELECT app, MAX(created_ms) AS newest_ms FROM releases GROUP BY app) n
+           ON n.app = r.app AND n.newest_ms = r.created_ms
+         ORDER BY r.app, r.version DESC",
+    )
+    .fetch_all(store.read())
+    .await?;
+    rows.iter().map(registered).collect()
+}
+
 /// Registers a release and returns it, and whether it is new: the very same one again changes nothing.
 pub async fn create(
     store: &Store,
@@ -277,6 +290,31 @@ mod tests {
         assert_eq!(list(&store, Some(&app)).await.unwrap().len(), 2);
         assert_eq!(list(&store, Some(&"other".parse().unwrap())).await.unwrap(), []);
         assert_eq!(audit::verify(&store).await.unwrap().entries, 2);
+    }
+
+    #[tokio::test]
+    async fn the_newest_of_each_application_is_the_last_that_was_registered() {
+        let (_dir, store) = store_with(&[Digest::of(b"one")]).await;
+        let (key, by) = (SecretKey::generate().unwrap(), "alice".parse().unwrap());
+        let release = |app: &str, version: &str| {
+            let Release { packages, notes, .. } = signed(&key, version, b"one", "").release;
+            let (app, version) = (app.parse().unwrap(), version.parse().unwrap());
+            Release { app, version, packages, notes }.sign(&key).unwrap()
+        };
+        for (app, version, created_ms) in
+            [("shop", "1.0", 30), ("shop", "2.0", 20), ("till", "1.0", 10), ("till", "1.1", 10)]
+        {
+            create(&store, &by, release(app, version)).await.unwrap();
+            let mut tx = store.begin(Actor::console()).await.unwrap();
+            let sql = "UPDATE releases SET created_ms = $1 WHERE app = $2 AND version = $3";
+            let update = sqlx::query(sql).bind(created_ms).bind(app).bind(version);
+            update.execute(&mut *tx).await.unwrap();
+            tx.commit_observation().await.unwrap();
+        }
+        let newest = newest(&store).await.unwrap();
+        let names = newest.iter().map(|found| &found.signed.release);
+        let names: Vec<(&str, &str)> = names.map(|r| (r.app.as_str(), r.version.as_str())).collect();
+        assert_eq!(names, [("shop", "1.0"), ("till", "1.1"), ("till", "1.0")]);
     }
 
     #[tokio::test]

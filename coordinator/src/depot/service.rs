@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use prost::Message;
 use sluice_common::caps;
 use sluice_common::release::SignedRelease;
 use sluice_proto::convert;
@@ -85,16 +86,18 @@ impl Packages for PackagesService {
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 
+    type ListPackagesStream = Responses<v1::ListPackagesResponse>;
+
     async fn list_packages(
         &self,
         request: Request<v1::ListPackagesRequest>,
-    ) -> Result<Response<v1::ListPackagesResponse>, Status> {
+    ) -> Result<Response<Self::ListPackagesStream>, Status> {
         let v1::ListPackagesRequest {} = request.into_inner();
         let mut packages = Vec::new();
         for row in packages::list(&self.depot.store).await? {
             packages.push(packages::to_wire(&self.depot.store, &row).await?);
         }
-        Ok(Response::new(v1::ListPackagesResponse { packages }))
+        Ok(Response::new(listed(packages, |packages| v1::ListPackagesResponse { packages })))
     }
 
     type GetPackageStream = Responses<v1::GetPackageResponse>;
@@ -110,25 +113,27 @@ impl Packages for PackagesService {
             true => self.depot.compressed_manifest(row.digest).await?,
             false => Bytes::new(),
         };
-        use v1::get_package_response::Message;
-        let pieces = pieces(compressed).map(|piece| Message::Manifest(piece.to_vec()));
-        let messages = stream::iter([Message::Package(package)]).chain(stream::iter(pieces));
+        use v1::get_package_response::Message as Piece;
+        let pieces = pieces(compressed).map(|piece| Piece::Manifest(piece.to_vec()));
+        let messages = stream::iter([Piece::Package(package)]).chain(stream::iter(pieces));
         let responses = messages.map(|message| Ok(v1::GetPackageResponse { message: Some(message) }));
         Ok(Response::new(Box::pin(responses)))
     }
 
+    type ListPlansStream = Responses<v1::ListPlansResponse>;
+
     async fn list_plans(
         &self,
         request: Request<v1::ListPlansRequest>,
-    ) -> Result<Response<v1::ListPlansResponse>, Status> {
+    ) -> Result<Response<Self::ListPlansStream>, Status> {
         let v1::ListPlansRequest { digest_prefix } = request.into_inner();
         let package = match digest_prefix.as_str() {
             "" => None,
             prefix => Some(packages::find_by_prefix(&self.depot.store, prefix).await?.digest),
         };
         let plans = self.improver.overview(package).await?;
-        let plans = plans.into_iter().map(v1::TransferPlan::from).collect();
-        Ok(Response::new(v1::ListPlansResponse { plans }))
+        let plans = plans.into_iter().map(v1::TransferPlan::from);
+        Ok(Response::new(listed(plans, |plans| v1::ListPlansResponse { plans })))
     }
 
     async fn create_release(
@@ -144,20 +149,70 @@ impl Packages for PackagesService {
         Ok(Response::new(v1::CreateReleaseResponse { release, created }))
     }
 
+    type ListReleasesStream = Responses<v1::ListReleasesResponse>;
+
     async fn list_releases(
         &self,
         request: Request<v1::ListReleasesRequest>,
-    ) -> Result<Response<v1::ListReleasesResponse>, Status> {
+    ) -> Result<Response<Self::ListReleasesStream>, Status> {
         let v1::ListReleasesRequest { app } = request.into_inner();
         let app = (!app.is_empty()).then(|| convert::parse("app", &app)).transpose()?;
         let releases = releases::list(&self.depot.store, app.as_ref()).await?;
-        let releases = releases.iter().map(v1::Release::from).collect();
-        Ok(Response::new(v1::ListReleasesResponse { releases }))
+        let releases: Vec<v1::Release> = releases.iter().map(v1::Release::from).collect();
+        Ok(Response::new(listed(releases, |releases| v1::ListReleasesResponse { releases })))
     }
+}
+
+/// Answers with a list, in as many messages as it takes: one at least.
+fn listed<T: Message + 'static, M: Send + 'static>(
+    items: impl IntoIterator<Item = T>,
+    message: fn(Vec<T>) -> M,
+) -> Responses<M> {
+    let pages = pages(items.into_iter());
+    Box::pin(stream::iter(pages.into_iter().map(move |items| Ok(message(items)))))
+}
+
+/// Puts as many items on each page as it has room for.
+fn pages<T: Message>(items: impl Iterator<Item = T>) -> Vec<Vec<T>> {
+    let (mut pages, mut room) = (vec![Vec::new()], caps::PAGE_BYTES);
+    for item in items {
+        let bytes = item.encoded_len();
+        if bytes > room && pages.last().is_some_and(|page| !page.is_empty()) {
+            pages.push(Vec::new());
+            room = caps::PAGE_BYTES;
+        }
+        room = room.saturating_sub(bytes);
+        if let Some(page) = pages.last_mut() {
+            page.push(item);
+        }
+    }
+    pages
 }
 
 /// Cuts bytes into message-sized pieces without copying them.
 pub(super) fn pieces(bytes: Bytes) -> impl Iterator<Item = Bytes> {
     let starts = (0..bytes.len()).step_by(PIECE_BYTES);
     starts.map(move |start| bytes.slice(start..bytes.len().min(start + PIECE_BYTES)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_cut_into_messages_that_are_read() {
+        let release = |notes: usize| v1::Release { created_by: "x".repeat(notes), ..v1::Release::default() };
+        let (kib, mib) = (1 << 10, 1 << 20);
+        for (name, sizes, expected) in [
+            ("none", vec![], vec![0]),
+            ("few", vec![1, 2, 3], vec![3]),
+            ("many", vec![100 * kib; 25], vec![10, 10, 5]),
+            ("one larger than a page", vec![1, 3 * mib, 1], vec![1, 1, 1]),
+        ] {
+            let pages = pages(sizes.iter().map(|size| release(*size)));
+            assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{name}");
+            let sent: Vec<usize> = pages.iter().flatten().map(|release| release.created_by.len()).collect();
+            assert_eq!(sent, sizes, "{name}");
+        }
+    }
 }

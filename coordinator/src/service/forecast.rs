@@ -40,7 +40,7 @@ impl Forecast for Survey {
         Ok(outlook(
             &running.collect(),
             &self.rollouts.unfinished_targets().await?,
-            &newest(releases::list(&self.store, None).await?),
+            &newest(releases::newest(&self.store).await?),
             &hosts.collect::<Vec<_>>(),
         ))
     }

@@ -62,6 +62,9 @@ fn a_frame_leans_on_earlier_frames_only() {
     }
 }
 
+/// The parts of a frame: content, first byte, length.
+type Parts<'a> = &'a [(u32, u64, u64)];
+
 #[test]
 fn no_byte_comes_twice() {
     let package = holding(&[
@@ -69,12 +72,12 @@ fn no_byte_comes_twice() {
         Content { digest: Digest::of(b"y"), size: 1_000 },
     ]);
     let contents = package.contents();
-    let decode = |frames: &[&[(u32, u64, u64)]]| {
+    let decode = |frames: &[Parts<'_>]| {
         let part = |(content, offset, len): &(u32, u64, u64)| Part {
             extent: Extent { content: *content, offset: *offset, len: *len },
             digest: contents.at(*content).digest,
         };
-        let frame = |parts: &&[(u32, u64, u64)]| Frame {
+        let frame = |parts: &Parts<'_>| Frame {
             digest: Digest::of(b"frame"),
             wire_len: 10,
             codec: Codec::Zstd,
@@ -88,7 +91,7 @@ fn no_byte_comes_twice() {
     let (x, y) = ((0, 0, 1_000), (1, 0, 1_000));
     assert!(decode(&[&[x, y]]).is_ok());
     assert!(decode(&[&[(0, 500, 500), (0, 0, 200)], &[y], &[(0, 200, 300)]]).is_ok(), "in any order");
-    let cases: [(&str, &[&[(u32, u64, u64)]]); 9] = [
+    let cases: [(&str, &[Parts<'_>]); 9] = [
         ("a content twice", &[&[x], &[x]]),
         ("a content twice in a frame", &[&[x, y, x]]),
         ("a part of what came whole", &[&[x], &[(0, 10, 10)]]),

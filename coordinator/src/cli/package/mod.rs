@@ -81,9 +81,12 @@ pub(super) async fn find(coordinator: &Coordinator, prefix: &str) -> anyhow::Res
 }
 
 async fn list(context: &Context) -> anyhow::Result<Exit> {
-    let answer =
-        context.connect().await?.packages().list_packages(v1::ListPackagesRequest {}).await?.into_inner();
-    let packages = Packages { packages: answer.packages.into_iter().map(Package::from).collect() };
+    let request = v1::ListPackagesRequest {};
+    let mut pages = context.connect().await?.packages().list_packages(request).await?.into_inner();
+    let mut packages = Packages { packages: Vec::new() };
+    while let Some(page) = pages.message().await? {
+        packages.packages.extend(page.packages.into_iter().map(Package::from));
+    }
     context.output.show(&packages, || {
         let rows = packages.packages.iter().map(|package| {
             vec![

@@ -20,13 +20,16 @@ struct Plans {
 
 pub(super) async fn run(context: &Context, package: Option<String>) -> anyhow::Result<Exit> {
     let request = v1::ListPlansRequest { digest_prefix: package.unwrap_or_default() };
-    let answer = context.connect().await?.packages().list_plans(request).await.with_context(|| {
+    let pages = context.connect().await?.packages().list_plans(request).await.with_context(|| {
         advice(
             "cannot list transfer plans".to_owned(),
             "sluice package list shows the packages that there are",
         )
     })?;
-    let plans = Plans { plans: answer.into_inner().plans.into_iter().map(Plan::from).collect() };
+    let (mut pages, mut plans) = (pages.into_inner(), Plans { plans: Vec::new() });
+    while let Some(page) = pages.message().await? {
+        plans.plans.extend(page.plans.into_iter().map(Plan::from));
+    }
     context.output.show(&plans, || text(&plans.plans, Timestamp::now()))?;
     Ok(Exit::Success)
 }

@@ -156,17 +156,21 @@ impl Packages for Depot {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
+    type ListPackagesStream = ReceiverStream<Result<v1::ListPackagesResponse, Status>>;
+
     async fn list_packages(
         &self,
         _: Request<v1::ListPackagesRequest>,
-    ) -> Result<Response<v1::ListPackagesResponse>, Status> {
+    ) -> Result<Response<Self::ListPackagesStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
+
+    type ListPlansStream = ReceiverStream<Result<v1::ListPlansResponse, Status>>;
 
     async fn list_plans(
         &self,
         _: Request<v1::ListPlansRequest>,
-    ) -> Result<Response<v1::ListPlansResponse>, Status> {
+    ) -> Result<Response<Self::ListPlansStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
 
@@ -184,10 +188,12 @@ impl Packages for Depot {
         Err(Status::unimplemented("not here"))
     }
 
+    type ListReleasesStream = ReceiverStream<Result<v1::ListReleasesResponse, Status>>;
+
     async fn list_releases(
         &self,
         _: Request<v1::ListReleasesRequest>,
-    ) -> Result<Response<v1::ListReleasesResponse>, Status> {
+    ) -> Result<Response<Self::ListReleasesStream>, Status> {
         Err(Status::unimplemented("not here"))
     }
 }

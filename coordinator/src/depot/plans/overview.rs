@@ -17,7 +17,7 @@ use super::progress::Progress;
 use super::queue::{self, Lane};
 use crate::store::{self, Store};
 
-/// Plans in one answer: some 300 bytes each, well below the message limit.
+/// Plans in one answer: more than anybody reads.
 const LISTED_MAX: usize = 5_000;
 
 /// Where a plan stands.

@@ -75,15 +75,19 @@ async fn a_package_is_pushed_shown_and_released_over_the_wire() {
 
     assert!(client.create_release(create()).await.unwrap().into_inner().created);
     assert!(!client.create_release(create()).await.unwrap().into_inner().created);
-    let listed = client.list_packages(v1::ListPackagesRequest {}).await.unwrap().into_inner().packages;
+    let mut pages = client.list_packages(v1::ListPackagesRequest {}).await.unwrap().into_inner();
+    let listed = pages.message().await.unwrap().unwrap().packages;
+    assert!(pages.message().await.unwrap().is_none());
     assert_eq!((listed.len(), &listed[0].releases), (1, &vec!["shop 1.0".to_owned()]));
     for (app, count) in [("", 1), ("shop", 1), ("other", 0)] {
         let request = v1::ListReleasesRequest { app: app.into() };
-        assert_eq!(client.list_releases(request).await.unwrap().into_inner().releases.len(), count);
+        let mut pages = client.list_releases(request).await.unwrap().into_inner();
+        assert_eq!(pages.message().await.unwrap().unwrap().releases.len(), count);
     }
     for (prefix, count) in [("", 1), (&*shop.digest.short(), 1)] {
         let request = v1::ListPlansRequest { digest_prefix: prefix.to_owned() };
-        let plans = client.list_plans(request).await.unwrap().into_inner().plans;
+        let mut pages = client.list_plans(request).await.unwrap().into_inner();
+        let plans = pages.message().await.unwrap().unwrap().plans;
         assert_eq!(plans.len(), count, "the cold plan of what was just pushed");
         assert_eq!(
             (plans[0].state(), plans[0].target_releases.as_slice()),
