@@ -134,8 +134,13 @@ fn a_rollout_can_be_paused_resumed_and_aborted() {
     assert_eq!(bench.sluice(&["rollout", "pause", &id, "--reason", "lunch"]).0, 0);
     assert_eq!(bench.rollout(v1::RolloutState::Paused).reason, "by admin: lunch");
     assert_eq!(bench.sluice(&["rollout", "resume", &id, "--detach"]).0, 0);
-    let rollout = bench.rollout(v1::RolloutState::Running);
-    assert!(!rollout.blockers.is_empty(), "a rollout that waits says for what");
+    // Where something can be done at once nothing is waited for; the canary bakes for an hour.
+    wait_for("a rollout that says what it waits for", PATIENCE, || {
+        let newest = bench.lab.operator().newest_rollout("shop")?;
+        let runs = |rollout: &v1::Rollout| rollout.state() == v1::RolloutState::Running;
+        Ok(newest.filter(runs).filter(|rollout| !rollout.blockers.is_empty()))
+    })
+    .unwrap();
     wait_for("the canary to switch", PATIENCE, || {
         Ok(fs_err::read_link(bench.lab.hosts()[0].current("shop")).is_ok().then_some(()))
     })
