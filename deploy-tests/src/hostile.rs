@@ -6,7 +6,9 @@
 #[path = "hostile/fixture.rs"]
 pub mod fixture;
 
+use std::collections::HashMap;
 use std::io;
+use std::sync::OnceLock;
 
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
@@ -91,6 +93,46 @@ pub fn plan_frame(data: &[u8]) {
         let again = plan.encode(base, target).expect("memory does not fail");
         let decoded = TransferPlan::decode(&again, base, target).ok();
         assert_eq!(decoded, Some(plan), "{ACCEPTED}: a plan that does not survive");
+    }
+}
+
+/// Restores what a plan promises from the frames that the right one has, if `target` decodes plans: whatever a plan says, nothing
+/// is restored that is not named.
+pub fn restore(target: &str, data: &[u8]) {
+    static FRAMES: OnceLock<HashMap<Digest, Vec<u8>>> = OnceLock::new();
+    let fixture = Fixture::get();
+    let (base, to) = (fixture.base.side(), fixture.target.side());
+    let Some(plan) = decoded_plan(target, data) else { return };
+    let frames = FRAMES.get_or_init(|| {
+        let encoded = fixture.encoded_plan().1;
+        encoded.into_iter().map(|encoded| (encoded.frame.digest, encoded.bytes)).collect()
+    });
+    for frame in &plan.frames {
+        let Some(bytes) = frames.get(&frame.digest) else { continue };
+        let workspace = Workspace::new(std::env::temp_dir());
+        let _ = decode_frame(frame, &bytes[..], base, to, &workspace, &mut Exact::default());
+    }
+}
+
+fn decoded_plan(target: &str, data: &[u8]) -> Option<TransferPlan> {
+    let (base, to) = (Fixture::get().base.contents(), Fixture::get().target.contents());
+    match target {
+        "plan" => TransferPlan::decode(&zstd::bulk::compress(data, 1).ok()?, base, to).ok(),
+        "plan_frame" => TransferPlan::decode(data, base, to).ok(),
+        _ => None,
+    }
+}
+
+/// Says whether damaged bytes are a manifest or a plan all the same.
+pub fn is_another(target: &str, data: &[u8]) -> bool {
+    let base = Fixture::get().base.manifest().as_bytes();
+    let is_manifest = |bytes: Vec<u8>| Manifest::decode(bytes).is_ok();
+    match target {
+        "manifest" => is_manifest(data.to_vec()),
+        "manifest_frame" => {
+            [base, &[]].into_iter().filter_map(|base| decode_manifest(data, base).ok()).any(is_manifest)
+        }
+        _ => decoded_plan(target, data).is_some(),
     }
 }
 

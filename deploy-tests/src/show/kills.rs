@@ -202,11 +202,17 @@ pub(super) fn start_app(lab: &Lab, app: &str, version: &str, more: &[&str]) -> R
 
 /// Starts a rollout as an operator does, and asks nothing about it.
 pub(super) fn order_app(lab: &Lab, app: &str, version: &str, more: &[&str]) -> Result<()> {
+    lab.operator().run(order_args(app, version, more)).map(drop)
+}
+
+/// Returns the arguments of the operator's command that orders a version.
+pub(super) fn order_args<'a>(app: &'a str, version: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["rollout", "start", app, version, "--detach", "--canary", "1", "--batch", "1"];
     if !more.contains(&"--bake") {
         args.extend(["--bake", "0s"]);
     }
-    lab.operator().run(args.iter().chain(more)).map(drop)
+    args.extend(more);
+    args
 }
 
 /// Lets an application whose rollout has just failed take the next one.

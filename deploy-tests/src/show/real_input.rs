@@ -104,27 +104,26 @@ pub(super) fn forecast(board: &mut Board, old: &Path, new: &Path) -> Result<()> 
     as_forecast(board, &json, old, new)
 }
 
+/// Returns one of the numbers that `sluice package cost` says.
+pub(super) fn package_cost(from: &Path, to: &Path, effort: &str, field: &'static str) -> Result<u64> {
+    let operator = Operator::new(&demo_executable()?, std::env::temp_dir());
+    let answer = operator.run(["package", "cost", text(from)?, text(to)?, "--effort", effort, "--json"])?;
+    let cost: serde_json::Value = serde_json::from_str(answer.stdout.trim())?;
+    cost[field].as_u64().with_context(|| format!("no {field} in what package cost says"))
+}
+
 /// What travelled is what `sluice package cost` forecasts.
 fn as_forecast(board: &mut Board, json: &serde_json::Value, old: &Path, new: &Path) -> Result<()> {
-    let operator = Operator::new(&demo_executable()?, std::env::temp_dir());
-    let cost = operator.run(["package", "cost", text(old)?, text(new)?, "--json"])?.stdout;
-    let cost: serde_json::Value = serde_json::from_str(cost.trim())?;
-    for (number, field) in [(0, "cold_bytes"), (1, "update_bytes")] {
+    // What is installed cold is the old tree.
+    for (number, what, from, to, field) in
+        [(0, "cold install", old, old, "cold_bytes"), (1, "update", old, new, "update_bytes")]
+    {
         let sent = json["rollouts"][number]["wire_bytes_per_host"].as_u64().context("no wire bytes")?;
-        let forecast = cost[field].as_u64().context("no forecast")?;
-        if number == 0 {
-            // The first tree is the old one; its own cold cost is not what OLD NEW forecasts, but close to it.
-            println!(
-                "       cold: sent {} a host, {} forecast for the new tree",
-                format_size(sent),
-                format_size(forecast)
-            );
-            continue;
-        }
+        let forecast = package_cost(from, to, "quick", field)?;
         let ratio = sent as f64 / forecast as f64;
         let figure = format!("{} = {ratio:.3} of the forecast", format_size(sent));
         board.line(
-            "update, counted at the socket, per host",
+            &format!("{what}, counted at the socket, per host"),
             &figure,
             "0.98 to 1.02",
             (0.98..=1.02).contains(&ratio),

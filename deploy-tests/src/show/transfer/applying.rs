@@ -33,8 +33,11 @@ const ROUNDS: usize = 3;
 pub(super) fn run(board: &mut Board, _work: &mut Work) -> Result<()> {
     let Some((old, new)) = Work::trees(board, Pair::Python)? else { return Ok(()) };
     for link in [Link::Open, Link::Limited] {
-        for cold_cache in [false, true] {
-            update(board, (&old, &new), link, cold_cache)?;
+        for state in [State::Warm, State::ColdCache, State::Restarted] {
+            // What a restart costs does not turn on the plan.
+            if link == Link::Open || state != State::Restarted {
+                update(board, (&old, &new), link, state)?;
+            }
         }
         cold_install(board, link, &new)?;
     }
@@ -67,11 +70,36 @@ impl Link {
     }
 }
 
-fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache: bool) -> Result<()> {
-    let cache = if cold_cache { "cold cache" } else { "warm" };
+/// What the system and the services have in memory of what is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The system has all files; the services run for a while.
+    Warm,
+    /// The system has none; the services run for a while: an agent knows which files it has hashed, the coordinator has the
+    /// frames that others were sent.
+    ColdCache,
+    /// The system has none, and agents and coordinator have just been started: every file that is linked is read and hashed.
+    Restarted,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::ColdCache => "cold cache",
+            Self::Restarted => "cold cache, all restarted",
+        }
+    }
+
+    fn is_cold(self) -> bool {
+        self != Self::Warm
+    }
+}
+
+fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, state: State) -> Result<()> {
     let effort = word(link.effort());
-    let what = format!("update, {effort} plan, {cache}");
-    if cold_cache && !Bench::forget() {
+    let what = format!("update, {effort} plan, {}", state.word());
+    if state.is_cold() && !Bench::forget() {
         board.skip(&what, "the page cache cannot be dropped here");
         return Ok(());
     }
@@ -84,7 +112,10 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache:
     bench.roll("2", 0)?;
     let rounds = (1..=ROUNDS).map(|number| {
         let current = bench.lab.hosts()[number].current(APP);
-        Bench::ready(cold_cache, &[&current, &bench.lab.coordinator_dir()])?;
+        if state == State::Restarted {
+            bench.restart()?;
+        }
+        Bench::ready(state.is_cold(), &[&current, &bench.lab.coordinator_dir()])?;
         let staged = bench.roll("2", number)?;
         ensure!(compare(new, &current)?.is_empty(), "the update is not the new tree");
         Ok(staged)
@@ -95,7 +126,7 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, cold_cache:
         if link == Link::Limited && times == Times::Alike {
             continue;
         }
-        let Some(rsync) = rsync(&bench, (old, new), times, cold_cache)? else {
+        let Some(rsync) = rsync(&bench, (old, new), times, state.is_cold())? else {
             board.skip(
                 &format!("{what}, beside rsync"),
                 "rsync is not installed, and cannot be installed here",
@@ -114,7 +145,7 @@ fn beside_rsync(board: &mut Board, what: &str, link: Link, ours: &Staged, rsync:
     let (wall, rsync_wall) = (ours.wall.as_secs_f64(), rsync.wall);
     let ratio = wall / rsync_wall;
     let wall = format!("{wall:.2} s / {rsync_wall:.2} s = {ratio:.2}x");
-    let (here, there) = ((ours.cpu + ours.coordinator_cpu).as_secs_f64(), rsync.cpu());
+    let (here, there) = (ours.all_cpu().as_secs_f64(), rsync.cpu());
     let cpu_ratio = here / there;
     let cpu = format!("{here:.2} s / {there:.2} s = {cpu_ratio:.2}x");
     match rsync.times {
@@ -125,7 +156,9 @@ fn beside_rsync(board: &mut Board, what: &str, link: Link, ours: &Staged, rsync:
             println!("       CPU at the sender: {sent:.2} s, of rsync's {sender:.2} s");
         }
         Times::Alike => {
-            println!("       beside an rsync that need not read what is alike: wall {wall}, CPU {cpu}");
+            let beside = "  beside an rsync that need not read what is alike, wall";
+            link.line(board, beside, &wall, "<= 0.7x", ratio <= 0.7);
+            println!("       CPU of both ends beside that one's: {cpu}");
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::show::board::Board;
 use crate::show::kills::{start_app, wait_ended};
 use crate::show::main_job::demo_executable;
 use crate::show::proxy::Proxy;
+use crate::show::real_input;
 use crate::trees::Pair;
 
 const APP: &str = "tree";
@@ -49,6 +50,14 @@ pub(super) fn run(board: &mut Board, _: &mut Work) -> Result<()> {
         &format!("{} after {}", format_size(second), format_size(first)),
         "<= 0.6x the first's",
         second as f64 <= 0.6 * first as f64,
+    );
+    let forecast = real_input::package_cost(&old, &new, "best", "update_bytes")?;
+    let ratio = second as f64 / forecast as f64;
+    board.line(
+        "  counted at the socket",
+        &format!("{ratio:.3} of the forecast"),
+        "0.98 to 1.02",
+        (0.98..=1.02).contains(&ratio),
     );
     lab.stop()
 }

@@ -1,23 +1,17 @@
 //! What `sluice package cost` says, what the encoder makes, and what the sockets carry: one number.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sluice_common::transfer::Effort;
 
 use super::work::Work;
-use crate::lab::Operator;
 use crate::show::board::Board;
-use crate::show::main_job::demo_executable;
 use crate::show::real_input;
-use crate::trees::{Pair, text};
+use crate::trees::Pair;
 
 pub(super) fn run(board: &mut Board, work: &mut Work) -> Result<()> {
     let Some((old, new)) = Work::trees(board, Pair::Ruff)? else { return Ok(()) };
     for effort in ["quick", "best"] {
-        let operator = Operator::new(&demo_executable()?, std::env::temp_dir());
-        let answer =
-            operator.run(["package", "cost", text(&old)?, text(&new)?, "--effort", effort, "--json"])?;
-        let cost: serde_json::Value = serde_json::from_str(answer.stdout.trim())?;
-        let said = cost["update_bytes"].as_u64().context("no update_bytes")?;
+        let said = real_input::package_cost(&old, &new, effort, "update_bytes")?;
         let Some(ours) = work.ours(Pair::Ruff, false, effort.parse::<Effort>()?)? else { continue };
         let ratio = said as f64 / ours.bytes as f64;
         board.line(

@@ -11,7 +11,7 @@ use super::scratch::Scratch;
 use super::{APP, Applied};
 use crate::lab::{AgentOptions, Lab};
 use crate::measure::{self, cpu_of};
-use crate::show::kills::{order_app, wait_ended};
+use crate::show::kills::{order_args, wait_ended};
 use crate::show::main_job::demo_executable;
 
 /// How long one rollout of a large tree may take.
@@ -26,6 +26,7 @@ pub(in crate::show::transfer) struct Staged {
     pub(super) wall: Duration,
     pub(super) cpu: Duration,
     pub(super) coordinator_cpu: Duration,
+    pub(super) command_cpu: Duration,
     /// Of the wall: the operator's command.
     ordering: Duration,
     /// Of the wall: what the agent reports of itself, from its first question for content to the marker.
@@ -38,14 +39,21 @@ pub(in crate::show::transfer) struct Staged {
 pub(super) fn median(mut rounds: Vec<Staged>) -> Result<Staged> {
     rounds.sort_by_key(|staged| staged.wall);
     let count = rounds.len() as u32;
-    let cpu = rounds.iter().map(|staged| staged.cpu).sum::<Duration>() / count.max(1);
-    let coordinator_cpu = rounds.iter().map(|staged| staged.coordinator_cpu).sum::<Duration>() / count.max(1);
+    let mean = |cpu: fn(&Staged) -> Duration| rounds.iter().map(cpu).sum::<Duration>() / count.max(1);
+    let cpu = mean(|staged| staged.cpu);
+    let coordinator_cpu = mean(|staged| staged.coordinator_cpu);
+    let command_cpu = mean(|staged| staged.command_cpu);
     let anonymous_peak = rounds.iter().map(|staged| staged.anonymous_peak).max().unwrap_or(0);
     let middle = rounds.into_iter().nth(count as usize / 2).context("nothing was measured")?;
-    Ok(Staged { cpu, coordinator_cpu, anonymous_peak, ..middle })
+    Ok(Staged { cpu, coordinator_cpu, command_cpu, anonymous_peak, ..middle })
 }
 
 impl Staged {
+    /// Returns the CPU time of everything of Sluice's: agent, coordinator and the operator's command.
+    pub(super) fn all_cpu(&self) -> Duration {
+        self.cpu + self.coordinator_cpu + self.command_cpu
+    }
+
     /// Prints what the wall consists of: the rest of it are the order and the switch.
     pub(super) fn print_phases(&self) {
         let [ordering, staging, cpu] = [self.ordering, self.staging, self.cpu].map(|time| time.as_secs_f64());
@@ -85,7 +93,16 @@ impl Bench {
         Ok(Self { lab, scratch })
     }
 
-    /// Rolls a version out to one host and returns what that took there.
+    /// Ends coordinator and agents in good order and starts them again: nothing is left of what they had in memory.
+    pub(super) fn restart(&mut self) -> Result<()> {
+        self.lab.stop()?;
+        self.lab.start_coordinator()?;
+        let names: Vec<String> = self.lab.hosts().iter().map(|host| host.name().to_owned()).collect();
+        names.iter().try_for_each(|name| self.lab.restart_agent(name))?;
+        self.lab.wait_connected()
+    }
+
+    /// Rolls a version out to one host and returns what that took: the wall to the switch, the CPU time to the rollout's end.
     pub(in crate::show::transfer) fn roll(&self, version: &str, number: usize) -> Result<Staged> {
         let host = &self.lab.hosts()[number];
         let process = host.process_id()?;
@@ -96,7 +113,8 @@ impl Bench {
         let installed = current();
         let selector = format!("host={}", host.name());
         let begun = Instant::now();
-        order_app(&self.lab, APP, version, &["--selector", &selector])?;
+        let args = order_args(APP, version, &["--selector", &selector]);
+        let (_, command) = measure::run(self.lab.operator().command(args))?;
         let ordering = begun.elapsed();
         let (state, mut looked) = (host.app_dir(APP).join("state.toml"), begun);
         let wall = loop {
@@ -112,16 +130,15 @@ impl Bench {
             // The interval of a measurement, not a wait for a condition.
             std::thread::sleep(LOOK_INTERVAL);
         };
-        let cpu = cpu_of(process)? - before;
-        let coordinator_cpu = cpu_of(coordinator)? - coordinator_before;
-        let anonymous_peak = sampler.stop();
         let id = self.lab.operator().newest_rollout(APP)?.context("no rollout was started")?.id;
         let rollout = wait_ended(&self.lab, &id)?;
         ensure!(rollout.state() == v1::RolloutState::Succeeded, "{:?}: {}", rollout.state(), rollout.reason);
+        let (cpu, coordinator_cpu) = (cpu_of(process)? - before, cpu_of(coordinator)? - coordinator_before);
+        let (command_cpu, anonymous_peak) = (command.cpu, sampler.stop());
         let hosts = rollout.batches.iter().flat_map(|batch| &batch.hosts);
         let reported = hosts.filter_map(|host| host.report.as_ref()).map(|report| report.stage_time_us).max();
         let staging = Duration::from_micros(reported.context("the host has reported nothing")?);
-        Ok(Staged { wall, cpu, coordinator_cpu, ordering, staging, anonymous_peak })
+        Ok(Staged { wall, cpu, coordinator_cpu, command_cpu, ordering, staging, anonymous_peak })
     }
 
     /// Readies the system for what is timed next. Its cache of files is to be empty, or to have all of these folders: left to itself,

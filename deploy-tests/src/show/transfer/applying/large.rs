@@ -5,11 +5,13 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{APP, Bench, rss_line};
+use super::{APP, Bench, MEBIBYTE, Sampler, rss_line};
 use crate::lab::noise;
 use crate::show::board::Board;
 use crate::show::transfer::work::Work;
 
+/// What encoding may take, whatever the size of a file: twelve times one of its segments, of 64 MiB at most.
+const ENCODER_MEBIBYTES_MAX: f64 = 768.0;
 const BLOCK_BYTES: usize = 1 << 20;
 const BLOCKS: u64 = 4 << 10;
 /// Of each block: what does not compress. The rest is text, so that the file is nearly as quick to send as to read.
@@ -21,6 +23,7 @@ pub(in crate::show::transfer) fn large_file(board: &mut Board, work: &mut Work) 
         return Ok(());
     }
     let mut bench = Bench::start("quick")?;
+    let encoder = Sampler::start(bench.lab.coordinator_process()?.id());
     let tree = bench.scratch.path().join("large");
     write(&tree, 0)?;
     bench.lab.release(APP, "1", &tree)?;
@@ -36,6 +39,11 @@ pub(in crate::show::transfer) fn large_file(board: &mut Board, work: &mut Work) 
         );
         rss_line(board, &format!("4 GiB file, {what}: agent's RssAnon"), &staged, 64);
     }
+    let mebibytes = encoder.stop() as f64 / MEBIBYTE;
+    let holds = mebibytes > 0.0 && mebibytes <= ENCODER_MEBIBYTES_MAX;
+    let (figure, bound) =
+        (format!("{mebibytes:.0} MiB at most"), format!("<= {ENCODER_MEBIBYTES_MAX} MiB, 12x a segment"));
+    board.line("4 GiB file: coordinator's RssAnon, encoding", &figure, &bound, holds);
     bench.lab.stop()
 }
 
