@@ -10,16 +10,34 @@ use super::{Entry, EntryKind, Manifest, ManifestError};
 
 /// Checks every symlink of `manifest`.
 pub(super) fn check(manifest: &Manifest) -> Result<(), ManifestError> {
-    for entry in manifest.entries() {
-        if let EntryKind::Symlink { target } = entry.kind {
-            check_text(entry.path, target)?;
-            if !stays_inside(manifest, entry.path) {
-                return Err(ManifestError::Escape { path: entry.path.to_owned(), target: target.to_owned() });
+    let links = || {
+        manifest.entries().filter_map(|entry| match entry.kind {
+            EntryKind::Symlink { target } => Some((entry.path, target)),
+            EntryKind::Directory | EntryKind::File(_) => None,
+        })
+    };
+    // Before any is followed: the first may lead to the last.
+    links().try_for_each(|(path, target)| check_text(path, target))?;
+    let mut steps = STEPS_MIN + manifest.len() * STEPS_PER_ENTRY;
+    for (path, target) in links() {
+        match stays_inside(manifest, path, &mut steps) {
+            Some(true) => {}
+            Some(false) => {
+                return Err(ManifestError::Escape { path: path.to_owned(), target: target.to_owned() });
+            }
+            None => {
+                let reason = "part of too long a way: it leads through too many others";
+                return Err(ManifestError::Target { path: path.to_owned(), reason });
             }
         }
     }
     Ok(())
 }
+
+/// Components of paths that are followed for all links of a manifest: many more than any real package needs, and a few seconds
+/// where somebody means harm.
+const STEPS_MIN: usize = 1 << 20;
+const STEPS_PER_ENTRY: usize = 16;
 
 fn check_text(path: &RelPath, target: &str) -> Result<(), ManifestError> {
     let reason = match target {
@@ -31,17 +49,19 @@ fn check_text(path: &RelPath, target: &str) -> Result<(), ManifestError> {
     Err(ManifestError::Target { path: path.to_owned(), reason })
 }
 
-/// Follows `link` as the kernel would. A loop or a dangling link stays inside: nothing is reached through it.
-fn stays_inside(manifest: &Manifest, link: &RelPath) -> bool {
+/// Follows `link` as the kernel would, in so many steps; nothing where these do not suffice. A loop or a dangling link stays inside:
+/// nothing is reached through it.
+fn stays_inside(manifest: &Manifest, link: &RelPath, steps: &mut usize) -> Option<bool> {
     let mut pending: Vec<&str> = link.components().rev().collect();
     let mut reached: Vec<&str> = Vec::new();
     let mut hops = 0;
     while let Some(component) = pending.pop() {
+        *steps = steps.checked_sub(1)?;
         match component {
             "" | "." => continue,
             ".." => {
                 if reached.pop().is_none() {
-                    return false;
+                    return Some(false);
                 }
                 continue;
             }
@@ -50,14 +70,14 @@ fn stays_inside(manifest: &Manifest, link: &RelPath) -> bool {
         if let Some(Entry { kind: EntryKind::Symlink { target }, .. }) = manifest.get(&reached.join("/")) {
             hops += 1;
             if hops > caps::SYMLINK_HOPS_MAX {
-                return true;
+                return Some(true);
             }
             if target.starts_with('/') {
-                return false;
+                return Some(false);
             }
             reached.pop();
             pending.extend(target.split('/').rev());
         }
     }
-    true
+    Some(true)
 }

@@ -85,6 +85,25 @@ fn links_that_leave_the_tree_are_refused() {
 }
 
 #[test]
+fn links_that_lead_far_are_refused_before_they_are_followed_for_long() {
+    let long = "./".repeat(caps::PATH_BYTES_MAX);
+    let refused = Manifest::new(vec![link("a", "b"), link("b", &long)]).unwrap_err().to_string();
+    assert!(refused.contains("too long"), "{refused}");
+
+    let hops: Vec<(String, String)> = (0..30)
+        .map(|hop| (format!("h{hop:02}"), format!("{}h{:02}", "d/../".repeat(200), hop + 1)))
+        .chain((0..1_000).map(|number| (format!("l{number:04}"), "h00".to_owned())))
+        .collect();
+    let entries = |hops: &[(String, String)]| {
+        let links = hops.iter().map(|(path, target)| link(path, target));
+        Manifest::new(std::iter::once(dir("d")).chain(links.collect::<Vec<_>>()))
+    };
+    entries(&hops[..100]).unwrap();
+    let refused = entries(&hops).unwrap_err().to_string();
+    assert!(refused.contains("too long a way"), "{refused}");
+}
+
+#[test]
 fn links_that_stay_inside_are_accepted() {
     for entries in [
         vec![link("a", "b"), file("b", b"")],

@@ -13,7 +13,7 @@ use std::io::{self, Read};
 use crate::caps;
 
 use super::encode::Side;
-use super::{Extent, FrameSpec, Lean};
+use super::{Extent, Frame, FrameSpec, Lean, Part};
 
 /// What is leaned on or not: small enough that little beside what is alike comes with it.
 const PAGE_BYTES: u64 = 256 * 1024;
@@ -24,6 +24,17 @@ const FINGERPRINTS_MAX: u64 = 4 << 20;
 
 /// Returns `specs` with leans on earlier ones for those that lean on nothing yet.
 pub(super) fn lean_on_produced(specs: &[FrameSpec], target: &Side<'_>) -> io::Result<Vec<FrameSpec>> {
+    lean_within(caps::PLAN_MEMORY_MAX, specs, target)
+}
+
+/// Does that where whoever reads the plan has so many bytes of memory for it: of files of a few bytes each is a lean of its own.
+pub(super) fn lean_within(
+    memory: usize,
+    specs: &[FrameSpec],
+    target: &Side<'_>,
+) -> io::Result<Vec<FrameSpec>> {
+    let taken: usize = specs.iter().map(memory_of).sum();
+    let leans_max = memory.saturating_sub(taken) / size_of::<Lean>() / specs.len().max(1);
     let total = specs.iter().map(FrameSpec::raw_len).sum::<u64>();
     let distance = (total / FINGERPRINTS_MAX).max(DISTANCE_BYTES).next_power_of_two();
     let mut seen = Seen { mask: distance - 1, pages: Vec::new(), places: HashMap::new() };
@@ -32,10 +43,15 @@ pub(super) fn lean_on_produced(specs: &[FrameSpec], target: &Side<'_>) -> io::Re
         let known = seen.pages.len();
         let likeness = seen.look_through(&spec.parts, target)?;
         if spec.base.is_empty() {
-            spec.base = seen.choose(known, likeness);
+            spec.base = seen.choose(known, likeness, leans_max);
         }
     }
     Ok(leaning)
+}
+
+/// Returns the bytes that a frame takes in memory in a plan that was read.
+fn memory_of(spec: &FrameSpec) -> usize {
+    size_of::<Frame>() + spec.parts.len() * size_of::<Part>() + spec.base.len() * size_of::<Lean>()
 }
 
 /// A piece of a part.
@@ -107,18 +123,21 @@ impl Seen {
         hash
     }
 
-    /// Chooses of the first `known` pages those most alike, then the last ones, as far as the limit goes.
-    fn choose(&self, known: usize, likeness: HashMap<u32, u32>) -> Vec<Lean> {
+    /// Chooses of the first `known` pages those most alike, then the last ones, as far as the limits go.
+    fn choose(&self, known: usize, likeness: HashMap<u32, u32>, pages_max: usize) -> Vec<Lean> {
         let mut alike: Vec<(u32, u32)> = likeness.into_iter().map(|(page, count)| (count, page)).collect();
         alike.sort_unstable_by(|a, b| b.cmp(a));
         let recent = (0..known as u32).rev();
-        let mut room = caps::ZSTD_FRAME_BASE_BYTES_MAX;
+        let (mut room, mut pages_left) = (caps::ZSTD_FRAME_BASE_BYTES_MAX, pages_max);
         let mut chosen = vec![false; known];
         for page in alike.into_iter().map(|(_, page)| page).chain(recent) {
+            if pages_left == 0 {
+                break;
+            }
             let len = self.pages[page as usize].extent.len;
             if !chosen[page as usize] && len <= room {
                 chosen[page as usize] = true;
-                room -= len;
+                (room, pages_left) = (room - len, pages_left - 1);
             }
             if room == 0 {
                 break;

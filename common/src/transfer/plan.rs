@@ -23,6 +23,10 @@ use bases::BaseIndex;
 /// restores two at once in little memory. Something less than 8 MiB, so that a buffer for it fills whole huge pages and no more.
 const QUICK_FRAME_BYTES: u64 = (8 << 20) - (64 << 10);
 
+/// Parts that a frame has at most: an encoder holds them with their digests, 56 bytes each. Files of less than 128 bytes alone
+/// fill no quick frame before.
+const PARTS_MAX: usize = 64 * 1024;
+
 /// Returns the frames that turn `base` into `target`. Quick frames are for zstd; better ones may be
 /// larger, for the codecs that know what is in a file.
 pub fn plan(base: Option<&Manifest>, target: &Manifest, effort: Effort) -> Vec<FrameSpec> {

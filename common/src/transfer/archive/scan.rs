@@ -33,10 +33,11 @@ const FLAG_ENCRYPTED: u16 = 1;
 
 /// Returns the streams of an image in their order, without overlap.
 pub(super) fn streams(image: Bytes<'_>) -> Vec<Stream> {
+    let mut headers = Headers { image, zip: None, gzips: image.files };
     let mut scan = Scan { inflater: Inflater::new(), left: caps::ARCHIVE_SCAN_BYTES_MAX as usize };
     let mut found = Vec::new();
     let mut at = 0;
-    while let Some((header, data)) = next_header(image, at) {
+    while let Some((header, data)) = headers.next(at) {
         at = header + 1;
         if let Some(stream) = data.and_then(|data| scan.stream(image.bytes, data)) {
             at = stream.place.end;
@@ -51,18 +52,37 @@ pub(super) fn streams(image: Bytes<'_>) -> Vec<Stream> {
     found
 }
 
-/// Returns where the next header begins, and where its stream would.
-fn next_header(image: Bytes<'_>, from: usize) -> Option<(usize, Option<usize>)> {
-    let zip = memmem::find(&image.bytes[from..], LOCAL_HEADER).map(|at| from + at);
-    let is_gzip = |begin: &usize| image.bytes.get(*begin..).is_some_and(|file| file.starts_with(GZIP_HEADER));
-    // A gzip file's header stands at its beginning only.
-    let gzip = image.files.iter().map(File::start).find(|begin| *begin >= from && is_gzip(begin));
-    match (zip, gzip) {
-        (Some(zip), gzip) if gzip.is_none_or(|gzip| zip < gzip) => {
-            Some((zip, zip_data(&image.bytes[zip..]).map(|len| zip + len)))
+/// The headers of an image, one after the other.
+struct Headers<'a> {
+    image: Bytes<'a>,
+    /// Where the next one of zip stands, or that there is none; nothing before it was looked for.
+    zip: Option<Option<usize>>,
+    /// Files that may begin with one of gzip.
+    gzips: &'a [File],
+}
+
+impl Headers<'_> {
+    /// Returns where the next header from `from` on begins, and where its stream would. Places asked for only grow.
+    fn next(&mut self, from: usize) -> Option<(usize, Option<usize>)> {
+        let bytes = self.image.bytes;
+        let zip = match self.zip {
+            Some(known) if known.is_none_or(|at| at >= from) => known,
+            _ => memmem::find(&bytes[from..], LOCAL_HEADER).map(|at| from + at),
+        };
+        self.zip = Some(zip);
+        // A gzip file's header stands at its beginning only.
+        let is_gzip = |begin: usize| bytes.get(begin..).is_some_and(|file| file.starts_with(GZIP_HEADER));
+        let is_next = |file: &File| file.start() >= from && is_gzip(file.start());
+        let gzip = self.gzips.iter().position(is_next);
+        self.gzips = &self.gzips[gzip.unwrap_or(self.gzips.len())..];
+        let gzip = self.gzips.first().map(File::start);
+        match (zip, gzip) {
+            (Some(zip), gzip) if gzip.is_none_or(|gzip| zip < gzip) => {
+                Some((zip, zip_data(&bytes[zip..]).map(|len| zip + len)))
+            }
+            (_, Some(gzip)) => Some((gzip, gzip_data(&bytes[gzip..]).map(|len| gzip + len))),
+            (Some(_) | None, None) => None,
         }
-        (_, Some(gzip)) => Some((gzip, gzip_data(&image.bytes[gzip..]).map(|len| gzip + len))),
-        (Some(_) | None, None) => None,
     }
 }
 

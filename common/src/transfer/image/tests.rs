@@ -50,6 +50,30 @@ fn what_moved_or_changed_a_little_costs_little() {
     assert!(encoded.len() < 2_500, "{} bytes", encoded.len());
 }
 
+#[test]
+fn long_runs_are_matched_without_being_searched_at_each_byte() {
+    const LEN: usize = 4 << 20;
+    let one_at = |place: usize| {
+        let mut bytes = vec![0; LEN];
+        bytes[place] = 1;
+        bytes
+    };
+    for (old, new) in [(LEN / 4, LEN / 2), (LEN / 2, LEN / 4), (0, LEN - 1), (LEN - 1, 0)] {
+        let encoded = round_trip(&one_at(old), &one_at(new));
+        assert!(encoded.len() < 200, "{old} to {new}: {} bytes", encoded.len());
+    }
+}
+
+#[test]
+fn an_executable_with_more_references_than_there_may_be_has_none() {
+    for machine in [Machine::X86_64, Machine::Aarch64] {
+        let program = executable::calls(machine, caps::IMAGE_REFERENCES_MAX + 1);
+        let files = file(&program);
+        let base = Base { source: &&program[..], len: program.len(), files: &files };
+        assert!(references::Image::of(base).unwrap().is_empty(), "{machine:?}");
+    }
+}
+
 /// Base and target of the golden bytes: something moved, something changed, something new.
 fn golden_pair() -> (Vec<u8>, Vec<u8>) {
     let old: Vec<u8> = noise(9, 4_000);

@@ -3,7 +3,7 @@
 use crate::caps;
 
 use super::bases::Candidate;
-use super::{Wanted, full};
+use super::{PARTS_MAX, Wanted, full};
 use crate::transfer::{Effort, Extent, FrameSpec, Lean};
 
 /// How a file too large to share a frame is cut.
@@ -44,6 +44,7 @@ impl Segments {
 /// Groups changed contents: small ones share a frame and its base, large ones are cut into segments.
 pub(super) fn frames(changed: &[(Wanted<'_>, Candidate)], effort: Effort, frames: &mut Vec<FrameSpec>) {
     let mut group = FrameSpec { base: Vec::new(), parts: Vec::new() };
+    let (mut raw, mut leaned) = (0, 0);
     let is_within = |bytes: u64, raw: u64, leaned: u64| raw <= bytes && leaned <= bytes;
     for (wanted, base) in changed {
         let whole = Extent { content: wanted.number, offset: 0, len: wanted.size };
@@ -51,10 +52,13 @@ pub(super) fn frames(changed: &[(Wanted<'_>, Candidate)], effort: Effort, frames
             Segments::of(effort).cut(wanted, base, frames);
             continue;
         }
-        let (raw, leaned) = (group.raw_len() + wanted.size, group.base_len() + base.size);
-        if !group.parts.is_empty() && !is_within(full(effort), raw, leaned) {
+        let is_full =
+            group.parts.len() == PARTS_MAX || !is_within(full(effort), raw + wanted.size, leaned + base.size);
+        if !group.parts.is_empty() && is_full {
             frames.push(std::mem::replace(&mut group, FrameSpec { base: Vec::new(), parts: Vec::new() }));
+            (raw, leaned) = (0, 0);
         }
+        (raw, leaned) = (raw + wanted.size, leaned + base.size);
         group.base.push(Lean::Base(Extent { content: base.number, offset: 0, len: base.size }));
         group.parts.push(whole);
     }

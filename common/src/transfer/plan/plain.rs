@@ -3,12 +3,8 @@
 use crate::caps;
 use crate::path::RelPath;
 
-use super::{Wanted, full};
+use super::{PARTS_MAX, Wanted, full};
 use crate::transfer::{Effort, Extent, FrameSpec};
-
-/// Parts that a frame has at most: an encoder holds them with their digests, 56 bytes each. Files of less than 128 bytes alone
-/// fill no quick frame before.
-const PARTS_MAX: usize = 64 * 1024;
 
 /// Orders fresh contents by likeness and fills solid frames; only a content larger than any frame is cut, into frames as large as
 /// those that small ones fill.

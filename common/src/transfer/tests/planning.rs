@@ -1,5 +1,6 @@
 //! Which frames a plan has.
 
+use super::encode::Side;
 use super::*;
 
 #[test]
@@ -94,4 +95,25 @@ proptest! {
             prop_assert!(parts.is_empty());
         }
     }
+}
+
+#[test]
+fn a_plan_of_tiny_files_leans_on_no_more_than_its_reader_has_memory_for() {
+    let files: Vec<(String, Vec<u8>)> =
+        (0..600).map(|i| (format!("f{i:03}"), format!("{i:025}").into_bytes())).collect();
+    let named: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
+    let (_dir, tree) = tree(&named);
+    let whole = |number: u32| Extent { content: number, offset: 0, len: 25 };
+    let spec = |first: u32| FrameSpec { base: Vec::new(), parts: (first..first + 100).map(whole).collect() };
+    let specs: Vec<FrameSpec> = (0..600).step_by(100).map(spec).collect();
+    let taken = specs.len() * size_of::<Frame>() + 600 * size_of::<Part>();
+    let side = Side::new(tree.manifest().contents(), &tree);
+    for (leans, expected) in [(3_000, 1_500), (900, 700), (60, 50), (0, 0)] {
+        let leaning = likeness::lean_within(taken + leans * size_of::<Lean>(), &specs, &side).unwrap();
+        let used: usize = leaning.iter().map(|spec| spec.base.len()).sum();
+        assert_eq!(used, expected, "room for {leans}");
+        assert!(leaning.iter().zip(&specs).all(|(leaning, spec)| leaning.parts == spec.parts));
+    }
+    assert_eq!(likeness::lean_within(0, &specs, &side).unwrap(), specs);
 }

@@ -14,7 +14,7 @@ const INSTRUCTION_BYTES_MAX: usize = 15;
 pub(super) fn references(section: &Section, finder: &mut Finder<'_>) -> io::Result<()> {
     let (begin, within) = finder.within(section);
     let mut at = within.start;
-    while at < within.end {
+    while at < within.end && !finder.is_over {
         let place = (begin + at as i64) as usize;
         let left = within.end - at;
         let bytes = finder.window.from(place, RUN_BYTES.min(left))?;

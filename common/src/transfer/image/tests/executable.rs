@@ -94,6 +94,15 @@ impl Function {
     }
 }
 
+/// Returns an executable of so many calls and nothing else.
+pub(super) fn calls(machine: Machine, count: usize) -> Vec<u8> {
+    let call: &[u8] = match machine {
+        Machine::X86_64 => &[0xe8, 0, 0, 0, 0],
+        Machine::Aarch64 => &0x9400_0001_u32.to_le_bytes(),
+    };
+    link(machine, vec![0; CODE], &[call.repeat(count), Vec::new(), Vec::new(), NAMES.to_vec()])
+}
+
 /// Appends an instruction that refers to a place by its distance.
 fn relative(code: &mut Vec<u8>, instruction: &[u8], target: usize) {
     code.extend_from_slice(instruction);
