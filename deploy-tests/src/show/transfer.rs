@@ -34,14 +34,15 @@ enum Bounds {
 
 /// Every section, in the order in which it is shown. Hostile input comes last: it makes this process larger, and a
 /// child's peak memory is never less than what its parent held ([`crate::measure`]).
-const SECTIONS: [(&str, Bounds, Section); 13] = [
+const SECTIONS: [(&str, Bounds, Section); 14] = [
     ("update bytes", Bounds::Amounts, bytes::update),
     ("cold bytes", Bounds::Amounts, bytes::cold),
     ("encoding", Bounds::Amounts, bytes::encoding),
     ("forecast and sockets", Bounds::Amounts, forecast::run),
     ("plans in the background", Bounds::Amounts, background::run),
     ("resume over a thin link", Bounds::Amounts, thin::run),
-    ("applying", Bounds::Times, applying::run),
+    ("applying, updates", Bounds::Times, applying::updates),
+    ("applying, cold installs", Bounds::Times, applying::installs),
     ("agent's memory", Bounds::Amounts, applying::memory),
     ("push", Bounds::Times, push::run),
     ("50 receivers", Bounds::Times, receivers::run),

@@ -30,7 +30,9 @@ const APP: &str = "tree";
 const MEBIBYTE: f64 = (1 << 20) as f64;
 /// How often each time is measured, on a host of its own: the median counts.
 const ROUNDS: usize = 3;
-pub(super) fn run(board: &mut Board, _work: &mut Work) -> Result<()> {
+
+/// Shows updates beside rsync.
+pub(super) fn updates(board: &mut Board, _: &mut Work) -> Result<()> {
     let Some((old, new)) = Work::trees(board, Pair::Python)? else { return Ok(()) };
     for link in [Link::Open, Link::Limited] {
         for state in [State::Warm, State::ColdCache, State::Restarted] {
@@ -39,9 +41,14 @@ pub(super) fn run(board: &mut Board, _work: &mut Work) -> Result<()> {
                 update(board, (&old, &new), link, state)?;
             }
         }
-        cold_install(board, link, &new)?;
     }
     Ok(())
+}
+
+/// Shows cold installs beside what they cannot do without.
+pub(super) fn installs(board: &mut Board, _: &mut Work) -> Result<()> {
+    let Some((_, tree)) = Work::trees(board, Pair::Python)? else { return Ok(()) };
+    [Link::Open, Link::Limited].into_iter().try_for_each(|link| cold_install(board, link, &tree))
 }
 
 /// What the host's link is, and so which plan it is served.
@@ -133,7 +140,7 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, state: Stat
             );
             return bench.lab.stop();
         };
-        beside_rsync(board, &what, link, &ours, &rsync);
+        beside_rsync(board, &what, (link, state), &ours, &rsync);
     }
     rss_line(board, "  agent's RssAnon meanwhile", &ours, if link == Link::Limited { 128 } else { 64 });
     ours.print_phases();
@@ -141,7 +148,7 @@ fn update(board: &mut Board, (old, new): (&Path, &Path), link: Link, state: Stat
 }
 
 /// Shows what an update took beside what it took rsync.
-fn beside_rsync(board: &mut Board, what: &str, link: Link, ours: &Staged, rsync: &Rsync) {
+fn beside_rsync(board: &mut Board, what: &str, (link, state): (Link, State), ours: &Staged, rsync: &Rsync) {
     let (wall, rsync_wall) = (ours.wall.as_secs_f64(), rsync.wall);
     let ratio = wall / rsync_wall;
     let wall = format!("{wall:.2} s / {rsync_wall:.2} s = {ratio:.2}x");
@@ -157,7 +164,11 @@ fn beside_rsync(board: &mut Board, what: &str, link: Link, ours: &Staged, rsync:
         }
         Times::Alike => {
             let beside = "  beside an rsync that need not read what is alike, wall";
-            link.line(board, beside, &wall, "<= 0.7x", ratio <= 0.7);
+            match state {
+                State::Warm | State::ColdCache => link.line(board, beside, &wall, "<= 0.7x", ratio <= 0.7),
+                // An agent that was just started trusts no times: it reads everything, where that rsync reads what changed.
+                State::Restarted => println!("     {beside}: {wall}"),
+            }
             println!("       CPU of both ends beside that one's: {cpu}");
         }
     }
