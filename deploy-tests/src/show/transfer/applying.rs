@@ -30,6 +30,8 @@ const APP: &str = "tree";
 const MEBIBYTE: f64 = (1 << 20) as f64;
 /// How often each time is measured, on a host of its own: the median counts.
 const ROUNDS: usize = 3;
+/// The same of installs.
+const INSTALL_ROUNDS: usize = 5;
 
 /// Shows updates beside rsync.
 pub(super) fn updates(board: &mut Board, _: &mut Work) -> Result<()> {
@@ -242,27 +244,35 @@ cd "$SOURCE"; find . -type f | while IFS= read -r f; do cmp -s "$f" "$TARGET/$f"
     Ok(())
 }
 
-/// A cold install beside the slowest of three things that it cannot do without.
+/// A cold install beside the slowest of three things that it cannot do without. In each round all of them, one after the other: how fast
+/// a disk writes changes from one minute to the next.
 fn cold_install(board: &mut Board, link: Link, tree: &Path) -> Result<()> {
     let effort = word(link.effort());
-    let mut bench = Bench::start_in(Scratch::file_system()?, effort, ROUNDS)?;
+    let mut bench = Bench::start_in(Scratch::file_system()?, effort, INSTALL_ROUNDS)?;
     bench.lab.release(APP, "1", tree)?;
     bench.roll("1", 0)?;
-    let rounds = (1..=ROUNDS).map(|number| {
-        Bench::ready(false, &[&bench.lab.coordinator_dir()])?;
-        let staged = bench.roll("1", number)?;
-        let current = bench.lab.hosts()[number].current(APP);
-        ensure!(compare(tree, &current)?.is_empty(), "the install is not the tree");
-        Ok(staged)
-    });
-    let ours = median(rounds.collect::<Result<_>>()?)?;
     let dir = bench.scratch.path().join("yardsticks");
     fs_err::create_dir_all(&dir)?;
-    let yardsticks = yardsticks(tree, &dir)?;
-    for (name, wall) in &yardsticks {
-        println!("       {name}: {wall:.2} s");
+    let prepare = r#"tar -C "$TREE" -cf - . | zstd -q -3 > "$DIR/tar.zst""#;
+    measure::shell(prepare, &[("TREE", tree.as_os_str()), ("DIR", dir.as_os_str())])?;
+    let (mut rounds, mut walls) = (Vec::new(), YARDSTICKS.map(|_| Vec::new()));
+    for number in 1..=INSTALL_ROUNDS {
+        Bench::ready(false, &[&bench.lab.coordinator_dir()])?;
+        rounds.push(bench.roll("1", number)?);
+        let current = bench.lab.hosts()[number].current(APP);
+        ensure!(compare(tree, &current)?.is_empty(), "the install is not the tree");
+        for ((_, script), walls) in YARDSTICKS.iter().zip(&mut walls) {
+            walls.push(yardstick(*script, tree, &dir, number)?);
+        }
     }
-    let slowest = yardsticks.iter().map(|(_, wall)| *wall).fold(0.0, f64::max);
+    let ours = median(rounds)?;
+    let mut slowest = 0.0;
+    for ((name, _), walls) in YARDSTICKS.iter().zip(&mut walls) {
+        walls.sort_by(f64::total_cmp);
+        let wall = walls[walls.len() / 2];
+        println!("       {name}: {wall:.2} s, of {}", listed(walls));
+        slowest = wall.max(slowest);
+    }
     let ratio = ours.wall.as_secs_f64() / slowest;
     let figure = format!("{:.2} s = {ratio:.2}x", ours.wall.as_secs_f64());
     let what = format!("cold install, {effort} plan, wall");
@@ -272,31 +282,31 @@ fn cold_install(board: &mut Board, link: Link, tree: &Path) -> Result<()> {
     bench.lab.stop()
 }
 
-/// Measures what an install cannot do without, each on a file system that has nothing else to write.
-fn yardsticks(tree: &Path, dir: &Path) -> Result<Vec<(&'static str, f64)>> {
-    let variables: &[(&str, &std::ffi::OsStr)] = &[("TREE", tree.as_os_str()), ("DIR", dir.as_os_str())];
-    let median = |name: &str, script: &str| -> Result<f64> {
-        let mut walls = Vec::new();
-        for number in 1..=ROUNDS {
-            // A new one each time, as each install is on a host of its own.
-            let made = dir.join(format!("{name}-{number}"));
-            let variables =
-                [("TREE", tree.as_os_str()), ("DIR", dir.as_os_str()), ("MADE", made.as_os_str())];
-            rustix::fs::sync();
-            Bench::ready(false, &[tree])?;
-            walls.push(measure::shell(script, &variables)?.1.wall_seconds());
-        }
-        walls.sort_by(f64::total_cmp);
-        Ok(walls[ROUNDS / 2])
+/// What an install cannot do without: a name, and a script; nothing for hashing, which Sluice's own hash does, because GNU's would be
+/// four times slower.
+const YARDSTICKS: [(&str, Option<&str>); 3] = [
+    ("zstd -d", Some(r#"zstd -q -d < "$DIR/tar.zst" > "$MADE""#)),
+    ("SHA-256 of the tree", None),
+    ("cp -a and sync", Some(r#"cp -a "$TREE" "$MADE"; sync -f "$MADE""#)),
+];
+
+/// Times a yardstick, and returns the seconds that it took. What it makes is new each time, as each install is on a host of its own.
+fn yardstick(script: Option<&str>, tree: &Path, dir: &Path, number: usize) -> Result<f64> {
+    rustix::fs::sync();
+    Bench::ready(false, &[tree])?;
+    let Some(script) = script else {
+        let begun = Instant::now();
+        sluice_common::tree::Tree::scan(tree)?;
+        return Ok(begun.elapsed().as_secs_f64());
     };
-    measure::shell(r#"tar -C "$TREE" -cf - . | zstd -q -3 > "$DIR/tar.zst""#, variables)?;
-    let decompress = median("decompressed", r#"zstd -q -d < "$DIR/tar.zst" > "$MADE""#)?;
-    let copying = median("copied", r#"cp -a "$TREE" "$MADE"; sync -f "$MADE""#)?;
-    let begun = Instant::now();
-    // The hash that Sluice uses: GNU's own would be four times slower.
-    sluice_common::tree::Tree::scan(tree)?;
-    let hashing = begun.elapsed().as_secs_f64();
-    Ok(vec![("zstd -d", decompress), ("SHA-256 of the tree", hashing), ("cp -a and sync", copying)])
+    let made = dir.join(format!("{}-{number}", script.split(' ').next().unwrap_or_default()));
+    let variables = [("TREE", tree.as_os_str()), ("DIR", dir.as_os_str()), ("MADE", made.as_os_str())];
+    Ok(measure::shell(script, &variables)?.1.wall_seconds())
+}
+
+/// Lists seconds.
+fn listed(walls: &[f64]) -> String {
+    walls.iter().map(|wall| format!("{wall:.2}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Peak anonymous memory of the agent on the trees of the list.
