@@ -1,6 +1,7 @@
 //! Every decoder of outside data as one function of bytes: what the fuzz targets run (they include this file: they
-//! are a workspace of their own), and what a plain test runs over the corpus. A function here panics when its decoder breaks a promise: a byte more than promised, a content accepted
-//! that is not the one named, a value that does not survive being encoded again.
+//! are a workspace of their own), and what a plain test runs over the corpus. A function here panics when its decoder
+//! breaks a promise: a byte more than promised, a content accepted that is not the one named, a value that does not
+//! survive being encoded again.
 
 // Named, because the fuzz targets include this file from elsewhere.
 #[path = "hostile/fixture.rs"]
@@ -96,8 +97,8 @@ pub fn plan_frame(data: &[u8]) {
     }
 }
 
-/// Restores what a plan promises from the frames that the right one has, if `target` decodes plans: whatever a plan says, nothing
-/// is restored that is not named.
+/// Restores what a plan promises from the frames that the right one has, if `target` decodes plans: whatever a plan
+/// says, nothing is restored that is not named.
 pub fn restore(target: &str, data: &[u8]) {
     static FRAMES: OnceLock<HashMap<Digest, Vec<u8>>> = OnceLock::new();
     let fixture = Fixture::get();

@@ -239,3 +239,30 @@ impl ChunkReader {
         use_it(&mut self.frames.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::depot::tests::Bench;
+
+    #[tokio::test]
+    async fn little_is_kept_in_memory_until_the_last_piece_of_work_has_ended() {
+        let bench = Bench::new().await;
+        let chunks = &bench.depot.chunks;
+        let keeps_much = || {
+            chunks.cache(|frames| {
+                let place = (Digest::of(b"pack"), 0);
+                frames.insert(place, Arc::new(Vec::new()), SMALL_CACHE_BYTES + 1);
+                frames.remove(&place).is_some()
+            })
+        };
+        assert!(keeps_much());
+        chunks.keep_little();
+        chunks.keep_little();
+        assert!(!keeps_much());
+        chunks.keep_much();
+        assert!(!keeps_much(), "the other piece of work goes on");
+        chunks.keep_much();
+        assert!(keeps_much());
+    }
+}

@@ -1,4 +1,5 @@
-//! Two small consecutive packages, made from a seed: texts, and an executable in which code has moved.
+//! Two small consecutive packages, made from a seed: texts, an executable in which code has moved, and code that is no
+//! executable.
 
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;
@@ -82,11 +83,13 @@ impl Fixture {
                 ("prog", executable(60, 0)),
                 ("text", text(1, 120)),
                 ("words.gz", gzip(&text(3, 300))),
+                ("zone.o", code(120, 0)),
             ]),
             target: Package::of(vec![
                 ("prog", executable(60, 24)),
                 ("text", text(2, 130)),
                 ("words.gz", gzip(&text(4, 310))),
+                ("zone.o", code(130, 16)),
             ]),
         })
     }
@@ -113,7 +116,7 @@ impl Fixture {
             // With the archive among them, the archive codec is the smaller.
             Codec::Image => 0..2,
             Codec::Zstd | Codec::Archive => 0..3,
-            Codec::Filtered => 1..2,
+            Codec::Filtered => 3..4,
         };
         let base = self.base.extents()[numbers.clone()].iter().copied().map(Lean::Base).collect();
         FrameSpec { base, parts: self.target.extents()[numbers].to_vec() }
@@ -135,19 +138,26 @@ impl Fixture {
     /// effort, and a part of it against what was produced.
     pub fn frames(&self) -> Vec<(Codec, Vec<u8>)> {
         let (update, image) = (self.spec(Codec::Zstd), self.spec(Codec::Image));
+        let filtered = self.spec(Codec::Filtered);
         let cold = FrameSpec { base: Vec::new(), parts: update.parts.clone() };
         let (produced, extent) = self.second();
         let second = FrameSpec { base: vec![produced], parts: vec![extent] };
         let (quick, best) = (Effort::Quick, Effort::Best);
-        let ways = [(&cold, quick), (&update, quick), (&image, best), (&update, best), (&second, best)];
+        let bare = FrameSpec { base: Vec::new(), parts: filtered.parts.clone() };
+        let ways = [
+            (&cold, quick),
+            (&update, quick),
+            (&image, best),
+            (&update, best),
+            (&second, best),
+            (&filtered, best),
+            (&bare, best),
+        ];
         let encode = |(spec, effort)| {
             let encoded = self.encode(spec, effort);
             (encoded.frame.codec, encoded.bytes)
         };
-        let mut frames: Vec<_> = ways.map(encode).into();
-        // The filter changes nothing of a text, so a frame of texts is the same with it.
-        frames.push((Codec::Filtered, self.encode(&self.spec(Codec::Filtered), quick).bytes));
-        frames
+        ways.map(encode).into()
     }
 
     /// Returns the plan from the base to the target, as planned and encoded at best effort.
@@ -214,6 +224,19 @@ pub fn executable(functions: usize, shift: usize) -> Vec<u8> {
     let table: Vec<u8> =
         (0..16).flat_map(|n| (base + place(n * 3 % functions) as u64).to_le_bytes()).collect();
     elf(base, text_at, &code, &table)
+}
+
+/// Returns `calls` calls of eight functions, behind `shift` bytes, with a few bytes of something else between them: what
+/// the filter pays for, without the headers of an executable.
+fn code(calls: u32, shift: usize) -> Vec<u8> {
+    let mut code = vec![0x90; shift];
+    for number in 0..calls {
+        let function = number.wrapping_mul(2_654_435_761) >> 29;
+        code.push(0xe8);
+        code.extend((function * 4096).wrapping_sub(code.len() as u32 + 4).to_le_bytes());
+        code.extend(&number.wrapping_mul(40_503).to_le_bytes()[..3]);
+    }
+    code
 }
 
 /// Lays a header, one loaded segment, code, data and section headers end to end.
