@@ -57,17 +57,28 @@ pub(crate) use space::{Floor, Lack, Needs, Space};
 use area::Area;
 use stager::Stager;
 
-/// Frame bytes of the plan that are on disk, and all of them. Shared with whoever reports.
+/// Frame bytes of the plan that are on disk, all of them, and those that came. Shared with whoever reports.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     fetched: AtomicU64,
     total: AtomicU64,
+    came: AtomicU64,
 }
 
 impl Progress {
     fn begin(&self, total: u64, lacking: u64) {
         self.total.store(total, Ordering::Relaxed);
         self.fetched.store(total.saturating_sub(lacking), Ordering::Relaxed);
+    }
+
+    fn note(&self, bytes: u64) {
+        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+        self.came.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns the bytes that came, from whatever plan.
+    pub(crate) fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
     }
 
     /// Returns the bytes that are on disk, and all of them.

@@ -110,7 +110,7 @@ impl RemoteContent {
             bases: bases.iter().map(|base| base.as_bytes().to_vec()).collect(),
             limit_bytes_per_second: self.limit(),
         };
-        let mut parts = self.grpc().await?.get_plan(request).await.map_err(refusal)?.into_inner();
+        let mut parts = in_time(self.grpc().await?.get_plan(request)).await?.into_inner();
         let header = match next(&mut parts).await? {
             Some(v1::PlanPart { part: Some(Part::Header(header)) }) => header,
             _ => return Err(ContentError::Protocol("a plan begins without a header".into())),
@@ -148,7 +148,7 @@ impl RemoteContent {
                 .collect(),
             limit_bytes_per_second: self.limit(),
         };
-        let stream = self.grpc().await?.fetch(request).await.map_err(refusal)?.into_inner();
+        let stream = in_time(self.grpc().await?.fetch(request)).await?.into_inner();
         Ok(stream
             .map(|item| match item {
                 Ok(v1::FrameData { frame, data }) => Ok(FrameChunk { frame: frame as usize, data }),
@@ -175,6 +175,14 @@ impl ContentClient for RemoteContent {
     fn wire(&self) -> WireCount {
         let meter = self.meter.clone();
         Arc::new(move || meter.total())
+    }
+}
+
+/// Waits for the beginning of an answer. A plan that takes longer to make is under way for whoever asks again.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, ContentError> {
+    match tokio::time::timeout(STALL_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(refusal),
+        Err(_) => Err(ContentError::Unreachable("the coordinator does not answer".into())),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_common::caps;
 use sluice_common::order::Installed;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +21,14 @@ use crate::state::{AppState, Cost, Progress, Wanted};
 /// Interval of reports while content comes: four a second.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Frame bytes with which an attempt has made headway: the next one does not wait long, however many connections broke before.
+/// Two messages of content: on the thinnest of links some ten seconds' worth.
+const HEADWAY_BYTES: u64 = 2 * caps::CONTENT_MESSAGE_BYTES as u64;
+
 impl<O: Origin> Engine<O> {
     pub(super) async fn stage(&mut self, token: &CancellationToken) -> io::Result<()> {
         let host = self.host.clone();
-        let _permit = tokio::select! {
+        let permit = tokio::select! {
             permit = host.staging.acquire() => permit.map_err(io::Error::other)?,
             () = token.cancelled() => return Ok(()),
         };
@@ -64,6 +69,11 @@ impl<O: Origin> Engine<O> {
             }
         };
         drop(client);
+        // Another application need not wait for this one's next attempt.
+        drop(permit);
+        if progress.came() >= HEADWAY_BYTES {
+            self.failures = 0;
+        }
         let cost = Cost {
             plan_bytes: progress.read().1.max(before.plan_bytes),
             wire_bytes: before.wire_bytes + wire(),

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
 use sluice_common::digest::Digest;
@@ -162,6 +161,8 @@ impl Fetch<'_> {
         mut gathered: mpsc::Receiver<Gathered>,
         given_up: &CancellationToken,
     ) -> io::Result<(Restorer, Result<(), FetchError>)> {
+        // Whatever becomes of this, nobody receives for it any longer.
+        let _gives_up = given_up.clone().drop_guard();
         let mut writeback = Writeback::new(restorer.tree().clone());
         let (mut running, mut restored, mut is_open) = (JoinSet::new(), Ok(()), true);
         loop {
@@ -237,7 +238,7 @@ impl Fetch<'_> {
         match coming {
             Some(coming) => {
                 let written = self.write(wanted, coming).await;
-                result.and(written.map(drop).map_err(Into::into))
+                graver(result, written.map(drop).map_err(Into::into))
             }
             None => result,
         }
@@ -275,7 +276,7 @@ impl Fetch<'_> {
             }
             None => Coming::begin(&path, chunk.frame, frame, room)?,
         };
-        self.progress.fetched.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
+        self.progress.note(chunk.data.len() as u64);
         if !open.take(chunk.data) {
             discard(&path)?;
             return Err(FetchError::Damaged(frame.digest));

@@ -45,6 +45,12 @@ impl Parts {
         self.states(part.extent.content).iter().any(|state| state.extent == part.extent && state.is_done)
     }
 
+    /// Returns the bytes of a content that are there.
+    pub(super) fn bytes(&self, content: u32) -> u64 {
+        let done = self.states(content).iter().filter(|state| state.is_done);
+        done.map(|state| state.extent.len).sum()
+    }
+
     /// Says whether bytes lie within a part that is there.
     pub(super) fn hold(&self, extent: &Extent) -> bool {
         self.states(extent.content).iter().any(|part| {
@@ -145,7 +151,7 @@ mod tests {
                 assert_eq!(parts.note(&all[number]), number == order[2], "{order:?}: {number}");
                 assert!(parts.has(&all[number]) && parts.hold(&all[number].extent));
             }
-            assert_eq!(parts.whole(), [7]);
+            assert_eq!((parts.whole(), parts.bytes(7), parts.bytes(8)), (vec![7], 46, 0));
             let hash = parts.take_hash(7);
             assert_eq!(hash.len(), hashed, "{order:?}");
             let (digest, len) = hash.finish(&CONTENT[hashed as usize..]).unwrap();

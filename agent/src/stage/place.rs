@@ -156,14 +156,17 @@ impl Placer {
         (0..self.target.contents().len() as u32).filter(|number| self.lacks(*number)).collect()
     }
 
-    /// Returns the bytes that contents, by number, take on disk once they stand in all their places.
-    pub(crate) fn bytes_on_disk(&self, contents: impl IntoIterator<Item = u32>) -> u64 {
-        let may_copy = self.sharer.may_copy(true);
+    /// Returns the bytes that the disk is still to take until every content stands in all its places: each place has its own
+    /// where they are copied, else those with one mode have a file in common. Parts that are there are on the disk already.
+    pub(crate) fn bytes_to_come(&self) -> u64 {
+        let is_copied = self.sharer.copies();
         let bytes = |content: u32| {
-            let places = if may_copy { self.vacancies(content).count() as u64 } else { 1 };
-            self.target.contents().at(content).size * places
+            let modes = || self.vacancies(content).map(|place| self.spot(place).mode);
+            let files = if is_copied { modes().count() } else { modes().collect::<HashSet<_>>().len() };
+            let all = self.target.contents().at(content).size.saturating_mul(files as u64);
+            all.saturating_sub(self.parts.bytes(content))
         };
-        contents.into_iter().map(bytes).sum()
+        self.lacking().into_iter().map(bytes).sum()
     }
 
     /// Returns the number of files that are lacking.

@@ -16,7 +16,6 @@ use sluice_common::manifest::{Copies, Manifest};
 
 use super::place::Placer;
 use super::share::{Sharer, Spot, Way};
-use super::space::Needs;
 use super::target::Planned;
 use crate::beneath::Beneath;
 use crate::layout::AppDir;
@@ -66,14 +65,12 @@ struct Wanted<'a> {
 }
 
 /// Fills the places of contents that installed releases hold, and the remains of the wanted one where it is being repaired;
-/// what `hashed` covers comes first and is not hashed again. The base of what is `planned` is one of them. Before files of a
-/// release are copied, `has_room` is asked with its name and what the copies take. Returns the releases in which a file was
-/// damaged.
+/// what `hashed` covers comes first and is not hashed again. The base of what is `planned` is one of them. What there is no
+/// room to copy is left lacking. Returns the releases in which a file was damaged.
 pub(crate) fn reuse(
     dir: &AppDir,
     placer: &mut Placer,
     (planned, hashed): (Option<&Planned>, Option<&Seen>),
-    has_room: impl Fn(Digest, Needs) -> io::Result<()>,
     stop: &AtomicBool,
 ) -> io::Result<HashSet<Digest>> {
     placer.place_local()?;
@@ -97,8 +94,15 @@ pub(crate) fn reuse(
             false => planned.and_then(|planned| planned.base_manifest(&package)),
         };
         let Some(source) = Source::open(dir, package, known, hashed, placer) else { continue };
-        if !source.give(placer, |needs| has_room(package, needs), stop)? {
-            damaged.insert(package);
+        placer.sharer().keep(package);
+        match source.give(placer, stop) {
+            Ok(true) => {}
+            Ok(false) => drop(damaged.insert(package)),
+            // Whether the disk holds what is lacking is asked once more, of all of it, before any of it is fetched.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(release = %package.short(), "there is no room to copy its files");
+            }
+            Err(error) => return Err(error),
         }
     }
     if let Some(hashed) = hashed {
@@ -132,12 +136,7 @@ impl<'a> Source<'a> {
     }
 
     /// Fills the places of what the release holds; says whether none of its files was damaged.
-    fn give(
-        &self,
-        placer: &mut Placer,
-        has_room: impl Fn(Needs) -> io::Result<()>,
-        stop: &AtomicBool,
-    ) -> io::Result<bool> {
+    fn give(&self, placer: &mut Placer, stop: &AtomicBool) -> io::Result<bool> {
         let shared = placer.target().manifest.shared_with(&self.manifest);
         let lacking = placer.lacking().into_iter();
         let lacking: Vec<(u32, Copies)> =
@@ -146,30 +145,26 @@ impl<'a> Source<'a> {
         let is_sound = AtomicBool::new(true);
         // The first one alone, to learn how the file system shares.
         let (first, others) = lacking.split_at(lacking.len().min(1));
-        let is_tried = std::iter::once(false).chain(std::iter::repeat(true));
-        for (contents, is_tried) in std::iter::once(first).chain(others.chunks(TAKEN_AT_ONCE)).zip(is_tried) {
-            if placer.sharer().may_copy(is_tried) {
-                let numbers = || contents.iter().map(|(number, _)| *number);
-                let files = numbers().flat_map(|number| placer.vacancies(number)).count();
-                has_room(Needs { bytes: placer.bytes_on_disk(numbers()), inodes: files as u64 })?;
-            }
+        for contents in std::iter::once(first).chain(others.chunks(TAKEN_AT_ONCE)) {
             let is_bare_link = self.hashed.is_some() && placer.sharer().links();
             let threads = if is_bare_link { workers::FOR_NAMES } else { workers::FOR_BYTES };
             let wanted: Vec<Wanted<'_>> =
                 contents.iter().filter_map(|content| self.wanted(placer, *content)).collect();
             let taken = Mutex::new(Vec::new());
-            workers::each(wanted.len(), threads, stop, |number| {
+            let result = workers::each(wanted.len(), threads, stop, |number| {
                 let wanted = &wanted[number];
                 if let Some(stamp) = self.take(placer.sharer(), wanted, &is_sound)? {
                     taken.lock().expect(workers::UNPOISONED).push((wanted.number, wanted.place, stamp));
                 }
                 Ok(())
-            })?;
+            });
             drop(wanted);
             for (content, place, stamp) in taken.into_inner().expect(workers::UNPOISONED) {
                 placer.note(place, stamp);
                 placer.settle(content, place)?;
             }
+            // What was taken before something failed stands where it belongs.
+            result?;
         }
         Ok(is_sound.into_inner())
     }

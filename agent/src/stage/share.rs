@@ -6,8 +6,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Deserialize;
+use sluice_common::digest::Digest;
 use sluice_common::path::RelPath;
 
+use super::space::Room;
 use crate::beneath::Beneath;
 
 /// How releases share the bytes that they have in common; `reuse` in `agent.toml`.
@@ -68,13 +70,19 @@ pub(crate) struct Spot<'a> {
 #[derive(Debug)]
 pub(crate) struct Sharer {
     reuse: Reuse,
+    room: Room,
     has_reflinks: AtomicBool,
 }
 
 impl Sharer {
-    /// Makes a sharer for one staging.
-    pub(crate) fn new(reuse: Reuse) -> Self {
-        Self { reuse, has_reflinks: AtomicBool::new(true) }
+    /// Makes a sharer for one staging, which copies where there is `room`.
+    pub(crate) fn new(reuse: Reuse, room: Room) -> Self {
+        Self { reuse, room, has_reflinks: AtomicBool::new(true) }
+    }
+
+    /// Has a release stay from which files are taken, whatever room a copy needs.
+    pub(crate) fn keep(&self, release: Digest) {
+        self.room.keep(release);
     }
 
     /// Brings the file at `from` to `to`, in place of what stands there, and says how.
@@ -87,6 +95,7 @@ impl Sharer {
                 Way::Hardlink => from.mode == to.mode && to.tree.link(to.path, from.tree, from.path).is_ok(),
                 Way::Copy => {
                     let mut source = from.tree.read(from.path)?;
+                    self.room.take(source.metadata()?.len())?;
                     io::copy(&mut source, &mut to.tree.create(to.path, to.mode)?)?;
                     true
                 }
@@ -107,11 +116,11 @@ impl Sharer {
         }
     }
 
-    /// Says whether bytes may be copied that the file system could share, where it was or `is_tried` yet.
-    pub(crate) fn may_copy(&self, is_tried: bool) -> bool {
+    /// Says whether every place takes bytes of its own, as far as is known: whether there are reflinks the first file shows.
+    pub(crate) fn copies(&self) -> bool {
         match self.reuse {
             Reuse::Auto | Reuse::Hardlink => false,
-            Reuse::Reflink => !is_tried || !self.has_reflinks.load(Ordering::Relaxed),
+            Reuse::Reflink => !self.has_reflinks.load(Ordering::Relaxed),
             Reuse::Copy => true,
         }
     }
@@ -133,6 +142,8 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::layout::AppDir;
+    use crate::stage::Floor;
 
     #[test]
     fn bytes_arrive_with_their_mode_and_share_an_inode_only_where_that_is_allowed() {
@@ -151,7 +162,10 @@ mod tests {
             (Reuse::Copy, 0o644, false),
         ] {
             fs_err::write(root.path().join("to"), b"what stood there").unwrap();
-            let way = Sharer::new(reuse)
+            let dir = AppDir::new(root.path(), &"shop".parse().unwrap());
+            fs_err::create_dir_all(dir.base()).unwrap();
+            let room = Room::new(dir, Floor::Percent(0), Digest::of(b"package"));
+            let way = Sharer::new(reuse, room)
                 .bring(Spot { tree: &tree, path: from, mode: 0o644 }, Spot { tree: &tree, path: to, mode })
                 .unwrap();
             let case = format!("{reuse:?} {mode:o}: {way:?}");

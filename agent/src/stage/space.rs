@@ -1,8 +1,10 @@
 //! Refuses to begin what the disk cannot hold: better a clear failure now than a full disk under a running application.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 use sluice_common::caps;
@@ -12,6 +14,7 @@ use sluice_common::units::{format_size, parse_size};
 use super::place::Placer;
 use super::target::Planned;
 use super::{Job, StageError};
+use crate::layout::AppDir;
 use crate::retention;
 
 /// What a file system has: free to us, and in all.
@@ -125,42 +128,74 @@ impl Space {
 /// Frames on disk at once: one comes, one has come, two wait, two are restored.
 const FRAMES: u64 = 6;
 
-/// Checks that the disk holds the files that are lacking, and some frames beside them, above the floor. Old releases go
-/// where it would not.
+/// Checks that the disk holds what is still to come of the files that are lacking, and some frames beside them, above the
+/// floor. What came before an interruption is on the disk already. Old releases go where it would not hold them.
 pub(crate) fn check(
     job: &Job,
     placer: &Placer,
     planned: &Planned,
     frames: &[usize],
+    frame_bytes_lacking: u64,
 ) -> Result<(), StageError> {
-    let frame = frames.iter().map(|number| planned.plan.frames[*number].wire_len).max().unwrap_or(0);
+    let lens = || frames.iter().map(|number| planned.plan.frames[*number].wire_len);
+    let frames_on_disk = lens().sum::<u64>().saturating_sub(frame_bytes_lacking);
+    let frames_at_once = FRAMES * lens().max().unwrap_or(0);
     let needs = Needs {
-        bytes: placer.bytes_on_disk(placer.lacking()) + FRAMES * frame,
+        bytes: placer.bytes_to_come() + frames_at_once.saturating_sub(frames_on_disk),
         inodes: placer.lacking_files() as u64 + FRAMES,
     };
-    match retention::make_room(&job.dir, &[job.release.package].into(), needs, job.floor)? {
-        None => Ok(()),
-        Some(lack) => Err(StageError::failed(complaint(job, needs, lack))),
-    }
-}
-
-/// Checks the same before copies are made of files of `source`, an installed release, which stays.
-pub(crate) fn check_copies(job: &Job, source: Digest, needs: Needs) -> io::Result<()> {
-    match retention::make_room(&job.dir, &[job.release.package, source].into(), needs, job.floor)? {
-        None => Ok(()),
-        Some(lack) => Err(io::Error::new(io::ErrorKind::StorageFull, complaint(job, needs, lack))),
-    }
-}
-
-fn complaint(job: &Job, needs: Needs, lack: Lack) -> String {
-    format!(
+    let Some(lack) = retention::make_room(&job.dir, &[job.release.package].into(), needs, job.floor)? else {
+        return Ok(());
+    };
+    Err(StageError::failed(format!(
         "the disk is too small: {} in {} files are still to come and {} are kept free, {lack} are lacking at {}; free \
          them, enlarge the disk, or lower [retention] disk_floor in agent.toml",
         format_size(needs.bytes),
         needs.inodes,
         job.floor,
         job.dir.base().display(),
-    )
+    )))
+}
+
+/// Room above the floor for copies of installed files, asked for as each is made: before that nobody knows which files the
+/// file system shares.
+///
+/// Of several copies at once each is seen to fit by itself; so the floor may be touched by what all but one take.
+#[derive(Debug)]
+pub(crate) struct Room {
+    dir: AppDir,
+    floor: Floor,
+    /// The package that is staged, and the releases from which files are taken.
+    needed: Mutex<HashSet<Digest>>,
+}
+
+impl Room {
+    /// Returns the room above `floor` for what is copied while `package` is staged.
+    pub(crate) fn new(dir: AppDir, floor: Floor, package: Digest) -> Self {
+        Self { dir, floor, needed: Mutex::new([package].into()) }
+    }
+
+    /// Has a release stay from now on, because files are taken from it.
+    pub(crate) fn keep(&self, release: Digest) {
+        self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(release);
+    }
+
+    /// Sees to it that a copy of so many bytes fits. Old releases go where it would not.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::StorageFull`] where it does not fit all the same.
+    pub(crate) fn take(&self, bytes: u64) -> io::Result<()> {
+        let needs = Needs { bytes, inodes: 1 };
+        if Space::of(self.dir.base())?.lacks(needs, self.floor).is_none() {
+            return Ok(());
+        }
+        let needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        match retention::make_room(&self.dir, &needed, needs, self.floor)? {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use super::area::{Area, PublishError, Published};
 use super::fetch::{Fetch, FetchError, Needed, frames_for};
 use super::place::Placer;
 use super::share::Sharer;
+use super::space::{self, Room};
 use super::target::{Known, Target};
-use super::{Attempts, Job, Progress, StageError, Work, resume, reuse, space};
+use super::{Attempts, Job, Progress, StageError, Work, resume, reuse};
 use crate::content::{ContentClient, ContentError, PlanReply};
 use crate::examine::{examine, is_bare};
 use crate::seen::Seen;
@@ -75,16 +76,17 @@ impl Stager<'_> {
     /// Hashes what stands in the staging tree and fills what installed releases hold.
     async fn survey(&self, known: &Known) -> Result<(Placer, HashSet<Digest>), StageError> {
         let (area, known) = (self.area.clone(), known.clone());
-        let (sharer, job) = (Arc::new(Sharer::new(self.job.reuse)), self.job.clone());
+        let room = Room::new(self.job.dir.clone(), self.job.floor, self.job.release.package);
+        let sharer = Arc::new(Sharer::new(self.job.reuse, room));
+        let hashed = self.job.hashed.clone();
         let surveyed = self.work.run(move |stop| {
             let findings = match is_bare(&area.tree())? {
                 true => None,
                 false => Some(examine(&area.tree(), &known.target.manifest, stop)?),
             };
             let mut placer = Placer::prepare(&area, known.target.clone(), sharer, findings.as_deref())?;
-            let knowledge = (known.plan.as_deref(), job.hashed.as_deref());
-            let has_room = |source, needs| space::check_copies(&job, source, needs);
-            let damaged = reuse::reuse(area.dir(), &mut placer, knowledge, has_room, stop)?;
+            let knowledge = (known.plan.as_deref(), hashed.as_deref());
+            let damaged = reuse::reuse(area.dir(), &mut placer, knowledge, stop)?;
             if let Some(planned) = &known.plan {
                 placer.survey_parts(&planned.plan)?;
             }
@@ -174,7 +176,7 @@ impl Stager<'_> {
         if self.took_better_plan(left, &placer, client).await? {
             return Ok(None);
         }
-        space::check(self.job, &placer, planned, &frames)?;
+        space::check(self.job, &placer, planned, &frames, left)?;
         self.attempts.first_request.get_or_insert_with(Instant::now);
         let lacked = placer.lacking().len();
         let fetch = Fetch { area: &self.area, planned, progress: self.progress, work: &self.work };
