@@ -54,6 +54,13 @@ impl Bucket {
         Ticket(self.reserved)
     }
 
+    /// Takes back `bytes` that were given out and will not be sent: whoever is still in the line moves up by as many. Those who
+    /// stand before the place that was given up may go so much early, once.
+    pub fn give_back(&mut self, bytes: u64, now: Duration) {
+        self.served_nano += u128::from(bytes) * NANO;
+        self.advance(now);
+    }
+
     /// Returns how long the holder of `ticket` still has to wait; zero when it may go.
     pub fn wait(&mut self, ticket: Ticket, now: Duration) -> Duration {
         self.advance(now);
@@ -143,6 +150,20 @@ mod tests {
         assert!(bucket.wait(ticket, Duration::from_secs(1)) < Duration::from_millis(100));
         bucket.set_rate(None, Duration::from_secs(1));
         assert_eq!(bucket.wait(ticket, Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_place_that_is_given_up_is_nobodys_time() {
+        let mut bucket = Bucket::new(rate("8kbit/s"), Duration::ZERO);
+        bucket.reserve(5_000, Duration::ZERO);
+        let last = bucket.reserve(1_000, Duration::ZERO);
+        assert_eq!(bucket.wait(last, Duration::ZERO), Duration::from_secs(6));
+        bucket.give_back(5_000, Duration::ZERO);
+        assert_eq!(bucket.wait(last, Duration::ZERO), Duration::from_secs(1));
+        // Given back into an idle bucket, it is a burst like any other.
+        bucket.give_back(1 << 40, Duration::from_secs(1));
+        let next = bucket.reserve(2_000, Duration::from_secs(1));
+        assert_eq!(bucket.wait(next, Duration::from_secs(1)), Duration::from_millis(1_900));
     }
 
     #[test]

@@ -72,12 +72,21 @@ pub struct Dial {
     pub pacing: Pacing,
     /// HTTP/2 window of a stream and of the connection, in bytes; nothing for HTTP/2's own 64 KiB.
     pub window_bytes: Option<u32>,
+    /// Time a keepalive may go unanswered.
+    pub keepalive_timeout: Duration,
 }
 
 impl Dial {
     /// Dials without limit and with the default window.
     pub fn new(address: Address, tls: Arc<ClientConfig>) -> Self {
-        Self { address, tls, meter: Arc::default(), pacing: Pacing::default(), window_bytes: None }
+        Self {
+            address,
+            tls,
+            meter: Arc::default(),
+            pacing: Pacing::default(),
+            window_bytes: None,
+            keepalive_timeout: caps::KEEPALIVE_TIMEOUT,
+        }
     }
 
     /// Connects and completes the TLS handshake.
@@ -99,7 +108,7 @@ impl Dial {
         Ok(endpoint
             .connect_timeout(caps::HANDSHAKE_TIMEOUT)
             .http2_keep_alive_interval(caps::KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(caps::KEEPALIVE_TIMEOUT)
+            .keep_alive_timeout(self.keepalive_timeout)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(self.window_bytes)
             .initial_connection_window_size(self.window_bytes)

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sluice_common::pacing::{self, Bucket};
+use sluice_common::pacing::{self, Bucket, Ticket};
 use sluice_common::units::ByteRate;
 use tokio::time::Instant;
 
@@ -40,15 +40,24 @@ impl Limiter {
         self.with(|bucket, _| bucket.rate())
     }
 
-    /// Waits until `bytes` may pass. Cancel-safe in that nothing blocks; a cancelled reservation is spent.
-    async fn acquire(&self, bytes: u64) {
-        let ticket = self.with(|bucket, now| bucket.reserve(bytes, now));
+    /// Waits until some of `wanted` payload bytes may pass, with the headers of their link, and returns how many: a quantum
+    /// of the rate of the moment. Dropped, it leaves the line.
+    async fn acquire(&self, wanted: u64) -> u64 {
         loop {
-            let wait = self.with(|bucket, now| bucket.wait(ticket, now));
-            if wait < RESOLUTION {
-                return;
+            let payload = wanted.min(pacing::quantum(self.rate()));
+            let place = Place::take(self, pacing::link_bytes(payload));
+            loop {
+                let wait = self.with(|bucket, now| bucket.wait(place.ticket, now));
+                if wait < RESOLUTION {
+                    place.is_reached();
+                    return payload;
+                }
+                tokio::time::sleep(wait.min(RECHECK)).await;
+                if wanted.min(pacing::quantum(self.rate())) < payload / 2 {
+                    // At the new rate this would be silent for long, and then send too much at once.
+                    break;
+                }
             }
-            tokio::time::sleep(wait.min(RECHECK)).await;
         }
     }
 
@@ -65,19 +74,78 @@ impl std::fmt::Debug for Limiter {
     }
 }
 
-/// Waits until up to `wanted` payload bytes may pass every limit of `chain` (host first, then site, then all) and
-/// returns how many may. Headers of the link are counted in.
-pub(crate) async fn grant(chain: Vec<Limiter>, wanted: u64) -> u64 {
-    let quantum = chain.iter().map(|limiter| pacing::quantum(limiter.rate())).min().unwrap_or(u64::MAX);
-    let granted = wanted.min(quantum);
-    for limiter in &chain {
-        limiter.acquire(pacing::link_bytes(granted)).await;
+/// A place in a limit's line, which others move up by where it is not waited for.
+struct Place<'a> {
+    limiter: &'a Limiter,
+    ticket: Ticket,
+    bytes: u64,
+}
+
+impl<'a> Place<'a> {
+    fn take(limiter: &'a Limiter, bytes: u64) -> Self {
+        Self { limiter, ticket: limiter.with(|bucket, now| bucket.reserve(bytes, now)), bytes }
     }
-    granted
+
+    fn is_reached(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.limiter.with(|bucket, now| bucket.give_back(self.bytes, now));
+        }
+    }
+}
+
+/// What a connection holds of one limit: payload bytes that it has waited for and not sent. Given back where it ends.
+struct Held {
+    limiter: Limiter,
+    payload: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.payload > 0 {
+            self.limiter.with(|bucket, now| bucket.give_back(pacing::link_bytes(self.payload), now));
+        }
+    }
+}
+
+/// What a connection holds of each limit of its chain.
+///
+/// Every limit gives out quanta of its own, so that senders have equal turns there: a host that a lower limit holds back
+/// comes for its turn more seldom, instead of taking smaller ones as often as all others.
+#[derive(Default)]
+pub(crate) struct Account(Vec<Held>);
+
+impl Account {
+    /// Waits until up to `wanted` payload bytes may pass every limit of `chain` (host first, then site, then all) and
+    /// returns how many may. Headers of the link are counted in.
+    pub(crate) async fn grant(mut self, chain: Vec<Limiter>, wanted: u64) -> (u64, Self) {
+        let is_same = |(held, limiter): (&Held, &Limiter)| Arc::ptr_eq(&held.limiter.shared, &limiter.shared);
+        if self.0.len() != chain.len() || !self.0.iter().zip(&chain).all(is_same) {
+            self.0 = chain.into_iter().map(|limiter| Held { limiter, payload: 0 }).collect();
+        }
+        let mut granted = wanted;
+        for held in self.0.iter_mut().filter(|held| held.limiter.rate().is_some()) {
+            if held.payload == 0 {
+                held.payload = held.limiter.acquire(wanted).await;
+            }
+            granted = granted.min(held.payload);
+        }
+        for held in &mut self.0 {
+            held.payload = held.payload.saturating_sub(granted);
+        }
+        (granted, self)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use sluice_common::caps;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -87,13 +155,57 @@ mod tests {
             Limiter::new("1Mbit/s".parse().ok()),
             Limiter::new(None),
         ];
-        let start = Instant::now();
-        let mut sent = 0;
-        while start.elapsed() < Duration::from_secs(10) {
-            sent += grant(chain.clone(), 1 << 20).await;
-        }
+        let sent = sent_within(Duration::from_secs(10), chain).await;
         let share = sent as f64 / 1_250_000.0;
         assert!((0.95..=1.0).contains(&share), "{share}");
+    }
+
+    /// Returns the payload bytes that pass a chain within `span` where as many wait as a connection holds.
+    async fn sent_within(span: Duration, chain: Vec<Limiter>) -> u64 {
+        let (start, mut sent, mut account) = (Instant::now(), 0, Account::default());
+        while start.elapsed() < span {
+            let (granted, rest) = account.grant(chain.clone(), 64 << 10).await;
+            (sent, account) = (sent + granted, rest);
+        }
+        sent
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_on_a_thin_link_has_its_share_of_what_many_hosts_share() {
+        for (all, thin, fast, fair) in [
+            // Each of 51 may have 1.96 Mbit/s.
+            ("100Mbit/s", "2Mbit/s", 50, 245_000),
+            ("2Mbit/s", "400kbit/s", 9, 25_000),
+            ("2Mbit/s", "64kbit/s", 9, 8_000),
+        ] {
+            let shared = Limiter::new(all.parse().ok());
+            let span = Duration::from_secs(20);
+            for _ in 0..fast {
+                tokio::spawn(sent_within(span, vec![shared.clone()]));
+            }
+            let sent = sent_within(span, vec![Limiter::new(thin.parse().ok()), shared]).await / 20;
+            // It does not wait for its next turn while it sends what it has, so it has less than all of it.
+            assert!(sent * 2 > fair && sent < fair * 11 / 10, "{thin} of {all}: {sent} of {fair}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_when_a_limit_is_lowered_waits_at_the_new_one_and_leaves_nothing_behind() {
+        let limiter = Limiter::new("50Mbit/s".parse().ok());
+        let mut waiting: Vec<_> =
+            (0..100).map(|_| tokio::spawn(sent_within(Duration::MAX, vec![limiter.clone()]))).collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        limiter.set_rate("2Mbit/s".parse().ok());
+        tokio::time::sleep(2 * RECHECK).await;
+        let turn = Instant::now();
+        limiter.acquire(64 << 10).await;
+        // A hundred quanta of 20 ms each.
+        assert!(turn.elapsed() < Duration::from_millis(2_200), "{:?}", turn.elapsed());
+        waiting.drain(..).for_each(|task| task.abort());
+        tokio::task::yield_now().await;
+        let turn = Instant::now();
+        limiter.acquire(64 << 10).await;
+        assert!(turn.elapsed() < 2 * RECHECK, "{:?}", turn.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -101,7 +213,11 @@ mod tests {
         let limiter = Limiter::new("8kbit/s".parse().ok());
         let start = Instant::now();
         let waiter = limiter.clone();
-        let wait = async move { waiter.acquire(1_000_000).await };
+        let wait = async move {
+            for _ in 0..1_000_000 / caps::PACING_QUANTUM_BYTES_MIN {
+                waiter.acquire(caps::PACING_QUANTUM_BYTES_MIN).await;
+            }
+        };
         let raise = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             limiter.set_rate(None);

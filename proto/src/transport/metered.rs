@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::limiter::{Limiter, grant};
+use super::limiter::{Account, Limiter};
 
 /// Bytes that passed a socket, both ways.
 #[derive(Debug, Default)]
@@ -83,13 +83,15 @@ pub struct Metered<S> {
     paced: Paced,
     /// Bytes that may pass without asking again.
     credit: u64,
-    waiting: Option<Pin<Box<dyn Future<Output = u64> + Send>>>,
+    /// What it has of its limits; nothing while it waits for more.
+    account: Option<Account>,
+    waiting: Option<Pin<Box<dyn Future<Output = (u64, Account)> + Send>>>,
 }
 
 impl<S> Metered<S> {
     /// Wraps `inner`; counts into each of `meters`.
     pub fn new(inner: S, meters: Vec<Arc<Meter>>, pacing: Pacing, paced: Paced) -> Self {
-        Self { inner, meters, pacing, paced, credit: 0, waiting: None }
+        Self { inner, meters, pacing, paced, credit: 0, account: None, waiting: None }
     }
 
     /// Returns the wrapped stream.
@@ -103,10 +105,11 @@ impl<S> Metered<S> {
             return Poll::Ready(wanted);
         }
         while self.credit == 0 {
-            let chain = &self.pacing;
-            let waiting = self.waiting.get_or_insert_with(|| Box::pin(grant(chain.chain(), wanted)));
-            self.credit = ready!(waiting.as_mut().poll(cx));
-            self.waiting = None;
+            let (pacing, account) = (&self.pacing, &mut self.account);
+            let ask = || Box::pin(account.take().unwrap_or_default().grant(pacing.chain(), wanted)) as _;
+            let waiting = self.waiting.get_or_insert_with(ask);
+            let (credit, account) = ready!(waiting.as_mut().poll(cx));
+            (self.credit, self.account, self.waiting) = (credit, Some(account), None);
         }
         Poll::Ready(self.credit.min(wanted))
     }
