@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use sluice_common::caps;
 use sluice_common::digest::Digest;
 
 pub(crate) use remote::{Dialer, RemoteOrigin, chain};
@@ -90,6 +91,5 @@ pub(crate) trait Origin: Send + Sync + 'static {
     fn open(&self) -> Self::Client;
 }
 
-/// Silence after which a content stream counts as broken. Longer than the coordinator takes to compute a plan
-/// of a large tree; a dead connection is found sooner, by keepalive.
-pub(crate) const STALL_TIMEOUT: Duration = Duration::from_secs(180);
+/// Silence after which a content stream counts as broken. Longer than the coordinator takes to compute a plan of a large tree.
+pub(crate) const STALL_TIMEOUT: Duration = caps::CONTENT_KEEPALIVE_TIMEOUT;

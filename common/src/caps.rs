@@ -144,6 +144,10 @@ pub const HEADER_LIST_BYTES_MAX: u32 = 16 * KIB as u32;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Time a keepalive may go unanswered.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The same where content is sent and received: the question waits behind what the connection has given to its limit already,
+/// some 100 KiB of content. That many take so long where a connection's share of a link is 5 kbit/s: 12 hosts at 64 kbit/s,
+/// 400 at 2 Mbit/s. Hosts that are gone are found by their heartbeats.
+pub const CONTENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(180);
 /// HTTP/2 stream and connection window of content: one second of 64 Mbit/s in flight. A receiver that is slower than its link holds
 /// as much of what has come.
 pub const CONTENT_WINDOW_BYTES: u32 = 8 * MIB as u32;

@@ -92,6 +92,7 @@ impl RemoteContent {
                 dial.meter = self.meter.clone();
                 dial.pacing = Pacing::new(vec![self.limiter.clone()]);
                 dial.window_bytes = Some(window);
+                dial.keepalive_timeout = caps::CONTENT_KEEPALIVE_TIMEOUT;
             };
             let connected = self.dialer.connect(configure).await;
             let (_, channel) = connected.map_err(|error| ContentError::Unreachable(chain(&error)))?;

@@ -119,7 +119,7 @@ fn server() -> Server {
         .max_concurrent_streams(caps::STREAMS_PER_CONNECTION)
         .http2_max_header_list_size(caps::HEADER_LIST_BYTES_MAX)
         .http2_keepalive_interval(Some(caps::KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(caps::KEEPALIVE_TIMEOUT))
+        .http2_keepalive_timeout(Some(caps::CONTENT_KEEPALIVE_TIMEOUT))
         .http2_max_pending_accept_reset_streams(Some(caps::STREAMS_PER_CONNECTION as usize))
         .initial_stream_window_size(caps::CONTENT_WINDOW_BYTES)
         .initial_connection_window_size(caps::CONTENT_WINDOW_BYTES)

@@ -1,6 +1,7 @@
-//! An update over a thin link, interrupted again and again in the middle of a frame: it goes on at the byte.
+//! Updates over a thin link: one that is interrupted again and again in the middle of a frame goes on at the byte, and those
+//! of hosts that share it are not cut off because each of them waits.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use sluice_common::units::format_size;
@@ -35,7 +36,58 @@ struct Case {
 const FULL: Case = Case { limit: "64kbit/s", changed_bytes: 500_000, interruptions: 6 };
 const QUICK: Case = Case { limit: "256kbit/s", changed_bytes: 400_000, interruptions: 3 };
 
+/// Hosts that share a link, and what an update of one of them takes: together longer than a keepalive once could wait.
+const SHARING: usize = 5;
+const SHARED_BYTES: usize = 160_000;
+
 pub(super) fn run(board: &mut Board, work: &mut Work) -> Result<()> {
+    interruptions(board, work)?;
+    if work.options.quick {
+        return Ok(board.skip("a link that hosts share", "it takes two minutes: it is in the full list"));
+    }
+    shared(board)
+}
+
+/// Updates hosts that share one link, all but the canary at once.
+fn shared(board: &mut Board) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let mut lab = Lab::start(&demo_executable()?, &scratch.path().join("lab"))?;
+    let proxy = Proxy::start(lab.address())?;
+    for number in 0..SHARING {
+        let agent = AgentOptions { dial: Some(proxy.address()), ..AgentOptions::default() };
+        lab.add_host(&format!("{HOST}-{number}"), SITE, agent)?;
+    }
+    lab.wait_connected()?;
+    let tree = scratch.path().join("tree");
+    write_tree(&tree, &[("data", noise(1, SHARED_BYTES), false)])?;
+    lab.release(APP, "1", &tree)?;
+    lab.operator().run(["site", "set-limit", SITE, FULL.limit])?;
+    let (connections, start) = (proxy.counts().len(), Instant::now());
+    let all = (SHARING - 1).to_string();
+    let steps = ["--canary", "1", "--batch", &all, "--max-unavailable", &all, "--bake", "0s"];
+    lab.operator().run(["rollout", "start", APP, "1", "--detach"].into_iter().chain(steps))?;
+    let id = lab.operator().newest_rollout(APP)?.context("no rollout was started")?.id;
+    wait_for("every host to have it", PATIENCE, || {
+        for host in lab.hosts() {
+            if !compare(&tree, &host.current(APP))?.is_empty() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })?;
+    let (needed, took) = (proxy.counts().len() - connections, start.elapsed());
+    let rollout = wait_ended(&lab, &id)?;
+    ensure!(rollout.state() == v1::RolloutState::Succeeded, "{:?}: {}", rollout.state(), rollout.reason);
+    board.line(
+        &format!("{SHARING} hosts that share {}, {} s", FULL.limit, took.as_secs()),
+        &format!("{needed} connections"),
+        &format!("<= {SHARING}: none is cut off"),
+        needed <= SHARING,
+    );
+    lab.stop()
+}
+
+fn interruptions(board: &mut Board, work: &mut Work) -> Result<()> {
     let case = if work.options.quick { QUICK } else { FULL };
     let scratch = tempfile::tempdir()?;
     let mut lab = Lab::start(&demo_executable()?, &scratch.path().join("lab"))?;
