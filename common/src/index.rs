@@ -244,6 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn the_format_is_golden() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..100_000_u32).flat_map(|i| (i * 7).to_le_bytes()).collect();
+        fs_err::write(dir.path().join("a"), &bytes).unwrap();
+        fs_err::write(dir.path().join("b"), b"small").unwrap();
+        fs_err::write(dir.path().join("empty"), b"").unwrap();
+        let tree = Tree::scan(dir.path()).unwrap();
+        let index = PackageIndex::build(tree.manifest(), &tree).unwrap();
+        // When this fails, no depot in the field can read the indexes that it has.
+        let golden = "sha256:99552e41a5d7a3e8df2d267b53b872c01ae2fe1f26c4ac1ef93551c0e9a4da20";
+        assert_eq!(Digest::of(index.as_bytes()).to_string(), golden);
+    }
+
+    #[test]
     fn what_is_not_read_is_what_cutting_gives() {
         let dir = tempfile::tempdir().unwrap();
         let noise: Vec<u8> = (0..200_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();

@@ -53,21 +53,30 @@ fn check_text(path: &RelPath, target: &str) -> Result<(), ManifestError> {
 /// nothing is reached through it.
 fn stays_inside(manifest: &Manifest, link: &RelPath, steps: &mut usize) -> Option<bool> {
     let mut pending: Vec<&str> = link.components().rev().collect();
-    let mut reached: Vec<&str> = Vec::new();
+    let mut reached = String::new();
+    let leave = |reached: &mut String| reached.truncate(reached.rfind('/').unwrap_or(0));
     let mut hops = 0;
     while let Some(component) = pending.pop() {
         *steps = steps.checked_sub(1)?;
         match component {
             "" | "." => continue,
+            ".." if reached.is_empty() => return Some(false),
             ".." => {
-                if reached.pop().is_none() {
-                    return Some(false);
-                }
+                leave(&mut reached);
                 continue;
             }
-            name => reached.push(name),
+            name => {
+                if !reached.is_empty() {
+                    reached.push('/');
+                }
+                reached.push_str(name);
+            }
         }
-        if let Some(Entry { kind: EntryKind::Symlink { target }, .. }) = manifest.get(&reached.join("/")) {
+        // Nothing stands where no path leads to.
+        if reached.len() > caps::PATH_BYTES_MAX {
+            continue;
+        }
+        if let Some(Entry { kind: EntryKind::Symlink { target }, .. }) = manifest.get(&reached) {
             hops += 1;
             if hops > caps::SYMLINK_HOPS_MAX {
                 return Some(true);
@@ -75,7 +84,7 @@ fn stays_inside(manifest: &Manifest, link: &RelPath, steps: &mut usize) -> Optio
             if target.starts_with('/') {
                 return Some(false);
             }
-            reached.pop();
+            leave(&mut reached);
             pending.extend(target.split('/').rev());
         }
     }

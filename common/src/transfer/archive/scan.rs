@@ -93,6 +93,9 @@ fn zip_data(header: &[u8]) -> Option<usize> {
     is_plain_deflate.then_some(LOCAL_HEADER_BYTES + usize::from(number(26)?) + usize::from(number(28)?))
 }
 
+/// Longest name or comment that is looked for in a gzip header: as long as a path may be.
+const GZIP_TEXT_BYTES_MAX: usize = 4096;
+
 /// Returns how long a gzip header is (RFC 1952).
 fn gzip_data(header: &[u8]) -> Option<usize> {
     const HAS_CHECKSUM: u8 = 2;
@@ -106,7 +109,8 @@ fn gzip_data(header: &[u8]) -> Option<usize> {
     }
     for text in [HAS_NAME, HAS_COMMENT] {
         if flags & text != 0 {
-            len += 1 + header.get(len..)?.iter().position(|byte| *byte == 0)?;
+            // Where many files begin like this, each of them would be looked through to the end of the last.
+            len += 1 + header.get(len..)?.iter().take(GZIP_TEXT_BYTES_MAX).position(|byte| *byte == 0)?;
         }
     }
     Some(if flags & HAS_CHECKSUM != 0 { len + 2 } else { len })
@@ -134,5 +138,27 @@ impl Scan {
         *left = left.saturating_sub(end - begin);
         inflated.ok()?;
         Some(Stream { place: begin..end, plain_len })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gzip_header_ends_behind_what_its_flags_say() {
+        let header = |flags: u8, rest: &[u8]| [&b"\x1f\x8b\x08"[..], &[flags], &[0; 6], rest].concat();
+        let long = vec![b'n'; GZIP_TEXT_BYTES_MAX];
+        for (what, flags, rest, expected) in [
+            ("nothing", 0, &b"data"[..], Some(10)),
+            ("a name", 8, b"name\0data", Some(15)),
+            ("an empty name and a comment", 24, b"\0why\0data", Some(15)),
+            ("extra, a name and a checksum", 14, b"\x02\0xxname\0ccdata", Some(21)),
+            ("a name without an end", 8, b"name", None),
+            ("a name that is longer than any", 8, &[&long[..], b"\0data"].concat(), None),
+            ("extra that is cut off", 4, b"\x09", None),
+        ] {
+            assert_eq!(gzip_data(&header(flags, rest)), expected, "{what}");
+        }
     }
 }
