@@ -1,6 +1,7 @@
 //! Where content comes from. Staging asks through [`ContentClient`], so that tests serve frames from memory and a
 //! relay or a stick can follow; whatever answers, every byte is checked on receipt.
 
+mod answer;
 mod remote;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use futures::stream::BoxStream;
 use sluice_common::caps;
 use sluice_common::digest::Digest;
 
+pub(crate) use answer::Begun;
 pub(crate) use remote::{Dialer, RemoteOrigin, chain};
 
 /// How to get a package.
@@ -64,8 +66,14 @@ pub(crate) type FrameStream = BoxStream<'static, Result<FrameChunk, ContentError
 
 /// A source of content.
 pub(crate) trait ContentClient: Send {
-    /// Asks how to get `target` from one of `bases`, best first.
-    fn plan(&mut self, target: Digest, bases: Vec<Digest>) -> BoxFuture<'_, Result<PlanReply, ContentError>>;
+    /// Asks how to get `target` from one of `bases`, best first. Goes on with what has `begun`, and leaves there what has come
+    /// where the connection breaks.
+    fn plan<'a>(
+        &'a mut self,
+        target: Digest,
+        bases: Vec<Digest>,
+        begun: &'a mut Begun,
+    ) -> BoxFuture<'a, Result<PlanReply, ContentError>>;
 
     /// Asks for frames of the plan from `base` to `target`.
     fn fetch(

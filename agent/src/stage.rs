@@ -45,7 +45,7 @@ use sluice_common::order::Installed;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::content::ContentClient;
+use crate::content::{Begun, ContentClient};
 use crate::crash::CrashPoints;
 use crate::layout::AppDir;
 use crate::seen::Seen;
@@ -97,6 +97,8 @@ pub(crate) struct Attempts {
     refused: u32,
     /// When a plan was last asked for.
     asked: Option<Instant>,
+    /// What has come of the answer, where the connection broke in it.
+    begun: Begun,
     /// When content was first asked for.
     pub(crate) first_request: Option<Instant>,
 }

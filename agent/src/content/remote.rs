@@ -7,7 +7,6 @@ use futures::future::BoxFuture;
 use rustls::ClientConfig;
 use sluice_common::caps;
 use sluice_common::digest::Digest;
-use sluice_proto::convert;
 use sluice_proto::transport::client::{Address, ConnectError, Dial};
 use sluice_proto::transport::limiter::Limiter;
 use sluice_proto::transport::metered::{Meter, Pacing};
@@ -18,9 +17,10 @@ use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+use super::answer::Answer;
 use super::{
-    ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, Origin, PlanReply, STALL_TIMEOUT,
-    WireCount,
+    Begun, ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, Origin, PlanReply,
+    STALL_TIMEOUT, WireCount,
 };
 
 /// Window of a limited connection: less in flight than a change of the limit may take to be felt.
@@ -105,30 +105,36 @@ impl RemoteContent {
         self.limiter.rate().map_or(0, |rate| rate.bytes_per_second())
     }
 
-    async fn ask_plan(&mut self, target: Digest, bases: Vec<Digest>) -> Result<PlanReply, ContentError> {
+    async fn ask_plan(
+        &mut self,
+        target: Digest,
+        bases: Vec<Digest>,
+        begun: &mut Begun,
+    ) -> Result<PlanReply, ContentError> {
+        let (name, len) = begun.read();
         let request = v1::PlanRequest {
             target: target.as_bytes().to_vec(),
             bases: bases.iter().map(|base| base.as_bytes().to_vec()).collect(),
             limit_bytes_per_second: self.limit(),
+            begun: name.to_vec(),
+            begun_len: len,
         };
         let mut parts = in_time(self.grpc().await?.get_plan(request)).await?.into_inner();
         let header = match next(&mut parts).await? {
             Some(v1::PlanPart { part: Some(Part::Header(header)) }) => header,
             _ => return Err(ContentError::Protocol("a plan begins without a header".into())),
         };
-        let mut reply = begin_reply(&header, &bases)?;
+        let mut answer = Answer::begin(header, &bases, begun)?;
         while let Some(v1::PlanPart { part }) = next(&mut parts).await? {
             match part {
-                Some(Part::Manifest(bytes)) => append(&mut reply.manifest, &bytes, header.manifest_len)?,
-                Some(Part::Plan(bytes)) => append(&mut reply.plan, &bytes, header.plan_len)?,
+                Some(Part::Manifest(bytes)) => answer.take_manifest(&bytes)?,
+                Some(Part::Plan(bytes)) => answer.take_plan(&bytes)?,
                 Some(Part::Header(_)) | None => {
                     return Err(ContentError::Protocol("a plan has a second header".into()));
                 }
             }
         }
-        let whole =
-            reply.manifest.len() as u64 == header.manifest_len && reply.plan.len() as u64 == header.plan_len;
-        if whole { Ok(reply) } else { Err(ContentError::Unreachable("the plan was cut off".into())) }
+        answer.end()
     }
 
     async fn ask_frames(
@@ -160,8 +166,13 @@ impl RemoteContent {
 }
 
 impl ContentClient for RemoteContent {
-    fn plan(&mut self, target: Digest, bases: Vec<Digest>) -> BoxFuture<'_, Result<PlanReply, ContentError>> {
-        Box::pin(self.ask_plan(target, bases))
+    fn plan<'a>(
+        &'a mut self,
+        target: Digest,
+        bases: Vec<Digest>,
+        begun: &'a mut Begun,
+    ) -> BoxFuture<'a, Result<PlanReply, ContentError>> {
+        Box::pin(self.ask_plan(target, bases, begun))
     }
 
     fn fetch(
@@ -192,28 +203,6 @@ async fn next(parts: &mut Streaming<v1::PlanPart>) -> Result<Option<v1::PlanPart
         Ok(part) => part.map_err(refusal),
         Err(_) => Err(ContentError::Unreachable("the plan does not come".into())),
     }
-}
-
-/// Checks lengths before anything is allocated for them.
-fn begin_reply(header: &v1::PlanHeader, bases: &[Digest]) -> Result<PlanReply, ContentError> {
-    let v1::PlanHeader { base, manifest_len, plan_len, spec } = header;
-    let protocol = |reason: String| ContentError::Protocol(reason);
-    if *manifest_len > caps::MANIFEST_BYTES_MAX || *plan_len > caps::PLAN_BYTES_MAX {
-        return Err(protocol("a plan or manifest is over its limit".into()));
-    }
-    let base = convert::optional_digest("plan.base", base).map_err(|e| protocol(e.to_string()))?;
-    if base.is_some_and(|base| !bases.contains(&base)) {
-        return Err(protocol("a plan leans on a base that was not offered".into()));
-    }
-    Ok(PlanReply { base, manifest: Vec::new(), plan: Vec::new(), spec: spec.clone() })
-}
-
-fn append(to: &mut Vec<u8>, bytes: &[u8], promised: u64) -> Result<(), ContentError> {
-    if (to.len() + bytes.len()) as u64 > promised {
-        return Err(ContentError::Protocol("a plan is longer than it promised".into()));
-    }
-    to.extend_from_slice(bytes);
-    Ok(())
 }
 
 /// Tells what may be tried for ever from what is refused.

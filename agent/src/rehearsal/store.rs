@@ -21,7 +21,7 @@ use sluice_common::transfer::{
 use sluice_common::tree::Tree;
 
 use crate::content::{
-    ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, Origin, PlanReply, WireCount,
+    Begun, ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, Origin, PlanReply, WireCount,
 };
 
 /// Bytes that come at a time.
@@ -97,7 +97,12 @@ impl Store {
 }
 
 impl ContentClient for Store {
-    fn plan(&mut self, target: Digest, bases: Vec<Digest>) -> BoxFuture<'_, Result<PlanReply, ContentError>> {
+    fn plan<'a>(
+        &'a mut self,
+        target: Digest,
+        bases: Vec<Digest>,
+        _: &'a mut Begun,
+    ) -> BoxFuture<'a, Result<PlanReply, ContentError>> {
         let answer = self.answer(target, &bases);
         Box::pin(async move { answer.map_err(|error| ContentError::Unreachable(error.to_string())) })
     }

@@ -112,7 +112,7 @@ impl Stager<'_> {
         let bases: Vec<Digest> =
             bases.filter(|base| !self.attempts.excluded.contains(base)).take(BASES_MAX).collect();
         let reply = tokio::select! {
-            reply = client.plan(package, bases) => reply,
+            reply = client.plan(package, bases, &mut self.attempts.begun) => reply,
             () = self.work.token.cancelled() => return Err(StageError::Cancelled),
         };
         let reply = reply.map_err(|error| self.content_error(error))?;

@@ -14,7 +14,7 @@ use sluice_common::transfer::{
 use sluice_common::tree::Tree;
 
 use crate::content::{
-    ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, Origin, PlanReply, WireCount,
+    Begun, ContentClient, ContentError, FrameChunk, FrameStream, FrameWanted, Origin, PlanReply, WireCount,
 };
 
 /// Serves packed trees; clones share everything.
@@ -155,7 +155,12 @@ impl Inner {
 }
 
 impl ContentClient for MemorySource {
-    fn plan(&mut self, target: Digest, bases: Vec<Digest>) -> BoxFuture<'_, Result<PlanReply, ContentError>> {
+    fn plan<'a>(
+        &'a mut self,
+        target: Digest,
+        bases: Vec<Digest>,
+        _: &'a mut Begun,
+    ) -> BoxFuture<'a, Result<PlanReply, ContentError>> {
         let answer = self.inner.lock().unwrap().answer_plan(target, bases);
         Box::pin(async move { answer })
     }

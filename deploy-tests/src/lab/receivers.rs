@@ -69,8 +69,7 @@ async fn connect(address: &str, host: &Path) -> Result<ContentClient<Channel>> {
 
 /// Asks for the cold plan and returns its frames.
 async fn frames(client: &mut ContentClient<Channel>, target: Digest) -> Result<Vec<v1::FrameWanted>> {
-    let request =
-        v1::PlanRequest { target: target.as_bytes().to_vec(), bases: Vec::new(), limit_bytes_per_second: 0 };
+    let request = v1::PlanRequest { target: target.as_bytes().to_vec(), ..v1::PlanRequest::default() };
     let mut parts = client.get_plan(request).await?.into_inner();
     let (mut manifest, mut plan) = (Vec::new(), Vec::new());
     while let Some(part) = parts.message().await? {
