@@ -4,7 +4,7 @@
 //! connection takes them, shared by all who fetch the same, so that a slow host costs a few hundred KiB and no task of
 //! its own.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -186,6 +186,8 @@ struct FrameStream {
     host: HostName,
     queue: VecDeque<Sending>,
     open: Option<Sending>,
+    /// Frames that were begun. A host may want one frame several times at once: only another request says that it did not fit.
+    begun: HashSet<Digest>,
     /// Read and not yet sent, of the open frame.
     read: Bytes,
     pacing: Pacing,
@@ -199,7 +201,8 @@ impl FrameStream {
         queue: VecDeque<Sending>,
         pacing: Pacing,
     ) -> Self {
-        Self { plans: plans.clone(), plan, host, queue, open: None, read: Bytes::new(), pacing }
+        let (plans, begun) = (plans.clone(), HashSet::new());
+        Self { plans, plan, host, queue, open: None, begun, read: Bytes::new(), pacing }
     }
 
     fn messages(self) -> impl Stream<Item = Result<v1::FrameData, Status>> + Send {
@@ -231,7 +234,7 @@ impl FrameStream {
 
     /// Opens a frame: sound, or made so, before its first byte is sent.
     async fn open(&mut self, sending: Sending) -> Result<(), Status> {
-        if sending.offset == 0 {
+        if sending.offset == 0 && self.begun.insert(sending.digest) {
             self.plans.begin_frame(&self.host, sending.digest);
         }
         let sound = self.plans.ensure_frame(&self.plan, sending.digest, sending.len).await;

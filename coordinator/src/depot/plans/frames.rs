@@ -56,7 +56,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Notes that a host begins a frame; the second time, the frame is doubted, and it says so.
+    /// Notes that a request of a host begins a frame; with the second request, the frame is doubted, and it says so.
     pub(super) fn begin(&self, host: &HostName, frame: Digest) -> bool {
         let key = (host.clone(), frame);
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);

@@ -301,8 +301,8 @@ impl Plans {
         Err(PlanError::FrameGone(lacks).into())
     }
 
-    /// Notes that a host asks for a frame from its first byte on. Asking twice means that it did not fit: the frame
-    /// is checked again.
+    /// Notes that a request of a host asks for a frame from its first byte on. Asking again means that it did not fit: the
+    /// frame is checked again.
     pub fn begin_frame(&self, host: &HostName, frame: Digest) {
         if self.frames.begin(host, frame) {
             self.depot.hot.forget(&frame);

@@ -241,6 +241,29 @@ async fn a_frame_damaged_while_it_is_served_is_healed_when_a_host_comes_back_for
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_one_request_wants_twice_is_not_doubted() {
+    let (bench, _, two) = two_versions().await;
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let plan = plans.get(None, two.digest, Link::Open).await.unwrap();
+    let (frame, len) = (plan.frames[0].digest, plan.frames[0].wire_len as usize);
+    let path = bench.dir.path().join("depot/frames").join(frame.to_hex());
+    let twice = vec![wanted(&frame, 0), wanted(&frame, 0)];
+    let messages = content::fetch(&plans, host(), None, plan.target, twice, Pacing::default()).await.unwrap();
+    let mut messages = std::pin::pin!(messages);
+    let mut come = [0, 0];
+    while let Some(v1::FrameData { frame, data }) = messages.try_next().await.unwrap() {
+        come[frame as usize] += data.len();
+        if come == [len, 0] {
+            // Whoever looks at the frame again sees it by this.
+            flip(&path);
+        }
+    }
+    assert_eq!((come, plans.encoded()), ([len, len], 1), "it was sent twice, and looked at once");
+    let again = fetch(&plans, &plan, vec![wanted(&frame, 0)]).await.unwrap();
+    assert_eq!((Digest::of(&again[0]), plans.encoded()), (frame, 2), "another request doubts it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_base_gives_a_cold_plan_and_a_damaged_target_says_what_to_do() {
     let bench = Bench::new().await;
     let base = Parcel::new(&[("a", noise(1, 300_000)), ("b", noise(2, 300_000))]);
