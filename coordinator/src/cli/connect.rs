@@ -68,13 +68,13 @@ impl Coordinator {
 
     /// Returns the connection there is, to push over it.
     pub(super) fn line(&self) -> Line {
-        Line { channel: self.channel.clone(), meter: self.meter.clone() }
+        Line::shared(self.channel.clone(), self.meter.clone())
     }
 
     /// Makes a further connection, to push over it.
     pub(super) async fn new_line(&self) -> anyhow::Result<Line> {
         let (channel, meter) = dial(&self.address, &self.tls).await?;
-        Ok(Line { channel, meter })
+        Ok(Line::new(channel, meter))
     }
 
     pub(super) fn administration(&self) -> AdministrationClient<Channel> {

@@ -10,6 +10,7 @@ mod parcel;
 mod tests;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use super::output::{Output, count};
 use super::progress;
 use attempt::Failure;
 pub(super) use attempt::is_broken;
-use parcel::Parcel;
+use parcel::{Description, Parcel};
 
 /// How long a push keeps trying.
 #[derive(Debug, Clone, Copy)]
@@ -61,15 +62,15 @@ pub(super) struct Pushed {
     pub(super) tree_bytes: u64,
     /// Distinct chunks of the package; nothing where nobody had to count them: the coordinator knew its digest.
     pub(super) chunks: Option<u64>,
-    /// Those that the coordinator lacked.
+    /// Those that the coordinator lacked when first asked: each once, however often a connection broke under it.
     pub(super) chunks_sent: u64,
-    /// Bytes of the chunks sent, raw.
+    /// Bytes of these chunks, raw.
     pub(super) raw_bytes_sent: u64,
     /// Bytes sent, as the sockets count them.
     pub(super) wire_bytes_sent: u64,
     /// Bytes received, as the sockets count them.
     pub(super) wire_bytes_received: u64,
-    /// How often the connection had to be made anew.
+    /// How often a connection broke and was made anew.
     pub(super) reconnects: u32,
 }
 
@@ -95,18 +96,32 @@ impl fmt::Display for Pushed {
     }
 }
 
+/// Chunks that the coordinator lacks.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lacking {
+    chunks: u64,
+    raw_bytes: u64,
+}
+
+impl Lacking {
+    fn new(missing: &[Range<u32>], description: &Description) -> Self {
+        let chunks = missing.iter().map(|run| run.len() as u64).sum();
+        Self { chunks, raw_bytes: description.raw_len(missing) }
+    }
+}
+
 /// What was sent so far, over all attempts.
 struct Tally {
     output: Output,
     bar: Option<ProgressBar>,
-    /// Raw bytes that the coordinator lacked when last asked.
-    lacking: Option<u64>,
+    /// What the coordinator lacked when first asked.
+    first: Option<Lacking>,
+    /// What it lacked when last asked.
+    last: Option<Lacking>,
     /// Whether the attempt under way began with less lacking than the one before.
     advanced: bool,
-    chunks_sent: u64,
-    raw_bytes_sent: u64,
     /// One for each connection.
-    meters: Vec<Arc<Meter>>,
+    traffic: Vec<Traffic>,
 }
 
 impl Tally {
@@ -114,36 +129,65 @@ impl Tally {
         Self {
             output,
             bar: None,
-            lacking: None,
+            first: None,
+            last: None,
             advanced: false,
-            chunks_sent: 0,
-            raw_bytes_sent: 0,
-            meters: Vec::new(),
+            traffic: Vec::new(),
         }
     }
 
     /// Takes note of what the coordinator lacks at the beginning of an attempt.
-    fn begin(&mut self, lacking: u64) {
-        let bar = self.bar.get_or_insert_with(|| progress::bytes(self.output, "pushing", lacking));
-        bar.set_position(bar.length().unwrap_or(lacking).saturating_sub(lacking));
-        self.advanced = self.lacking.is_none_or(|before| lacking < before);
-        self.lacking = Some(lacking);
+    fn begin(&mut self, lacking: Lacking) {
+        let raw_bytes = lacking.raw_bytes;
+        let bar = self.bar.get_or_insert_with(|| progress::bytes(self.output, "pushing", raw_bytes));
+        bar.set_position(bar.length().unwrap_or(raw_bytes).saturating_sub(raw_bytes));
+        self.advanced = self.last.is_none_or(|last| raw_bytes < last.raw_bytes);
+        self.first.get_or_insert(lacking);
+        self.last = Some(lacking);
     }
 
-    fn sent(&mut self, chunks: usize, raw: u64) {
-        self.chunks_sent += chunks as u64;
-        self.raw_bytes_sent += raw;
+    /// Takes note of raw bytes that are on their way, and may be lost there.
+    fn sent(&self, raw_bytes: u64) {
         if let Some(bar) = &self.bar {
-            bar.inc(raw);
+            bar.inc(raw_bytes);
         }
     }
 }
 
 /// A connection to push over.
 pub(super) struct Line {
-    pub(super) channel: Channel,
-    /// Counts all that passed it.
-    pub(super) meter: Arc<Meter>,
+    channel: Channel,
+    traffic: Traffic,
+}
+
+/// What a connection carries of a push.
+struct Traffic {
+    meter: Arc<Meter>,
+    /// Bytes that it had sent and received before.
+    before: (u64, u64),
+}
+
+impl Line {
+    /// Takes a connection that was made for the push: all that `meter` has counted is the push's.
+    pub(super) fn new(channel: Channel, meter: Arc<Meter>) -> Self {
+        Self { channel, traffic: Traffic { meter, before: (0, 0) } }
+    }
+
+    /// Takes a connection that has carried something else before.
+    pub(super) fn shared(channel: Channel, meter: Arc<Meter>) -> Self {
+        let before = (meter.written(), meter.read());
+        Self { channel, traffic: Traffic { meter, before } }
+    }
+}
+
+impl Traffic {
+    fn sent(&self) -> u64 {
+        self.meter.written() - self.before.0
+    }
+
+    fn received(&self) -> u64 {
+        self.meter.read() - self.before.1
+    }
 }
 
 /// Pushes a tree over connections made by `dial`.
@@ -155,18 +199,18 @@ pub(super) async fn push(
 ) -> anyhow::Result<Pushed> {
     let parcel = Parcel::new(tree);
     let mut tally = Tally::new(output);
-    let (mut failures, mut reconnects) = (0, 0);
+    let mut failures = 0;
     loop {
         tally.advanced = false;
         let tried = match dial().await {
-            Ok(Line { channel, meter }) => {
-                tally.meters.push(meter);
+            Ok(Line { channel, traffic }) => {
+                tally.traffic.push(traffic);
                 attempt::run(channel, &parcel, &mut tally).await
             }
             Err(error) => Err(Failure::Broken(error)),
         };
         let error = match tried {
-            Ok(()) => return Ok(finish(&parcel, tally, reconnects)),
+            Ok(()) => return Ok(finish(&parcel, tally)),
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Broken(error)) => error,
         };
@@ -176,7 +220,6 @@ pub(super) async fn push(
             return Err(error.context(insist("the connection broke and could not be made anew", hint)));
         }
         let delay = patience.delay(failures);
-        reconnects += 1;
         tracing::warn!(
             error = format!("{error:#}"),
             delay = format_duration(delay),
@@ -186,20 +229,22 @@ pub(super) async fn push(
     }
 }
 
-fn finish(parcel: &Parcel, tally: Tally, reconnects: u32) -> Pushed {
+fn finish(parcel: &Parcel, tally: Tally) -> Pushed {
     if let Some(bar) = &tally.bar {
         bar.finish_and_clear();
     }
     let manifest = parcel.tree.manifest();
+    let sent = tally.first.unwrap_or_default();
     Pushed {
         digest: parcel.digest,
         files: manifest.file_count(),
         tree_bytes: manifest.tree_bytes(),
         chunks: parcel.described().map(|description| description.chunk_count() as u64),
-        chunks_sent: tally.chunks_sent,
-        raw_bytes_sent: tally.raw_bytes_sent,
-        wire_bytes_sent: tally.meters.iter().map(|meter| meter.written()).sum(),
-        wire_bytes_received: tally.meters.iter().map(|meter| meter.read()).sum(),
-        reconnects,
+        chunks_sent: sent.chunks,
+        raw_bytes_sent: sent.raw_bytes,
+        wire_bytes_sent: tally.traffic.iter().map(Traffic::sent).sum(),
+        wire_bytes_received: tally.traffic.iter().map(Traffic::received).sum(),
+        // All but the last of them broke.
+        reconnects: tally.traffic.len().saturating_sub(1) as u32,
     }
 }

@@ -19,9 +19,8 @@ use v1::packages_client::PackagesClient;
 use v1::push_request::Message as Request;
 use v1::push_response::Message as Response;
 
-use super::Tally;
-use super::missing;
 use super::parcel::Parcel;
+use super::{Lacking, Tally, missing};
 
 /// Frames compressed at the same time.
 const FRAMES_AHEAD: usize = 2;
@@ -143,18 +142,18 @@ async fn upload(
     let Ok(missing) = asked.missing.await else {
         return Ok(());
     };
-    tally.begin(description.raw_len(&missing));
+    tally.begin(Lacking::new(&missing, description));
     let compress = |group| {
         let description = description.clone();
         async move { spawn_blocking(move || description.frame(&group).map(|frame| (group, frame))).await? }
     };
     let mut frames = stream::iter(description.groups(&missing)).map(compress).buffered(FRAMES_AHEAD);
     while let Some((group, frame)) = frames.try_next().await? {
-        let (chunks, raw) = (group.numbers.len(), group.raw_len);
+        let raw_bytes = group.raw_len;
         if !send(Request::Chunks(v1::PushChunks { numbers: group.numbers, frame: frame.into() })).await {
             return Ok(());
         }
-        tally.sent(chunks, raw);
+        tally.sent(raw_bytes);
     }
     // Whether it went out or not, the answer decides.
     send(Request::Commit(v1::PushCommit {})).await;

@@ -13,6 +13,7 @@ use sluice_common::index::PackageIndex;
 use sluice_common::manifest::Manifest;
 use sluice_common::transfer::decode_manifest;
 use sluice_common::tree::Tree;
+use sluice_proto::transport::metered::{Metered, Paced, Pacing};
 use sluice_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -252,11 +253,12 @@ fn tree(dir: &Path, files: &[(&str, Vec<u8>)]) -> Tree {
     Tree::scan(dir).unwrap()
 }
 
+async fn channel_to(address: SocketAddr) -> anyhow::Result<Channel> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?.connect().await?)
+}
+
 async fn push_to(address: SocketAddr, tree: Tree) -> anyhow::Result<Pushed> {
-    let dial = async || {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
-        Ok(Line { channel, meter: Arc::default() })
-    };
+    let dial = async || Ok(Line::new(channel_to(address).await?, Arc::default()));
     push(Output::new(false, true), dial, tree, PATIENCE).await
 }
 
@@ -307,6 +309,48 @@ async fn a_broken_connection_goes_on_where_it_was() {
     let mut numbers = depot.numbers.lock().unwrap().clone();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..pushed.chunks.unwrap() as u32).collect::<Vec<_>>(), "each chunk was stored once");
+    assert_eq!(
+        (Some(pushed.chunks_sent), pushed.raw_bytes_sent),
+        (pushed.chunks, 12_000_000),
+        "and counts once"
+    );
+}
+
+#[tokio::test]
+async fn a_dial_that_fails_is_no_connection_that_broke() {
+    let depot = Depot::default();
+    let proxy = breaking_proxy(&depot.tasks, depot.serve().await, vec![1_000_000]).await;
+    let (dir, dialled) = (tempfile::tempdir().unwrap(), AtomicU32::new(0));
+    let dial = async || match dialled.fetch_add(1, Ordering::Relaxed) {
+        1 | 2 => Err(anyhow::anyhow!("no route")),
+        _ => Ok(Line::new(channel_to(proxy).await?, Arc::default())),
+    };
+    let tree = tree(dir.path(), &[("a", noise(1, 3_000_000))]);
+    let pushed = push(Output::new(false, true), dial, tree, PATIENCE).await.unwrap();
+    assert_eq!((pushed.reconnects, dialled.into_inner()), (1, 4));
+    assert!(pushed.to_string().ends_with("(went on after 1 broken connection)"), "{pushed}");
+}
+
+#[tokio::test]
+async fn what_a_connection_carried_before_is_not_of_the_push() {
+    let (depot, meter) = (Depot::default(), Arc::<Meter>::default());
+    let address = depot.serve().await;
+    let (near, far) = tokio::io::duplex(1 << 10);
+    let metered = |stream, meter: &Arc<Meter>| {
+        Metered::new(stream, vec![meter.clone()], Pacing::default(), Paced::Writes)
+    };
+    metered(near, &meter).write_all(&[0; 700]).await.unwrap();
+    metered(far, &meter).read_exact(&mut [0; 700]).await.unwrap();
+    for (name, is_shared, bytes) in [("shared", true, 0), ("of its own", false, 700)] {
+        let dir = tempfile::tempdir().unwrap();
+        let dial = async || {
+            let (channel, meter) = (channel_to(address).await?, meter.clone());
+            Ok(if is_shared { Line::shared(channel, meter) } else { Line::new(channel, meter) })
+        };
+        let tree = tree(dir.path(), &[("a", name.into())]);
+        let pushed = push(Output::new(false, true), dial, tree, PATIENCE).await.unwrap();
+        assert_eq!((pushed.wire_bytes_sent, pushed.wire_bytes_received), (bytes, bytes), "{name}");
+    }
 }
 
 #[tokio::test]
