@@ -1,7 +1,8 @@
 //! The upload of a package: what the coordinator lacks, in compressed groups, over as many connections as it takes.
 //!
 //! [`parcel`] holds what is sent, [`attempt`] drives one stream, this module tries again. A broken connection costs
-//! nothing but time: the coordinator keeps every chunk that arrived and asks for the others only.
+//! nothing but time: the coordinator keeps every chunk that arrived and asks for the others only. Where nothing arrived, the next
+//! attempt sends smaller groups: a thin link may not carry a large one before the coordinator takes the push for silent.
 
 mod attempt;
 mod missing;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
+use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::tree::Tree;
 use sluice_common::units::{format_duration, format_size};
@@ -120,6 +122,8 @@ struct Tally {
     last: Option<Lacking>,
     /// Whether the attempt under way began with less lacking than the one before.
     advanced: bool,
+    /// Raw bytes that a group may have.
+    group_bytes: u64,
     /// One for each connection.
     traffic: Vec<Traffic>,
 }
@@ -132,6 +136,7 @@ impl Tally {
             first: None,
             last: None,
             advanced: false,
+            group_bytes: caps::UPLOAD_GROUP_BYTES,
             traffic: Vec::new(),
         }
     }
@@ -142,6 +147,9 @@ impl Tally {
         let bar = self.bar.get_or_insert_with(|| progress::bytes(self.output, "pushing", raw_bytes));
         bar.set_position(bar.length().unwrap_or(raw_bytes).saturating_sub(raw_bytes));
         self.advanced = self.last.is_none_or(|last| raw_bytes < last.raw_bytes);
+        if !self.advanced {
+            self.group_bytes = (self.group_bytes / 2).max(u64::from(caps::CHUNK_BYTES_MAX));
+        }
         self.first.get_or_insert(lacking);
         self.last = Some(lacking);
     }

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -26,8 +27,9 @@ use super::{Lacking, Tally, missing};
 const FRAMES_AHEAD: usize = 2;
 /// Requests that wait for the connection.
 const REQUESTS_AHEAD: usize = 2;
-/// Bytes of manifest or index in one message: well below the limit of a message.
-const PIECE_BYTES: usize = 1 << 20;
+/// Bytes of manifest or index in one message: as many as a chunk has at most, which a link of 8 kbit/s carries before the coordinator
+/// takes the push for silent.
+const PIECE_BYTES: usize = caps::CHUNK_BYTES_MAX as usize;
 
 /// How an attempt failed.
 pub(super) enum Failure {
@@ -147,7 +149,8 @@ async fn upload(
         let description = description.clone();
         async move { spawn_blocking(move || description.frame(&group).map(|frame| (group, frame))).await? }
     };
-    let mut frames = stream::iter(description.groups(&missing)).map(compress).buffered(FRAMES_AHEAD);
+    let mut frames =
+        stream::iter(description.groups(&missing, tally.group_bytes)).map(compress).buffered(FRAMES_AHEAD);
     while let Some((group, frame)) = frames.try_next().await? {
         let raw_bytes = group.raw_len;
         if !send(Request::Chunks(v1::PushChunks { numbers: group.numbers, frame: frame.into() })).await {

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
-use sluice_common::caps;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
 use sluice_common::manifest::Manifest;
@@ -124,13 +123,17 @@ impl Description {
         u64::from(self.package.chunk(number).len)
     }
 
-    /// Splits chunks into groups of at most [`caps::UPLOAD_GROUP_BYTES`].
-    pub(super) fn groups<'a>(&'a self, missing: &'a [Range<u32>]) -> impl Iterator<Item = Group> + 'a {
+    /// Splits chunks into groups of at most so many raw bytes; a chunk that has more is a group by itself.
+    pub(super) fn groups<'a>(
+        &'a self,
+        missing: &'a [Range<u32>],
+        group_bytes: u64,
+    ) -> impl Iterator<Item = Group> + 'a {
         let mut numbers = missing.iter().cloned().flatten().peekable();
         std::iter::from_fn(move || {
             let mut group = Group { numbers: Vec::new(), raw_len: 0 };
             while let Some(number) = numbers.next_if(|number| {
-                group.numbers.is_empty() || group.raw_len + self.len_of(*number) <= caps::UPLOAD_GROUP_BYTES
+                group.numbers.is_empty() || group.raw_len + self.len_of(*number) <= group_bytes
             }) {
                 group.raw_len += self.len_of(number);
                 group.numbers.push(number);
@@ -223,6 +226,7 @@ fn places(package: &PackageIndex, contents: usize) -> Vec<(u32, u64)> {
 #[cfg(test)]
 mod tests {
     use fs_err as fs;
+    use sluice_common::caps;
 
     use super::*;
 
@@ -239,7 +243,7 @@ mod tests {
         let description = Description::new(tree.into(), package);
         let total = description.chunk_count() as u32;
         let missing = [0..3, 5..total];
-        let groups: Vec<Group> = description.groups(&missing).collect();
+        let groups: Vec<Group> = description.groups(&missing, caps::UPLOAD_GROUP_BYTES).collect();
         assert!(groups.len() >= 2 && groups.iter().all(|group| group.raw_len <= caps::UPLOAD_GROUP_BYTES));
         let numbers: Vec<u32> = groups.iter().flat_map(|group| group.numbers.clone()).collect();
         assert_eq!(numbers, (0..3).chain(5..total).collect::<Vec<_>>());
@@ -266,7 +270,7 @@ mod tests {
         let description = Description::new(tree.into(), package);
         fs::write(dir.path().join("log"), b"two").unwrap();
         let missing = std::iter::once(0..1).collect::<Vec<_>>();
-        let group = description.groups(&missing).next().unwrap();
+        let group = description.groups(&missing, caps::UPLOAD_GROUP_BYTES).next().unwrap();
         let error = description.frame(&group).unwrap_err().to_string();
         assert!(error.contains("log changed while it was pushed"), "{error}");
     }

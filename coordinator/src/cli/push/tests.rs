@@ -42,6 +42,8 @@ struct Depot {
     numbers: Arc<Mutex<Vec<u32>>>,
     refusal: Option<Status>,
     asks_too_much: bool,
+    /// Raw bytes of the largest group that comes before it ends the push.
+    group_bytes_max: Option<usize>,
     tasks: TaskTracker,
 }
 
@@ -78,6 +80,9 @@ impl Depot {
                 Message::Chunks(group) => {
                     let index = index.as_ref().unwrap();
                     let mut raw = &zstd::bulk::decompress(&group.frame, 4 << 20).unwrap()[..];
+                    if self.group_bytes_max.is_some_and(|max| raw.len() > max) {
+                        return Err(Status::unavailable("the push was silent for too long"));
+                    }
                     for number in &group.numbers {
                         let chunk = index.chunk(*number);
                         let (head, tail) = raw.split_at(chunk.len as usize);
@@ -351,6 +356,24 @@ async fn what_a_connection_carried_before_is_not_of_the_push() {
         let pushed = push(Output::new(false, true), dial, tree, PATIENCE).await.unwrap();
         assert_eq!((pushed.wire_bytes_sent, pushed.wire_bytes_received), (bytes, bytes), "{name}");
     }
+}
+
+#[tokio::test]
+async fn groups_get_smaller_until_they_arrive() {
+    let depot = Depot { group_bytes_max: Some(512 << 10), ..Depot::default() };
+    let address = depot.serve().await;
+    let dir = tempfile::tempdir().unwrap();
+    let tree = tree(dir.path(), &[("a", noise(1, 5_000_000))]);
+    let pushed = push_to(address, tree).await.unwrap();
+    let pushes = depot.pushes.load(Ordering::Relaxed);
+    assert_eq!((pushes, pushed.reconnects), (3, 2), "of 2 MiB, of 1 MiB, of 512 KiB");
+    assert_eq!(depot.numbers.lock().unwrap().len() as u64, pushed.chunks_sent);
+    // Where not even one chunk arrives, it ends as ever.
+    let depot = Depot { group_bytes_max: Some(0), ..Depot::default() };
+    let address = depot.serve().await;
+    let error = push_to(address, Tree::scan(dir.path()).unwrap()).await.unwrap_err();
+    assert!(error::render(&error).contains("the push was silent for too long"), "{error:?}");
+    assert_eq!(depot.pushes.load(Ordering::Relaxed), PATIENCE.attempts);
 }
 
 #[tokio::test]
