@@ -44,7 +44,7 @@ pub struct PackageIndex {
 
 impl PackageIndex {
     /// Cuts every content of `manifest`, read from `source`, on every core. Fails when a content changed its size since
-    /// it was hashed, or when there are more chunks than an index may list.
+    /// it was hashed, which it names by its first path, or when there are more chunks than an index may list.
     pub fn build(manifest: &Manifest, source: &dyn ContentSource) -> io::Result<Self> {
         let (mut chunks, mut lists) = (Vec::new(), Vec::new());
         let mut seen = Seen::default();
@@ -55,7 +55,7 @@ impl PackageIndex {
             if wanted.is_empty() {
                 break;
             }
-            for cut in parallel::each(&wanted, |content| cut(content, source))? {
+            for cut in parallel::each(&wanted, |content| cut(content, manifest, source))? {
                 codec::put_varint(&mut lists, cut.len() as u64);
                 for chunk in cut {
                     codec::put_varint(&mut lists, u64::from(seen.number(chunk, &mut chunks)));
@@ -149,6 +149,13 @@ pub fn lone_chunk(content: &Content) -> Option<Chunk> {
     is_lone.then_some(Chunk { digest: content.digest, len: content.size as u32 })
 }
 
+/// Names a content by the first path that has it: people know no digests.
+pub fn path_of(manifest: &Manifest, content: &Digest) -> String {
+    let number = manifest.content_number(content);
+    let place = number.and_then(|number| manifest.places(number).next());
+    place.map_or_else(|| content.to_string(), |place| manifest.entry(place).path.to_string())
+}
+
 fn encode(chunks: Vec<Chunk>, contents: usize, lists: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(32 + chunks.len() * 36 + lists.len());
     out.extend_from_slice(MAGIC);
@@ -199,7 +206,7 @@ impl Seen {
     }
 }
 
-fn cut(content: &Content, source: &dyn ContentSource) -> io::Result<Vec<Chunk>> {
+fn cut(content: &Content, manifest: &Manifest, source: &dyn ContentSource) -> io::Result<Vec<Chunk>> {
     // The cutter makes one chunk of it, which has the content's own digest: nothing to read.
     if content.size == 0 || lone_chunk(content).is_some() {
         return Ok(lone_chunk(content).into_iter().collect());
@@ -211,7 +218,8 @@ fn cut(content: &Content, source: &dyn ContentSource) -> io::Result<Vec<Chunk>> 
     })?;
     let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
     if total != content.size {
-        return Err(io::Error::other(format!("content {} changed while it was read", content.digest)));
+        let path = path_of(manifest, &content.digest);
+        return Err(io::Error::other(format!("{path} changed while it was read")));
     }
     Ok(chunks)
 }
@@ -255,6 +263,21 @@ mod tests {
         // When this fails, no depot in the field can read the indexes that it has.
         let golden = "sha256:99552e41a5d7a3e8df2d267b53b872c01ae2fe1f26c4ac1ef93551c0e9a4da20";
         assert_eq!(Digest::of(index.as_bytes()).to_string(), golden);
+    }
+
+    #[test]
+    fn a_content_that_changed_its_size_is_named_by_its_first_path() {
+        for len in [20_000, 60_000] {
+            let dir = tempfile::tempdir().unwrap();
+            fs_err::create_dir(dir.path().join("log")).unwrap();
+            for name in ["log/b", "log/a"] {
+                fs_err::write(dir.path().join(name), vec![7; 40_000]).unwrap();
+            }
+            let tree = Tree::scan(dir.path()).unwrap();
+            fs_err::write(dir.path().join("log/a"), vec![7; len]).unwrap();
+            let error = PackageIndex::build(tree.manifest(), &tree).unwrap_err();
+            assert_eq!(error.to_string(), "log/a changed while it was read");
+        }
     }
 
     #[test]

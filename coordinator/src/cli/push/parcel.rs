@@ -7,18 +7,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use sluice_common::digest::Digest;
-use sluice_common::index::PackageIndex;
+use sluice_common::index::{self, PackageIndex};
 use sluice_common::manifest::Manifest;
 use sluice_common::transfer::{ContentSource, encode_once};
 use sluice_common::tree::Tree;
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 
+use crate::cli::error::{advise, context as advice};
 use crate::cli::output::Output;
 use crate::cli::progress;
 
 /// zstd level of uploads: as fast as hashing; the coordinator may compress better later.
 const LEVEL: i32 = 3;
+
+/// What to do about files that are not what they were when the directory was scanned.
+const LEAVE_ALONE: &str =
+    "let nothing write to the directory while it is packed, then run the same command again";
 
 /// A package ready to be pushed. It is cut into chunks when it turns out that the coordinator does not have it.
 pub(super) struct Parcel {
@@ -93,7 +98,8 @@ impl Parcel {
                 let counted = Counted { source: &*tree, count: &|bytes| bar.inc(bytes) };
                 let package = PackageIndex::build(tree.manifest(), &counted);
                 bar.finish_and_clear();
-                Ok(Arc::new(Description::new(tree, package.context("cannot read the tree")?)))
+                let package = package.with_context(|| advice("cannot read the tree", LEAVE_ALONE))?;
+                Ok(Arc::new(Description::new(tree, package)))
             })
             .await?
         };
@@ -168,7 +174,10 @@ impl Description {
         let mut ends = Vec::with_capacity(group.numbers.len());
         for number in &group.numbers {
             let (digest, offset) = content(number);
-            self.tree.reader(&digest, offset)?.take(self.len_of(*number)).read_to_end(raw)?;
+            self.tree
+                .reader(&digest, offset)
+                .and_then(|reader| reader.take(self.len_of(*number)).read_to_end(raw))
+                .with_context(|| advice(format!("cannot read {}", self.path_of(&digest)), LEAVE_ALONE))?;
             ends.push(raw.len());
         }
         let begins = std::iter::once(0).chain(ends.iter().copied());
@@ -176,7 +185,8 @@ impl Description {
         let mut found = group.numbers.iter().zip(Digest::of_each(&pieces));
         match found.find(|(number, digest)| self.package.chunk(**number).digest != *digest) {
             Some((number, _)) => {
-                anyhow::bail!("{} changed while it was pushed", self.path_of(&content(number).0))
+                let path = self.path_of(&content(number).0);
+                Err(advise(format_args!("{path} changed while it was pushed"), LEAVE_ALONE))
             }
             None => Ok(()),
         }
@@ -187,13 +197,7 @@ impl Description {
     }
 
     fn path_of(&self, content: &Digest) -> String {
-        let manifest = self.tree.manifest();
-        let number = manifest.content_number(content);
-        let place = number.and_then(|number| manifest.places(number).next());
-        place.map_or_else(
-            || content.to_string(),
-            |place| manifest.entry(place).path.below(self.tree.root()).display().to_string(),
-        )
+        self.tree.root().join(index::path_of(self.tree.manifest(), content)).display().to_string()
     }
 }
 
@@ -225,10 +229,13 @@ fn places(package: &PackageIndex, contents: usize) -> Vec<(u32, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use fs_err as fs;
     use sluice_common::caps;
 
     use super::*;
+    use crate::cli::error;
 
     #[test]
     fn groups_hold_each_missing_chunk_once_within_the_limit_and_restore() {
@@ -271,7 +278,28 @@ mod tests {
         fs::write(dir.path().join("log"), b"two").unwrap();
         let missing = std::iter::once(0..1).collect::<Vec<_>>();
         let group = description.groups(&missing, caps::UPLOAD_GROUP_BYTES).next().unwrap();
-        let error = description.frame(&group).unwrap_err().to_string();
+        let said = |error: anyhow::Error| error::render(&error);
+        let error = said(description.frame(&group).unwrap_err());
         assert!(error.contains("log changed while it was pushed"), "{error}");
+        assert!(error.ends_with(&format!("\nhint: {LEAVE_ALONE}")), "{error}");
+        fs::remove_file(dir.path().join("log")).unwrap();
+        let error = said(description.frame(&group).unwrap_err());
+        assert!(
+            error.contains("log\n  because: ") && error.ends_with(&format!("\nhint: {LEAVE_ALONE}")),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_grows_after_the_scan_is_named_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("app.log"), vec![7; 100_000]).unwrap();
+        let parcel = Parcel::new(Tree::scan(dir.path()).unwrap());
+        let mut log = fs::OpenOptions::new().append(true).open(dir.path().join("app.log")).unwrap();
+        log.write_all(b"one line more\n").unwrap();
+        let error = parcel.describe(Output::new(false, true)).await.map(drop).unwrap_err();
+        let text = error::render(&error.context("cannot push ./build"));
+        assert!(text.contains("because: app.log changed while it was read"), "{text}");
+        assert!(text.ends_with(&format!("\nhint: {LEAVE_ALONE}")), "{text}");
     }
 }

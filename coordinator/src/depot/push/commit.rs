@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde_json::json;
 use sluice_common::digest::{Digest, Hasher};
 use sluice_common::identity::Principal;
-use sluice_common::index::PackageIndex;
+use sluice_common::index::{self, PackageIndex};
+use sluice_common::manifest::Manifest;
 use sluice_common::name::OperatorName;
 use sluice_common::parallel;
 use sluice_common::transfer::ContentSource;
@@ -160,11 +161,13 @@ async fn read_contents(
     announced: &Arc<Announced>,
     numbers: &[u32],
 ) -> Result<(), PushError> {
-    let (reader, package) = (depot.chunks.clone(), &announced.package);
-    let source = PackageSource::open(reader, &depot.store, package, Some(&*announced.index), numbers).await?;
+    let (reader, package) = (depot.chunks.clone(), announced.package.clone());
+    let source =
+        PackageSource::open(reader, &depot.store, &package, Some(&*announced.index), numbers).await?;
     let wanted: Vec<Digest> = numbers.iter().map(|number| package.contents().at(*number).digest).collect();
-    let proving =
-        tokio::task::spawn_blocking(move || parallel::each(&wanted, |content| prove(content, &source)));
+    let proving = tokio::task::spawn_blocking(move || {
+        parallel::each(&wanted, |content| prove(content, &package.manifest, &source))
+    });
     proving.await.expect("hashing does not panic").map(drop)
 }
 
@@ -176,11 +179,11 @@ fn recipe(index: &PackageIndex, content: u32) -> Digest {
     hasher.finish()
 }
 
-fn prove(content: &Digest, source: &PackageSource) -> Result<(), PushError> {
+fn prove(content: &Digest, manifest: &Manifest, source: &PackageSource) -> Result<(), PushError> {
     let found = source.reader(content, 0).and_then(Digest::of_reader);
     match found {
         Ok((found, _)) if found == *content => Ok(()),
-        Ok(_) => Err(PushError::Content(*content)),
+        Ok(_) => Err(PushError::Content(index::path_of(manifest, content))),
         Err(error) => Err(ReadError::from(error).into()),
     }
 }

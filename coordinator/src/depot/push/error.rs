@@ -80,11 +80,12 @@ pub enum PushError {
     /// The commit came too early.
     #[error("{0} chunks are still missing; push again, only they are sent")]
     Incomplete(u64),
-    /// The chunks of a content do not make it up.
+    /// The chunks of a content, named by its first path, do not make it up.
     #[error(
-        "the chunks of content {0} do not make it up: its file changed while it was packed; build and push again"
+        "the chunks of {0} do not make it up: it changed while it was packed; \
+         let nothing write to the directory meanwhile, then run the same command again"
     )]
-    Content(Digest),
+    Content(String),
     /// A chunk that was here could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),

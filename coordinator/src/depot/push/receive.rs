@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluice_common::codec::DecodeError;
 use sluice_common::digest::Digest;
-use sluice_common::index::{PackageIndex, lone_chunk};
+use sluice_common::index::{self, PackageIndex, lone_chunk};
 use sluice_common::manifest::Manifest;
 use sluice_common::{caps, transfer};
 use sluice_proto::convert::{self, Invalid};
@@ -168,7 +168,7 @@ fn check_index(package: &Package, index: &PackageIndex) -> Result<(), PushError>
             (Some(_), _) => continue,
         };
         if made != content.digest {
-            return Err(PushError::Content(content.digest));
+            return Err(PushError::Content(index::path_of(&package.manifest, &content.digest)));
         }
     }
     Ok(())

@@ -105,7 +105,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
                 *p = Parcel { index_bytes: zstd::bulk::compress(&raw, 3).unwrap(), ..a };
                 whole(p)
             },
-            "do not make it up",
+            "the chunks of a do not make it up",
         ),
         (
             "index that reorders the chunks of a content",
@@ -117,7 +117,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
                 *p = Parcel { index_bytes: zstd::bulk::compress(&raw, 3).unwrap(), ..one };
                 whole(p)
             },
-            "do not make it up",
+            "the chunks of a do not make it up",
         ),
         (
             "manifest with another digest for a content, whose chunks come in order",
@@ -130,7 +130,7 @@ async fn hostile_pushes_are_refused_with_nothing_committed() {
                 *p = Parcel { digest: manifest.digest(), manifest: compressed, ..one };
                 whole(p)
             },
-            "do not make it up",
+            "the chunks of a do not make it up",
         ),
         (
             "index that cuts a content smaller than the smallest chunk",
