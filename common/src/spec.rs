@@ -20,7 +20,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::caps;
-use crate::manifest::Manifest;
+use crate::manifest::{Content, Manifest};
 use crate::name::AppName;
 
 pub use gate::Gate;
@@ -38,6 +38,14 @@ pub use traffic::{Haproxy, Nginx, Traffic, is_word};
 
 /// The file's name.
 pub const FILE_NAME: &str = "sluice.toml";
+
+/// Returns the content of a package's `sluice.toml`, which the header of every plan to the package carries as it is; nothing where it
+/// has none, or one that no host takes.
+pub fn content(manifest: &Manifest) -> Option<Content> {
+    let (_, file) = manifest.get(FILE_NAME)?.file()?;
+    Some(Content { digest: file.digest, size: file.size })
+        .filter(|content| content.size <= caps::SPEC_BYTES_MAX)
+}
 
 /// What a package says of its own life on a host.
 #[derive(Debug, Clone, PartialEq, Deserialize, Default)]

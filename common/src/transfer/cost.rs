@@ -1,6 +1,7 @@
 //! What a cold install and an update would send, found by encoding them.
 
 use crate::manifest::Manifest;
+use crate::spec;
 use crate::tree::Tree;
 
 use super::{ContentSource, Effort, EncodeError, NoContent, TransferPlan, encode_all, encode_manifest, plan};
@@ -8,6 +9,8 @@ use super::{ContentSource, Effort, EncodeError, NoContent, TransferPlan, encode_
 /// Bytes that a transfer sends, all of them counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
+    /// The `sluice.toml` of the target, as it is.
+    pub spec_bytes: u64,
     /// The manifest, compressed.
     pub manifest_bytes: u64,
     /// The plan, compressed.
@@ -19,7 +22,7 @@ pub struct Cost {
 impl Cost {
     /// Returns everything that is sent.
     pub fn total(&self) -> u64 {
-        self.manifest_bytes + self.plan_bytes + self.frame_bytes
+        self.spec_bytes + self.manifest_bytes + self.plan_bytes + self.frame_bytes
     }
 }
 
@@ -40,9 +43,9 @@ pub fn cost(
         Some(tree) => tree,
         None => &NoContent,
     };
-    let specs = plan(base_manifest, target.manifest(), effort);
+    let wanted = plan(base_manifest, target.manifest(), effort);
     let frames = encode_all(
-        &specs,
+        &wanted,
         (base_contents, source),
         (target_contents, target),
         effort,
@@ -58,6 +61,7 @@ pub fn cost(
         frames,
     };
     Ok(Cost {
+        spec_bytes: spec::content(target.manifest()).map_or(0, |content| content.size),
         manifest_bytes: encode_manifest(target.manifest().as_bytes(), base_bytes)?.len() as u64,
         plan_bytes: plan.encode(base_contents, target_contents)?.len() as u64,
         frame_bytes: plan.wire_len(),

@@ -5,12 +5,11 @@ use std::io::Read;
 use bytes::Bytes;
 use sluice_common::caps;
 use sluice_common::digest::Digest;
-use sluice_common::manifest::Content;
 use sluice_common::spec;
 use sluice_common::transfer::ContentSource;
 
 use super::Depot;
-use super::packages::{LoadError, Package};
+use super::packages::LoadError;
 use super::reader::ReadError;
 
 /// Says why a `sluice.toml` could not be read.
@@ -39,7 +38,7 @@ impl Depot {
     async fn read_spec(&self, digest: Digest) -> Result<Bytes, SpecError> {
         let package = &self.package(digest).await?;
         let spec = package.spec.get_or_try_init(|| async {
-            let Some(content) = spec_of(package) else { return Ok(Bytes::new()) };
+            let Some(content) = spec::content(&package.manifest) else { return Ok(Bytes::new()) };
             let wanted: Vec<u32> = package.manifest.content_number(&content.digest).into_iter().collect();
             let source = self.source(digest, package, &wanted).await?;
             let reading = tokio::task::spawn_blocking(move || {
@@ -51,10 +50,4 @@ impl Depot {
         });
         spec.await.cloned()
     }
-}
-
-fn spec_of(package: &Package) -> Option<Content> {
-    let (_, file) = package.manifest.get(spec::FILE_NAME)?.file()?;
-    Some(Content { digest: file.digest, size: file.size })
-        .filter(|content| content.size <= caps::SPEC_BYTES_MAX)
 }

@@ -47,7 +47,7 @@ pub struct Transfer {
     pub base: Option<Digest>,
     /// The package that it gets.
     pub target: Digest,
-    /// Manifest, plan and frames.
+    /// `sluice.toml`, manifest, plan and frames.
     pub wire_bytes: u64,
     /// Frames, each of which takes a few bytes of its own at the socket.
     pub frames: u64,

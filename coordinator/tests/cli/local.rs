@@ -84,8 +84,15 @@ fn the_cost_of_an_update_is_far_below_that_of_an_install() {
         let ran = sluice(&["package", "cost", paths[0], paths[1], "--effort", effort, "--json"]).expect(0);
         let cost = ran.json();
         let keys: Vec<&str> = cost.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut expected =
-            ["files", "tree_bytes", "cold_bytes", "update_bytes", "manifest_bytes", "update_manifest_bytes"];
+        let mut expected = [
+            "files",
+            "tree_bytes",
+            "cold_bytes",
+            "update_bytes",
+            "spec_bytes",
+            "manifest_bytes",
+            "update_manifest_bytes",
+        ];
         expected.sort_unstable();
         assert_eq!(keys, expected);
         assert_eq!((cost["files"].as_u64(), cost["tree_bytes"].as_u64()), (Some(2), Some(800_000)));

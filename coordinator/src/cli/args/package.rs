@@ -50,7 +50,8 @@ pub(in crate::cli) enum PackageCommand {
 
 /// Measure what a cold install of NEW and an update from OLD to NEW send
 ///
-/// Encodes both here, without a coordinator; everything that travels is counted: manifest, plan and frames.
+/// Encodes both here, without a coordinator; everything that travels is counted: sluice.toml, manifest, plan and
+/// frames.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  sluice package cost ./build-1.1 ./build-1.2 --json")]
 pub(in crate::cli) struct CostArgs {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::Serialize;
+use sluice_common::spec;
 use sluice_common::transfer::{self, Effort};
 use sluice_common::tree::Tree;
 use sluice_common::units::format_size;
@@ -24,6 +25,7 @@ struct Cost {
     tree_bytes: u64,
     cold_bytes: u64,
     update_bytes: u64,
+    spec_bytes: u64,
     manifest_bytes: u64,
     update_manifest_bytes: u64,
 }
@@ -40,6 +42,7 @@ pub(super) async fn run(context: &Context, args: CostArgs) -> anyhow::Result<Exi
         tree_bytes: new.manifest().tree_bytes(),
         cold_bytes: cold.total(),
         update_bytes: update.total(),
+        spec_bytes: cold.spec_bytes,
         manifest_bytes: cold.manifest_bytes,
         update_manifest_bytes: update.manifest_bytes,
     };
@@ -68,9 +71,13 @@ fn text(cost: &Cost) -> String {
     let line = |bytes: u64, manifest: u64| {
         format!("{}, {} of the tree; manifest {}", format_size(bytes), share(bytes), format_size(manifest))
     };
-    pairs(&[
+    let mut lines = vec![
         ("new tree", tree_text(cost.files, cost.tree_bytes)),
         ("cold install", line(cost.cold_bytes, cost.manifest_bytes)),
         ("update", line(cost.update_bytes, cost.update_manifest_bytes)),
-    ])
+    ];
+    if cost.spec_bytes > 0 {
+        lines.push(("of each", format!("{} {}", spec::FILE_NAME, format_size(cost.spec_bytes))));
+    }
+    pairs(&lines)
 }

@@ -12,7 +12,7 @@ use super::{Link, PlanError, Plans};
 pub struct Ahead {
     /// The package that it has; nothing for a cold install.
     pub base: Option<Digest>,
-    /// Manifest, plan and frames.
+    /// `sluice.toml`, manifest, plan and frames.
     pub wire_bytes: u64,
     /// Frames.
     pub frames: u64,

@@ -213,7 +213,7 @@ impl Plans {
         let named = ManifestFrame::of(&manifest_frame);
         runtime.block_on(objects.put(Name(Kind::Frame, named.digest), manifest_frame))?;
         runtime.block_on(objects.put(Name(Kind::Plan, Digest::of(&plan_bytes)), plan_bytes.clone()))?;
-        Ok(ServedPlan::new(key.effort, plan, plan_bytes, named))
+        Ok(ServedPlan::new(key.effort, plan, plan_bytes, named, &target.package.manifest))
     }
 
     /// Makes a frame durable as soon as it is encoded, so that no more than one per thread is in memory.

@@ -41,7 +41,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use sluice_common::digest::Digest;
+use sluice_common::manifest::Manifest;
 use sluice_common::name::HostName;
+use sluice_common::spec;
 use sluice_common::transfer::{Effort, FrameOutline, PlanOutline};
 use tokio::sync::Semaphore;
 
@@ -105,6 +107,8 @@ pub struct ServedPlan {
     pub target: Digest,
     /// The effort that made it.
     pub effort: Effort,
+    /// Length of the target's `sluice.toml`, which comes with the header, as it is.
+    spec_len: u64,
     /// The target's manifest, compressed against the base's: of a million files it has 37 MB, and is read as it is sent.
     pub manifest_frame: ManifestFrame,
     /// The plan, encoded.
@@ -117,12 +121,19 @@ pub struct ServedPlan {
 }
 
 impl ServedPlan {
-    fn new(effort: Effort, outline: PlanOutline, plan_bytes: Bytes, manifest_frame: ManifestFrame) -> Self {
+    fn new(
+        effort: Effort,
+        outline: PlanOutline,
+        plan_bytes: Bytes,
+        manifest_frame: ManifestFrame,
+        manifest: &Manifest,
+    ) -> Self {
         let PlanOutline { base, target, frames } = outline;
         let named = frames.iter().map(|frame| (frame.digest, frame.wire_len));
         let lengths = named.chain([(manifest_frame.digest, manifest_frame.wire_len)]).collect();
         let plan_digest = Digest::of(&plan_bytes);
-        Self { base, target, effort, manifest_frame, plan_bytes, plan_digest, frames, lengths }
+        let spec_len = spec::content(manifest).map_or(0, |content| content.size);
+        Self { base, target, effort, spec_len, manifest_frame, plan_bytes, plan_digest, frames, lengths }
     }
 
     /// Returns the length of a frame, or of the manifest's; nothing when the plan does not name it.
@@ -130,10 +141,10 @@ impl ServedPlan {
         self.lengths.get(frame).copied()
     }
 
-    /// Returns everything that a host is sent.
+    /// Returns everything that a host is sent: `sluice.toml`, manifest, plan and frames.
     pub fn wire_bytes(&self) -> u64 {
         let frames: u64 = self.frames.iter().map(|frame| frame.wire_len).sum();
-        self.manifest_frame.wire_len + self.plan_bytes.len() as u64 + frames
+        self.spec_len + self.manifest_frame.wire_len + self.plan_bytes.len() as u64 + frames
     }
 
     fn raw_bytes(&self) -> u64 {

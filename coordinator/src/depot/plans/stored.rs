@@ -61,7 +61,7 @@ pub(super) async fn load(depot: &Depot, key: PlanKey) -> Result<Option<ServedPla
         let base = base.as_ref().map(|base| base.contents()).unwrap_or_default();
         let plan = fit.then(|| PlanOutline::decode(&plan_bytes, base, target.contents()).ok()).flatten()?;
         (plan.base == key.base && plan.target == key.target)
-            .then(|| ServedPlan::new(key.effort, plan, plan_bytes, named))
+            .then(|| ServedPlan::new(key.effort, plan, plan_bytes, named, &target.manifest))
     });
     match decoding.await.expect("decoding a plan does not panic") {
         Some(plan) => Ok(Some(plan)),

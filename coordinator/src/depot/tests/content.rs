@@ -2,17 +2,18 @@
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
+use prost::Message as _;
 use sluice_common::identity::{Principal, Role};
 use sluice_common::name::HostName;
-use sluice_common::transfer::Effort;
+use sluice_common::transfer::{self, Effort};
 use sluice_proto::v1::content_server::Content;
 use tonic::{Code, Request};
 
-use super::plans::host;
+use super::plans::{host, wanted};
 use super::*;
 use crate::access::Caller;
 use crate::depot::content::{ContentService, OrderBook};
-use crate::depot::plans::Plans;
+use crate::depot::plans::{Link, Plans};
 use crate::fleet::{self, Fleet};
 use crate::listener::Peer;
 use crate::store::{self, Actor};
@@ -40,24 +41,32 @@ fn called_by<T>(principal: Principal, message: T) -> Request<T> {
     request
 }
 
+/// Makes the service for [`host`], which is ordered to have `target`.
+async fn service(bench: &Bench, plans: &Arc<Plans>, target: Digest) -> ContentService {
+    let mut tx = bench.store.begin(Actor::console()).await.unwrap();
+    let (site, labels, now) = ("berlin".parse().unwrap(), Default::default(), jiff::Timestamp::now());
+    fleet::insert_host(&mut tx, &host(), &site, &labels, now).await.unwrap();
+    tx.commit_observation().await.unwrap();
+    let fleet = Fleet::open(bench.store.clone(), None).await.unwrap();
+    ContentService::new(plans.clone(), Arc::new(OneOrder(target)), fleet)
+}
+
+fn plan_request(base: Option<&Parcel>, target: &Parcel) -> v1::PlanRequest {
+    v1::PlanRequest {
+        target: target.digest.as_bytes().to_vec(),
+        bases: base.map(|base| base.digest.as_bytes().to_vec()).into_iter().collect(),
+        limit_bytes_per_second: 0,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_gets_what_it_is_ordered_to_have_and_nothing_else() {
     let bench = Bench::new().await;
     let (one, two) = (shop(1), shop(2));
     bench.push(&one).await.unwrap();
     bench.push(&two).await.unwrap();
-    let mut tx = bench.store.begin(Actor::console()).await.unwrap();
-    let (site, labels, now) = ("berlin".parse().unwrap(), Default::default(), jiff::Timestamp::now());
-    fleet::insert_host(&mut tx, &host(), &site, &labels, now).await.unwrap();
-    tx.commit_observation().await.unwrap();
-    let fleet = Fleet::open(bench.store.clone(), None).await.unwrap();
-    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
-    let service = ContentService::new(plans, Arc::new(OneOrder(two.digest)), fleet);
-    let plan = |target: &Parcel| v1::PlanRequest {
-        target: target.digest.as_bytes().to_vec(),
-        bases: vec![one.digest.as_bytes().to_vec()],
-        limit_bytes_per_second: 0,
-    };
+    let service = service(&bench, &Plans::new(bench.depot.clone(), Effort::Quick), two.digest).await;
+    let plan = |target: &Parcel| plan_request(Some(&one), target);
     for (principal, target) in [
         (Principal::Host(host()), &one),
         (Principal::Operator("alice".parse().unwrap()), &two),
@@ -89,4 +98,40 @@ async fn a_host_gets_what_it_is_ordered_to_have_and_nothing_else() {
         panic!("let in")
     };
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_travels_is_counted_before_it_does() {
+    let bench = Bench::new().await;
+    let spec = "# What the next person has to know of this application.\n".repeat(1_900).into_bytes();
+    assert!(spec.len() > 100 << 10);
+    let version =
+        |last| Parcel::new(&[("sluice.toml", spec.clone()), ("etc/app.conf", vec![b'a', b'b', last])]);
+    let (one, two) = (version(b'1'), version(b'2'));
+    bench.push(&one).await.unwrap();
+    bench.push(&two).await.unwrap();
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let service = service(&bench, &plans, two.digest).await;
+    for base in [None, Some(&one)] {
+        let name = if base.is_some() { "update" } else { "cold install" };
+        let called = called_by(Principal::Host(host()), plan_request(base, &two));
+        let parts = service.get_plan(called).await.unwrap().into_inner();
+        let parts: Vec<v1::PlanPart> = parts.try_collect().await.unwrap();
+        let plan = plans.get(base.map(|base| base.digest), two.digest, Link::Open).await.unwrap();
+        let fetch = v1::FetchRequest {
+            target: two.digest.as_bytes().to_vec(),
+            base: plan.base.map(|base| base.as_bytes().to_vec()).unwrap_or_default(),
+            frames: plan.frames.iter().map(|frame| wanted(&frame.digest, 0)).collect(),
+            limit_bytes_per_second: 0,
+        };
+        let frames = service.fetch(called_by(Principal::Host(host()), fetch)).await.unwrap().into_inner();
+        let frames: Vec<v1::FrameData> = frames.try_collect().await.unwrap();
+        let sent = parts.iter().map(v1::PlanPart::encoded_len).sum::<usize>()
+            + frames.iter().map(v1::FrameData::encoded_len).sum::<usize>();
+        let cost = transfer::cost(base.map(|base| &base.tree), &two.tree, Effort::Quick, 1, &|_| {}).unwrap();
+        assert_eq!((cost.spec_bytes, cost.total()), (spec.len() as u64, plan.wire_bytes()), "{name}");
+        // Besides: the base's digest, lengths, and a few bytes for each message.
+        let beside = sent as u64 - cost.total();
+        assert!(beside < 100, "{name}: {sent} of {}", cost.total());
+    }
 }
