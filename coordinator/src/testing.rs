@@ -152,10 +152,19 @@ impl Harness {
 
     /// Opens a session and says hello.
     pub(crate) async fn attach(&self, credentials: &Credentials) -> AgentEnd {
+        self.attach_limited(credentials, 0).await
+    }
+
+    /// Opens a session of a host with a limit of its own, in bytes a second; zero for none.
+    pub(crate) async fn attach_limited(
+        &self,
+        credentials: &Credentials,
+        limit_bytes_per_second: u64,
+    ) -> AgentEnd {
         let channel = self.connect(credentials).await.unwrap();
         let (outbound, stream) = mpsc::channel(16);
         let facts = v1::HostFacts { platform: "linux-x86_64".to_owned(), ..Default::default() };
-        let hello = v1::Hello { facts: Some(facts), limit_bytes_per_second: 0 };
+        let hello = v1::Hello { facts: Some(facts), limit_bytes_per_second };
         let mut end = AgentEnd {
             outbound,
             inbound: v1::session_client::SessionClient::new(channel)

@@ -79,6 +79,8 @@ pub struct HostView {
     pub revoked: bool,
     /// Bytes that its content connections have carried since this coordinator began, at the socket.
     pub content_bytes: u64,
+    /// Its own limit, as its agent announced it last since this coordinator began.
+    pub limit: Option<ByteRate>,
 }
 
 impl HostView {

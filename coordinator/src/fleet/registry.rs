@@ -45,7 +45,7 @@ struct Record {
     contact: Option<Contact>,
     /// Whether `contact` is newer than what the database holds.
     is_unwritten: bool,
-    /// The host's own limit, as its agent asks for it.
+    /// The host's own limit, as its agent announced it last.
     limiter: Limiter,
     content: ContentMeters,
     session: Option<SessionEntry>,
@@ -134,9 +134,7 @@ impl Fleet {
     pub fn chain(&self, host: &HostName, agent_limit: Option<ByteRate>) -> Vec<Limiter> {
         let hosts = self.inner.hosts();
         let Some(record) = hosts.get(host) else { return vec![self.inner.total.clone()] };
-        if record.limiter.rate() != agent_limit {
-            record.limiter.set_rate(agent_limit);
-        }
+        record.announce_limit(agent_limit);
         let site = self.inner.sites().get(&record.stored.site).cloned();
         [Some(record.limiter.clone()), site, Some(self.inner.total.clone())].into_iter().flatten().collect()
     }
@@ -259,6 +257,13 @@ impl Fleet {
         }
     }
 
+    /// Takes note of the limit that a host has by itself.
+    pub(super) fn set_own_limit(&self, name: &HostName, limit: Option<ByteRate>) {
+        if let Some(record) = self.inner.hosts().get(name) {
+            record.announce_limit(limit);
+        }
+    }
+
     /// Stores what a host says it is, when that is news.
     pub(super) async fn set_facts(&self, name: &HostName, facts: Facts) -> Result<(), store::Error> {
         let Some(known) = self.host(name).map(|host| host.facts) else { return Ok(()) };
@@ -373,6 +378,14 @@ impl Record {
             enrolled: *enrolled,
             revoked: *revoked,
             content_bytes: self.content.total(),
+            limit: self.limiter.rate(),
+        }
+    }
+
+    /// Takes note of the host's own limit; transfers that run keep to it.
+    fn announce_limit(&self, limit: Option<ByteRate>) {
+        if self.limiter.rate() != limit {
+            self.limiter.set_rate(limit);
         }
     }
 }

@@ -44,6 +44,7 @@ impl FleetService {
             enrolled,
             revoked,
             content_bytes,
+            limit: _,
         } = host;
         v1::Host {
             name: name.to_string(),

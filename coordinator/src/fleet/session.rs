@@ -13,6 +13,7 @@ use std::time::Duration;
 use sluice_common::caps;
 use sluice_common::name::HostName;
 use sluice_common::order::Report;
+use sluice_common::units::ByteRate;
 use sluice_proto::convert::{Invalid, millis, required};
 use sluice_proto::v1;
 use sluice_proto::v1::agent_message::Message as FromAgent;
@@ -190,8 +191,9 @@ impl Session {
         let Some(FromAgent::Hello(hello)) = first.and_then(|message| message.message) else {
             return Err(Invalid::new("hello", "must be the first message").into());
         };
-        let v1::Hello { facts, limit_bytes_per_second: _ } = hello;
+        let v1::Hello { facts, limit_bytes_per_second } = hello;
         let facts = required("hello.facts", facts)?.try_into()?;
+        self.fleet.set_own_limit(&self.host, ByteRate::from_bytes_per_second(limit_bytes_per_second));
         self.fleet.set_facts(&self.host, facts).await.map_err(Status::from)?;
         self.sink.host_changed(&self.host);
         let site = self.fleet.host(&self.host).map(|host| host.site.to_string()).unwrap_or_default();

@@ -176,6 +176,23 @@ async fn a_site_limit_changes_for_running_transfers_durably_and_audited() {
 }
 
 #[tokio::test]
+async fn a_host_announces_its_own_limit_before_it_fetches_anything() {
+    let harness = Harness::start().await;
+    let (credentials, name) = (harness.new_host("web-1").await, "web-1".parse::<HostName>().unwrap());
+    let limit = || harness.fleet.host(&name).unwrap().limit;
+    for (announced, expected) in [(1_000_000, rate("8Mbit/s")), (0, None)] {
+        let mut session = harness.attach_limited(&credentials, announced).await;
+        session.hear().await.unwrap();
+        assert_eq!(limit(), expected);
+        drop(session);
+    }
+    // What it asks for its content holds as well.
+    harness.fleet.chain(&name, rate("4Mbit/s"));
+    assert_eq!(limit(), rate("4Mbit/s"));
+    harness.stop().await;
+}
+
+#[tokio::test]
 async fn operators_who_change_a_limit_at_once_leave_one_limit_behind() {
     let harness = Harness::start().await;
     harness.new_host("web-1").await;

@@ -214,7 +214,11 @@ pub fn staged(prospect: &Prospect) -> (Scene, BTreeMap<SiteName, SiteForecast>) 
 fn loads(prospect: &Prospect) -> Vec<Load<'_>> {
     let members = prospect.rollout.members.iter().zip(&prospect.parts);
     members
-        .map(|(member, part)| Load { site: &member.site, bytes: part.transfer.map_or(0, link::socket_bytes) })
+        .map(|(member, part)| Load {
+            site: &member.site,
+            limit: prospect.limits.hosts.get(&member.host).copied(),
+            bytes: part.transfer.map_or(0, link::socket_bytes),
+        })
         .collect()
 }
 

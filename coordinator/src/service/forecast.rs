@@ -9,6 +9,7 @@ use sluice_common::release::Release;
 use sluice_common::units::ByteRate;
 use tokio::sync::watch;
 
+use super::surroundings;
 use crate::depot::plans::demand::{Forecast, Outlook, Standing};
 use crate::depot::releases;
 use crate::fleet::{Fleet, HostView, RolloutSink};
@@ -30,11 +31,9 @@ impl Forecast for Survey {
             let package = report.current.map(|installed| installed.package);
             ((host, report.app), package)
         });
-        let limits =
-            self.fleet.sites().into_iter().map(|site| (site.name, site.limit)).collect::<HashMap<_, _>>();
-        let total = self.fleet.total_limit();
+        let limits = surroundings::limits(&self.fleet);
         let hosts = self.fleet.hosts().into_iter().filter(|host| !host.revoked).map(|host| {
-            let limit = limits.get(&host.site).copied().flatten().or(total);
+            let limit = limits.least(&host.name, &host.site);
             (host, limit)
         });
         Ok(outlook(

@@ -21,11 +21,17 @@ pub(super) struct Around {
     pub(super) plans: Arc<Plans>,
 }
 
+/// Returns the limits of the links as the fleet has them now.
+pub(super) fn limits(fleet: &Fleet) -> Limits {
+    let sites = fleet.sites().into_iter().filter_map(|site| Some((site.name, site.limit?)));
+    let hosts = fleet.hosts().into_iter().filter_map(|host| Some((host.name, host.limit?)));
+    Limits { total: fleet.total_limit(), sites: sites.collect(), hosts: hosts.collect() }
+}
+
 #[async_trait]
 impl Surroundings for Around {
     fn limits(&self) -> Limits {
-        let sites = self.fleet.sites().into_iter().filter_map(|site| Some((site.name, site.limit?)));
-        Limits { total: self.fleet.total_limit(), sites: sites.collect() }
+        limits(&self.fleet)
     }
 
     fn disks(&self) -> HashMap<HostName, Disk> {
@@ -50,5 +56,32 @@ impl Surroundings for Around {
     async fn has_slots(&self, target: Digest) -> Option<bool> {
         let spec = Spec::parse(&self.plans.spec_text(target).await).ok()?;
         Some(spec.parallel.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Actor;
+    use crate::testing::Harness;
+
+    #[tokio::test]
+    async fn a_host_is_under_its_own_limit_its_sites_and_the_coordinators() {
+        let harness = Harness::start().await;
+        let (host, site) = ("web-1".parse::<HostName>().unwrap(), "berlin".parse().unwrap());
+        let credentials = harness.new_host("web-1").await;
+        let least = || limits(&harness.fleet).least(&host, &site).map(|rate| rate.bytes_per_second());
+        assert_eq!(least(), None);
+        let mut session = harness.attach_limited(&credentials, 500_000).await;
+        session.hear().await.unwrap();
+        assert_eq!(least(), Some(500_000), "nobody else limits it");
+        for (rate, expected) in [("1MB/s", 500_000), ("100kB/s", 100_000)] {
+            let set = harness.fleet.set_site_limit(Actor::console(), &site, rate.parse().ok()).await;
+            set.unwrap().unwrap();
+            assert_eq!(least(), Some(expected), "its site has {rate}");
+        }
+        let whole = Limits { total: "50kB/s".parse().ok(), ..limits(&harness.fleet) };
+        assert_eq!(whole.least(&host, &site), whole.total);
+        harness.stop().await;
     }
 }

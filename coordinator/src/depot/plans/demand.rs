@@ -43,7 +43,7 @@ pub struct Standing {
     pub ordered: Option<Digest>,
     /// Its package in the newest release.
     pub newest: Option<Digest>,
-    /// The limit of its link: of its site, or of everything that the coordinator sends.
+    /// The limit of its link: the least of the host's own, its site's, and that of everything that the coordinator sends.
     pub limit: Option<ByteRate>,
 }
 

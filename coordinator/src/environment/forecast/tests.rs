@@ -43,7 +43,7 @@ fn prospect() -> Prospect {
         rollout,
         fleet,
         parts: vec![part; 2],
-        limits: Limits { total: None, sites },
+        limits: Limits { sites, ..Limits::default() },
         disks: HashMap::new(),
         obstacles: Vec::new(),
         begins: at(0),

@@ -126,7 +126,7 @@ impl Handle {
                 Some(bake) => *bake,
                 None => *bakes.entry(*package).or_insert(surroundings.bake(*package).await),
             };
-            let key = (*package, has(reports.get(host)), limits.link(site));
+            let key = (*package, has(reports.get(host)), limits.link(host, site));
             let transfer = match transfers.get(&key) {
                 _ if *settled => None,
                 Some(transfer) => Some(*transfer),

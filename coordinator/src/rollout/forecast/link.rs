@@ -1,12 +1,12 @@
 //! What a transfer is at the socket, and when links have carried theirs: pure.
 //!
-//! Hosts share a link fairly, as the pacing has it: each gets the same rate until it has everything, bounded by its site's
-//! limit shared among the site's hosts and by the coordinator's shared among all.
+//! Hosts share a link fairly, as the pacing has it: each gets the same rate until it has everything, bounded by its own limit, by
+//! its site's shared among the site's hosts and by the coordinator's shared among all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use sluice_common::name::SiteName;
+use sluice_common::name::{HostName, SiteName};
 use sluice_common::units::ByteRate;
 
 use super::Transfer;
@@ -38,6 +38,8 @@ pub struct Limits {
     pub total: Option<ByteRate>,
     /// Of each site; those that are missing have none.
     pub sites: HashMap<SiteName, ByteRate>,
+    /// Of hosts by themselves; those that are missing have none, or were not heard since the coordinator began.
+    pub hosts: HashMap<HostName, ByteRate>,
 }
 
 impl Limits {
@@ -46,9 +48,14 @@ impl Limits {
         self.sites.get(site).copied()
     }
 
-    /// Returns what a site's link is to a plan.
-    pub fn link(&self, site: &SiteName) -> Link {
-        Link::of(self.of(site).or(self.total))
+    /// Returns the least of the limits that a host is under: its own, its site's, the coordinator's.
+    pub fn least(&self, host: &HostName, site: &SiteName) -> Option<ByteRate> {
+        [self.hosts.get(host).copied(), self.of(site), self.total].into_iter().flatten().min()
+    }
+
+    /// Returns what the link of a host is to a plan.
+    pub fn link(&self, host: &HostName, site: &SiteName) -> Link {
+        Link::of(self.least(host, site))
     }
 
     fn rate_of(&self, site: &SiteName) -> f64 {
@@ -61,11 +68,22 @@ impl Limits {
 pub struct Load<'a> {
     /// Its site.
     pub site: &'a SiteName,
+    /// Its own limit.
+    pub limit: Option<ByteRate>,
     /// Bytes at the socket.
     pub bytes: u64,
 }
 
-/// Hosts of one site that are sent the same.
+/// What tells hosts apart: site, own limit, bytes.
+type Key<'a> = (&'a SiteName, Option<ByteRate>, u64);
+
+impl<'a> Load<'a> {
+    fn key(&self) -> Key<'a> {
+        (self.site, self.limit, self.bytes)
+    }
+}
+
+/// Hosts of one site and of the same limit that are sent the same.
 struct Class {
     rate: f64,
     hosts: f64,
@@ -74,15 +92,12 @@ struct Class {
 
 /// Returns when each host has everything, all beginning at once.
 pub fn arrivals(loads: &[Load<'_>], limits: &Limits) -> Vec<Duration> {
-    let mut counts: BTreeMap<(&SiteName, u64), usize> = BTreeMap::new();
+    let mut classes: BTreeMap<Key<'_>, Class> = BTreeMap::new();
     for load in loads {
-        *counts.entry((load.site, load.bytes)).or_default() += 1;
+        let class = Class { rate: 0.0, hosts: 0.0, left: load.bytes as f64 };
+        classes.entry(load.key()).or_insert(class).hosts += 1.0;
     }
-    let mut classes: BTreeMap<(&SiteName, u64), Class> = counts
-        .into_iter()
-        .map(|(key, hosts)| (key, Class { rate: 0.0, hosts: hosts as f64, left: key.1 as f64 }))
-        .collect();
-    let mut done: HashMap<(&SiteName, u64), Duration> = HashMap::new();
+    let mut done: HashMap<Key<'_>, Duration> = HashMap::new();
     let mut now = 0.0;
     while !classes.is_empty() {
         share(&mut classes, limits);
@@ -98,29 +113,40 @@ pub fn arrivals(loads: &[Load<'_>], limits: &Limits) -> Vec<Duration> {
             !is_done
         });
     }
-    loads.iter().map(|load| done[&(load.site, load.bytes)]).collect()
+    loads.iter().map(|load| done[&load.key()]).collect()
 }
 
-/// Gives every host its rate: the same for all where only the coordinator's limit binds, less where the site's does.
-fn share(classes: &mut BTreeMap<(&SiteName, u64), Class>, limits: &Limits) {
-    let mut hosts: BTreeMap<&SiteName, f64> = BTreeMap::new();
-    for ((site, _), class) in &*classes {
-        *hosts.entry(site).or_default() += class.hosts;
+/// Gives every host its rate: the same for all where only the coordinator's limit binds, less where the site's or its own does.
+fn share(classes: &mut BTreeMap<Key<'_>, Class>, limits: &Limits) {
+    let mut sites: BTreeMap<&SiteName, Vec<(f64, f64)>> = BTreeMap::new();
+    for ((site, own, _), class) in &mut *classes {
+        class.rate = own.map_or(f64::INFINITY, |rate| rate.bytes_per_second() as f64);
+        sites.entry(*site).or_default().push((class.rate, class.hosts));
     }
-    // Sites by what each of their hosts could take, least first: what they leave is shared by the others.
-    let mut sites: Vec<(&SiteName, f64, f64)> =
-        hosts.iter().map(|(site, hosts)| (*site, limits.rate_of(site) / hosts, *hosts)).collect();
-    sites.sort_by(|a, b| a.1.total_cmp(&b.1));
-    let mut left = limits.total.map_or(f64::INFINITY, |rate| rate.bytes_per_second() as f64);
-    let mut waiting: f64 = hosts.values().sum();
-    let mut rates: BTreeMap<&SiteName, f64> = BTreeMap::new();
-    for (site, own, hosts) in sites {
-        let rate = own.min(left / waiting);
-        rates.insert(site, rate);
-        left -= rate * hosts;
+    let levels: BTreeMap<&SiteName, f64> =
+        sites.into_iter().map(|(site, bounds)| (site, level(bounds, limits.rate_of(site)))).collect();
+    for ((site, ..), class) in &mut *classes {
+        class.rate = class.rate.min(levels[site]);
+    }
+    if let Some(total) = limits.total {
+        let bounds = classes.values().map(|class| (class.rate, class.hosts)).collect();
+        let level = level(bounds, total.bytes_per_second() as f64);
+        classes.values_mut().for_each(|class| class.rate = class.rate.min(level));
+    }
+    classes.values_mut().for_each(|class| class.rate = class.rate.max(1.0));
+}
+
+/// Returns the rate that each host gets of `limit` unless it takes less: what those leave is shared by the others. `bounds` are what
+/// hosts could take, and how many of them there are.
+fn level(mut bounds: Vec<(f64, f64)>, limit: f64) -> f64 {
+    bounds.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut left, mut waiting) = (limit, bounds.iter().map(|(_, hosts)| hosts).sum::<f64>());
+    for (bound, hosts) in bounds {
+        if left / waiting <= bound {
+            return left / waiting;
+        }
+        left -= bound * hosts;
         waiting -= hosts;
     }
-    for ((site, _), class) in classes {
-        class.rate = rates[site].max(1.0);
-    }
+    f64::INFINITY
 }

@@ -9,16 +9,22 @@ use crate::rollout::{Contact, HostView, Spec, Strategy};
 
 fn limits(total: Option<&str>, sites: &[(&str, &str)]) -> Limits {
     let site = |(name, rate): &(&str, &str)| (name.parse().unwrap(), rate.parse().unwrap());
-    Limits { total: total.map(|rate| rate.parse().unwrap()), sites: sites.iter().map(site).collect() }
+    let (total, sites) = (total.map(|rate| rate.parse().unwrap()), sites.iter().map(site).collect());
+    Limits { total, sites, hosts: HashMap::new() }
 }
 
 #[test]
 fn links_are_shared_fairly() {
     let (berlin, rome) = ("berlin".parse::<SiteName>().unwrap(), "rome".parse::<SiteName>().unwrap());
-    let arrive = |loads: &[(&SiteName, u64)], limits: &Limits| {
-        let loads: Vec<Load<'_>> = loads.iter().map(|(site, bytes)| Load { site, bytes: *bytes }).collect();
+    let arrive_by = |loads: &[(&SiteName, Option<&str>, u64)], limits: &Limits| {
+        let rate = |limit: &Option<&str>| limit.map(|rate| rate.parse().unwrap());
+        let load = loads.iter().map(|(site, limit, bytes)| Load { site, limit: rate(limit), bytes: *bytes });
+        let loads: Vec<Load<'_>> = load.collect();
         let seconds = arrivals(&loads, limits).into_iter().map(|at| at.as_secs_f64().round() as u64);
         seconds.collect::<Vec<_>>()
+    };
+    let arrive = |loads: &[(&SiteName, u64)], limits: &Limits| {
+        arrive_by(&loads.iter().map(|(site, bytes)| (*site, None, *bytes)).collect::<Vec<_>>(), limits)
     };
     let thin = limits(None, &[("berlin", "1MB/s"), ("rome", "2MB/s")]);
     // Each site by itself; in one, two hosts share, and what the smaller leaves is the larger's.
@@ -30,6 +36,29 @@ fn links_are_shared_fairly() {
     assert_eq!(arrive(&[(&berlin, 10 * mb), (&rome, 15 * mb)], &both), [20, 10]);
     assert_eq!(arrive(&[(&berlin, 0), (&rome, 125 * mb)], &limits(None, &[])), [0, 1]);
     assert_eq!(arrive(&[], &thin), Vec::<u64>::new());
+    // A host's own limit binds it alone; what it leaves of its site's and of the coordinator's the others take.
+    let own = [(&rome, Some("500kB/s"), 10 * mb), (&rome, None, 15 * mb)];
+    assert_eq!(arrive_by(&own, &limits(None, &[])), [20, 0]);
+    assert_eq!(arrive_by(&own, &thin), [20, 10]);
+    assert_eq!(arrive_by(&own, &limits(Some("2MB/s"), &[])), [20, 10]);
+    let three = [(&rome, Some("500kB/s"), 10 * mb), (&rome, None, 10 * mb), (&berlin, None, 10 * mb)];
+    let both = limits(Some("2500kB/s"), &[("rome", "1500kB/s")]);
+    assert_eq!(arrive_by(&three, &both), [20, 10, 10]);
+}
+
+#[test]
+fn a_link_is_limited_by_whatever_limits_it() {
+    let (host, site) = ("h1".parse().unwrap(), "rome".parse().unwrap());
+    let open = limits(None, &[("berlin", "1MB/s")]);
+    let by_itself = Limits { hosts: [(host, "1MB/s".parse().unwrap())].into(), ..open.clone() };
+    for (name, limits, expected) in [
+        ("nothing", &open, Link::Open),
+        ("the coordinator", &limits(Some("1MB/s"), &[]), Link::Limited),
+        ("its site", &limits(None, &[("rome", "1MB/s")]), Link::Limited),
+        ("itself", &by_itself, Link::Limited),
+    ] {
+        assert_eq!(limits.link(&"h1".parse().unwrap(), &site), expected, "{name}");
+    }
 }
 
 fn prospect(hosts: usize, spec: Spec) -> Prospect {

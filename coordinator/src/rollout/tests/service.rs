@@ -44,7 +44,7 @@ struct Around {
 #[tonic::async_trait]
 impl Surroundings for Around {
     fn limits(&self) -> Limits {
-        Limits { total: None, sites: HashMap::new() }
+        Limits::default()
     }
 
     fn disks(&self) -> HashMap<HostName, Disk> {
