@@ -85,7 +85,7 @@ impl Content for ContentService {
         &self,
         request: Request<v1::PlanRequest>,
     ) -> Result<Response<Self::GetPlanStream>, Status> {
-        let v1::PlanRequest { target, bases, limit_bytes_per_second } = request.get_ref();
+        let v1::PlanRequest { target, bases, limit_bytes_per_second, begun, begun_len } = request.get_ref();
         let target = convert::digest("target", target)?;
         let offered: Vec<Digest> =
             bases.iter().map(|base| convert::digest("bases", base)).collect::<Result<_, Invalid>>()?;
@@ -95,7 +95,8 @@ impl Content for ContentService {
         let plan = plan_for(&self.plans, target, &offered, link).await?;
         let spec = self.plans.depot().spec(target).await;
         tracing::debug!(host.id = %host, package = %target, bytes = plan.wire_bytes(), "plan served");
-        Ok(Response::new(Box::pin(plan_parts(&self.plans, host, plan, &spec, pacing))))
+        let answer = Answer { offset: resumed(&plan, begun, *begun_len), plan, spec: spec.to_vec() };
+        Ok(Response::new(Box::pin(plan_parts(&self.plans, host, answer, pacing))))
     }
 
     type FetchStream = Messages<v1::FrameData>;
@@ -121,12 +122,33 @@ pub(super) async fn plan_for(
     plans.get(base, target, link).await.map_err(|error| Status::from(&*error))
 }
 
-/// Cuts a plan into messages: header, manifest, plan. The package's `sluice.toml` comes with the header.
+/// What answers a question for a plan.
+struct Answer {
+    plan: Arc<ServedPlan>,
+    /// The package's `sluice.toml`, which comes with the header.
+    spec: Vec<u8>,
+    /// Bytes of manifest frame and plan that the host has from an answer that was cut off.
+    offset: u64,
+}
+
+/// Names the bytes of a plan's answer.
+fn answer_name(plan: &ServedPlan) -> Digest {
+    Digest::of(&[*plan.manifest_frame.digest.as_bytes(), *plan.plan_digest.as_bytes()].concat())
+}
+
+/// Returns from which byte on an answer is to come of which a host has the first `len` bytes, by the name that it had; from the
+/// first one where it is another.
+fn resumed(plan: &ServedPlan, name: &[u8], len: u64) -> u64 {
+    let total = plan.manifest_frame.wire_len + plan.plan_bytes.len() as u64;
+    let is_same = !name.is_empty() && len <= total && name == answer_name(plan).as_bytes();
+    if is_same { len } else { 0 }
+}
+
+/// Cuts an answer into messages: header, manifest, plan.
 fn plan_parts(
     plans: &Arc<Plans>,
     host: HostName,
-    plan: Arc<ServedPlan>,
-    spec: &[u8],
+    Answer { plan, spec, offset }: Answer,
     pacing: Pacing,
 ) -> impl Stream<Item = Result<v1::PlanPart, Status>> + Send + use<> {
     let ManifestFrame { digest, wire_len } = plan.manifest_frame;
@@ -134,10 +156,14 @@ fn plan_parts(
         base: plan.base.map(|base| base.as_bytes().to_vec()).unwrap_or_default(),
         manifest_len: wire_len,
         plan_len: plan.plan_bytes.len() as u64,
-        spec: spec.to_vec(),
+        spec,
+        name: answer_name(&plan).as_bytes().to_vec(),
+        offset,
     };
-    let bytes = pieces(plan.plan_bytes.clone()).map(|piece| Ok(Part::Plan(piece.to_vec())));
-    let queue = [Sending { number: 0, digest, offset: 0, len: wire_len }].into();
+    let rest = plan.plan_bytes.slice(offset.saturating_sub(wire_len) as usize..);
+    let bytes = pieces(rest).map(|piece| Ok(Part::Plan(piece.to_vec())));
+    let sending = Sending { number: 0, digest, offset: offset.min(wire_len), len: wire_len };
+    let queue = (sending.offset < wire_len).then_some(sending).into_iter().collect();
     let manifest = FrameStream::new(plans, plan, host, queue, pacing).messages();
     let manifest = manifest.map_ok(|message| Part::Manifest(message.data.to_vec()));
     let parts = stream::iter([Ok(Part::Header(header))]).chain(manifest).chain(stream::iter(bytes));

@@ -44,7 +44,7 @@ pub struct ServedPlan {
     /// The plan, encoded.
     pub plan_bytes: Bytes,
     /// Digest of the encoded plan.
-    pub(super) plan_digest: Digest,
+    pub(in crate::depot) plan_digest: Digest,
     /// Its frames.
     pub frames: Vec<FrameOutline>,
     lengths: HashMap<Digest, u64>,
