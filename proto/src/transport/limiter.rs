@@ -49,7 +49,7 @@ impl Limiter {
             loop {
                 let wait = self.with(|bucket, now| bucket.wait(place.ticket, now));
                 if wait < RESOLUTION {
-                    place.is_reached();
+                    place.leave();
                     return payload;
                 }
                 tokio::time::sleep(wait.min(RECHECK)).await;
@@ -86,7 +86,8 @@ impl<'a> Place<'a> {
         Self { limiter, ticket: limiter.with(|bucket, now| bucket.reserve(bytes, now)), bytes }
     }
 
-    fn is_reached(mut self) {
+    /// Leaves the line at its head.
+    fn leave(mut self) {
         self.bytes = 0;
     }
 }
@@ -145,6 +146,7 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use sluice_common::caps;
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -180,8 +182,9 @@ mod tests {
         ] {
             let shared = Limiter::new(all.parse().ok());
             let span = Duration::from_secs(20);
+            let mut others = JoinSet::new();
             for _ in 0..fast {
-                tokio::spawn(sent_within(span, vec![shared.clone()]));
+                others.spawn(sent_within(span, vec![shared.clone()]));
             }
             let sent = sent_within(span, vec![Limiter::new(thin.parse().ok()), shared]).await / 20;
             // It does not wait for its next turn while it sends what it has, so it has less than all of it.
@@ -192,8 +195,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_when_a_limit_is_lowered_waits_at_the_new_one_and_leaves_nothing_behind() {
         let limiter = Limiter::new("50Mbit/s".parse().ok());
-        let mut waiting: Vec<_> =
-            (0..100).map(|_| tokio::spawn(sent_within(Duration::MAX, vec![limiter.clone()]))).collect();
+        let mut others = JoinSet::new();
+        for _ in 0..100 {
+            others.spawn(sent_within(Duration::MAX, vec![limiter.clone()]));
+        }
         tokio::time::sleep(Duration::from_millis(500)).await;
         limiter.set_rate("2Mbit/s".parse().ok());
         tokio::time::sleep(2 * RECHECK).await;
@@ -201,8 +206,7 @@ mod tests {
         limiter.acquire(64 << 10).await;
         // A hundred quanta of 20 ms each.
         assert!(turn.elapsed() < Duration::from_millis(2_200), "{:?}", turn.elapsed());
-        waiting.drain(..).for_each(|task| task.abort());
-        tokio::task::yield_now().await;
+        others.shutdown().await;
         let turn = Instant::now();
         limiter.acquire(64 << 10).await;
         assert!(turn.elapsed() < 2 * RECHECK, "{:?}", turn.elapsed());

@@ -75,6 +75,9 @@ pub enum Paced {
     Writes,
 }
 
+/// Waits for bytes that may pass.
+type Granting = Pin<Box<dyn Future<Output = (u64, Account)> + Send>>;
+
 /// A counted and paced stream.
 pub struct Metered<S> {
     inner: S,
@@ -85,7 +88,7 @@ pub struct Metered<S> {
     credit: u64,
     /// What it has of its limits; nothing while it waits for more.
     account: Option<Account>,
-    waiting: Option<Pin<Box<dyn Future<Output = (u64, Account)> + Send>>>,
+    waiting: Option<Granting>,
 }
 
 impl<S> Metered<S> {
