@@ -1,10 +1,12 @@
 //! Connections to the coordinator: dialled with the operator's identity, which renews itself on the way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
 use rustls::ClientConfig;
+use sluice_common::caps;
 use sluice_proto::transport::client::{Address, ConnectError, Dial};
 use sluice_proto::transport::credentials::{Credentials, NewKey};
 use sluice_proto::transport::metered::Meter;
@@ -48,7 +50,7 @@ impl Coordinator {
             None => home.coordinator()?,
         };
         let tls = tls::client(&credentials).context("cannot use your identity")?;
-        let (channel, meter) = dial(&address, &tls).await?;
+        let (channel, meter) = dial(&address, &tls, caps::KEEPALIVE_TIMEOUT).await?;
         let mut coordinator = Self { address, tls, channel, meter };
         if is_due(&credentials, now) {
             coordinator.renew(home).await;
@@ -63,7 +65,7 @@ impl Coordinator {
 
     /// Makes a further connection.
     pub(super) async fn redial(&self) -> anyhow::Result<Channel> {
-        Ok(dial(&self.address, &self.tls).await?.0)
+        Ok(dial(&self.address, &self.tls, caps::KEEPALIVE_TIMEOUT).await?.0)
     }
 
     /// Returns the connection there is, to push over it.
@@ -71,9 +73,10 @@ impl Coordinator {
         Line::shared(self.channel.clone(), self.meter.clone())
     }
 
-    /// Makes a further connection, to push over it.
+    /// Makes a further connection, to push over it: a keepalive may wait behind what is pushed.
     pub(super) async fn new_line(&self) -> anyhow::Result<Line> {
-        let (channel, meter) = dial(&self.address, &self.tls).await?;
+        let timeout = caps::CONTENT_KEEPALIVE_TIMEOUT;
+        let (channel, meter) = dial(&self.address, &self.tls, timeout).await?;
         Ok(Line::new(channel, meter))
     }
 
@@ -132,8 +135,12 @@ impl Coordinator {
     }
 }
 
-async fn dial(address: &Address, tls: &Arc<ClientConfig>) -> Result<(Channel, Arc<Meter>), ConnectError> {
-    let dial = Dial::new(address.clone(), tls.clone());
+async fn dial(
+    address: &Address,
+    tls: &Arc<ClientConfig>,
+    keepalive_timeout: Duration,
+) -> Result<(Channel, Arc<Meter>), ConnectError> {
+    let dial = Dial { keepalive_timeout, ..Dial::new(address.clone(), tls.clone()) };
     let meter = dial.meter.clone();
     Ok((dial.connect().await?, meter))
 }
