@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(11, "0011_needs.sql"),
     migration!(12, "0012_units.sql"),
     migration!(13, "0013_plans_by_effort.sql"),
+    migration!(14, "0014_plans_by_base.sql"),
 ];
 
 /// Says why the schema does not fit.

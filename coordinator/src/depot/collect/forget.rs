@@ -8,6 +8,12 @@ use crate::audit;
 use crate::depot::Depot;
 use crate::store::{self, Actor};
 
+/// What goes with a package: everything about plans to it and from it.
+const PLANS_OF_PACKAGE: [&str; 2] = [
+    "DELETE FROM depot_plan_frames WHERE target = $1 OR base = $2",
+    "DELETE FROM depot_plans WHERE target = $1 OR base = $2",
+];
+
 /// Forgets a package, unless somebody has released or pushed it since it was looked at; says whether.
 pub(super) async fn package(
     depot: &Depot,
@@ -30,10 +36,7 @@ pub(super) async fn package(
         tx.roll_back().await?;
         return Ok(false);
     }
-    for sql in [
-        "DELETE FROM depot_plan_frames WHERE target = $1 OR base = $2",
-        "DELETE FROM depot_plans WHERE target = $1 OR base = $2",
-    ] {
+    for sql in PLANS_OF_PACKAGE {
         sqlx::query(sql).bind(name.as_str()).bind(name.as_str()).execute(&mut *tx).await?;
     }
     let detail = json!({ "pushed_at": moment(*wanted), "reason": "no release names it" });
@@ -46,4 +49,24 @@ pub(super) async fn package(
 
 fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row};
+
+    use super::*;
+    use crate::depot::tests::Bench;
+
+    #[tokio::test]
+    async fn no_table_of_plans_is_read_whole_for_a_package() {
+        let bench = Bench::new().await;
+        for sql in PLANS_OF_PACKAGE {
+            let explain = format!("EXPLAIN QUERY PLAN {sql}");
+            let rows = sqlx::query(AssertSqlSafe(explain)).bind("sha256:aa").bind("sha256:aa");
+            let rows = rows.fetch_all(bench.depot.store.read()).await.unwrap();
+            let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+            assert!(!steps.is_empty() && steps.iter().all(|step| !step.contains("SCAN")), "{sql}: {steps:?}");
+        }
+    }
 }
