@@ -22,7 +22,6 @@ use sluice_proto::v1::content_server::Content;
 use sluice_proto::v1::plan_part::Part;
 use tonic::{Request, Response, Status};
 
-use super::objects::ObjectError;
 use super::plans::{Link, ManifestFrame, Plans, ServedPlan};
 use super::service::pieces;
 use crate::access::Caller;
@@ -289,11 +288,11 @@ impl FrameStream {
                 Ok(bytes)
             }
             Err(error) => match &*error {
-                ObjectError::Missing { .. } | ObjectError::Short { .. } => {
+                error if error.is_damage() => {
                     self.plans.doubt_frame(&frame);
                     Err(Status::unavailable(format!("frame {frame} was damaged in the depot; ask again")))
                 }
-                ObjectError::Store { .. } => Err(Status::from(&*error)),
+                error => Err(Status::from(error)),
             },
         }
     }

@@ -3,6 +3,8 @@
 //! Invariant: an object is whole and durable before [`Objects::put`] returns, so that whatever names it in the
 //! database may be committed afterwards. What is read back is *not* trusted: readers verify.
 
+mod error;
+
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -19,6 +21,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sluice_common::digest::Digest;
 
+pub(super) use self::error::ObjectError;
 use super::sweep::{Sweep, Traffic};
 
 /// What an object holds; each kind is a folder.
@@ -40,7 +43,7 @@ impl Kind {
     /// Every kind.
     pub(super) const ALL: [Self; 5] = [Self::Pack, Self::Manifest, Self::Index, Self::Frame, Self::Plan];
 
-    fn folder(self) -> &'static str {
+    pub(super) fn folder(self) -> &'static str {
         match self {
             Self::Pack => "packs",
             Self::Manifest => "manifests",
@@ -64,55 +67,6 @@ impl Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.0.folder(), self.1.to_hex())
-    }
-}
-
-/// Says why an object could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum ObjectError {
-    /// There is no such object.
-    #[error("object {name} is missing from the depot")]
-    Missing {
-        /// The object.
-        name: String,
-    },
-    /// The object ends before the bytes that were asked for.
-    #[error("object {name} of the depot is cut short")]
-    Short {
-        /// The object.
-        name: String,
-    },
-    /// The store failed.
-    #[error("cannot reach object {name} in the depot")]
-    Store {
-        /// The object.
-        name: String,
-        /// What failed.
-        source: object_store::Error,
-    },
-}
-
-impl ObjectError {
-    fn new(name: &impl ToString, error: object_store::Error) -> Self {
-        let name = name.to_string();
-        match error {
-            object_store::Error::NotFound { .. } => Self::Missing { name },
-            source => Self::Store { name, source },
-        }
-    }
-}
-
-impl From<ObjectError> for tonic::Status {
-    fn from(error: ObjectError) -> Self {
-        Self::from(&error)
-    }
-}
-
-impl From<&ObjectError> for tonic::Status {
-    fn from(error: &ObjectError) -> Self {
-        // Handled here: the caller learns that it is not their fault, the log learns the rest.
-        tracing::error!(error = error as &dyn std::error::Error, "depot failed");
-        Self::internal("the coordinator's depot failed; see its log")
     }
 }
 
@@ -160,18 +114,23 @@ impl Objects {
         }
     }
 
-    /// Says whether an object is there.
+    /// Says whether an object is there; one of which the disk cannot tell is not.
     pub(super) async fn has(&self, name: Name) -> Result<bool, ObjectError> {
-        match self.store.head(&name.path()).await {
+        match self.len(name).await {
             Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(ObjectError::new(&name, error)),
+            Err(error) if error.is_damage() => Ok(false),
+            Err(error) => Err(error),
         }
+    }
+
+    async fn len(&self, name: Name) -> Result<u64, ObjectError> {
+        let meta = self.store.head(&name.path()).await;
+        meta.map(|meta| meta.size).map_err(|error| ObjectError::read(&name, error))
     }
 
     /// Reads an object whole.
     pub(super) async fn get(&self, name: Name) -> Result<Bytes, ObjectError> {
-        let error = |error| ObjectError::new(&name, error);
+        let error = |error| ObjectError::read(&name, error);
         self.store.get(&name.path()).await.map_err(error)?.bytes().await.map_err(error)
     }
 
@@ -181,13 +140,17 @@ impl Objects {
         if wanted == 0 {
             return Ok(Bytes::new());
         }
+        let end = range.end;
         match self.store.get_range(&name.path(), range).await {
             Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
             Ok(_) => Err(ObjectError::Short { name: name.to_string() }),
-            Err(object_store::Error::Generic { source, .. }) if is_past_the_end(&*source) => {
-                Err(ObjectError::Short { name: name.to_string() })
-            }
-            Err(error) => Err(ObjectError::new(&name, error)),
+            Err(error) => match ObjectError::read(&name, error) {
+                // A range that begins beyond the end is reported in the folder's own words, as much else is.
+                ObjectError::Store { .. } if self.len(name).await.is_ok_and(|len| len < end) => {
+                    Err(ObjectError::Short { name: name.to_string() })
+                }
+                error => Err(error),
+            },
         }
     }
 
@@ -225,11 +188,6 @@ impl Objects {
     }
 }
 
-/// Says whether a range began beyond the object's end, which the folder reports in its own words.
-fn is_past_the_end(source: &(dyn std::error::Error + 'static)) -> bool {
-    source.to_string().contains("range")
-}
-
 /// Removes staging files (`NAME#NUMBER`), which listing passes over.
 fn remove_unfinished(folder: &FsPath) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -239,4 +197,34 @@ fn remove_unfinished(folder: &FsPath) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+    use crate::depot::tests::disk::{Disk, Fault};
+
+    #[tokio::test]
+    async fn what_ends_too_early_is_told_from_what_cannot_be_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        // The path stands in the errors, whose words tell nothing.
+        let disk = Disk::at(&dir.path().join("orange"));
+        let name = Name(Kind::Pack, Digest::of(b"pack"));
+        disk.objects().put(name, &b"0123456789"[..]).await.unwrap();
+        let read = async |range| disk.objects().range(name, range).await;
+        assert_eq!(read(2..10).await.unwrap(), &b"23456789"[..]);
+        for range in [5..11, 10..11, 20..30] {
+            assert!(matches!(read(range.clone()).await, Err(ObjectError::Short { .. })), "{range:?}");
+        }
+        disk.set(Fault::Read(name, Errno::MFILE));
+        let error = read(2..10).await.unwrap_err();
+        assert!(matches!(error, ObjectError::Store { .. }) && !error.is_damage(), "{error:?}");
+        disk.set(Fault::Read(name, Errno::IO));
+        let error = read(2..10).await.unwrap_err();
+        assert!(matches!(error, ObjectError::Unreadable { .. }) && error.is_damage(), "{error:?}");
+        disk.objects().put(name, &b"0123456789"[..]).await.unwrap();
+        read(2..10).await.unwrap();
+    }
 }

@@ -305,8 +305,8 @@ pub(super) fn restore_index(compressed: &[u8]) -> Result<Vec<u8>, IndexError> {
 }
 
 fn lost(package: Digest, what: &'static str, error: ObjectError) -> LoadError {
-    match error {
-        ObjectError::Missing { .. } | ObjectError::Short { .. } => LoadError::Damaged { package, what },
-        ObjectError::Store { .. } => LoadError::Object(error),
+    match error.is_damage() {
+        true => LoadError::Damaged { package, what },
+        false => LoadError::Object(error),
     }
 }

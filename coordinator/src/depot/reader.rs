@@ -204,8 +204,8 @@ impl ChunkReader {
         let compressed = match self.runtime.block_on(self.objects.range(Name(Kind::Pack, at.pack), range)) {
             Ok(compressed) => compressed,
             Err(ObjectError::Missing { .. }) => return Ok(Err(Broken::Pack)),
-            Err(ObjectError::Short { .. }) => return Ok(Err(Broken::Frame)),
-            Err(error @ ObjectError::Store { .. }) => return Err(error.into()),
+            Err(error) if error.is_damage() => return Ok(Err(Broken::Frame)),
+            Err(error) => return Err(error.into()),
         };
         let Ok(raw) = bounded::decode(&compressed, FRAME_RAW_BYTES_MAX) else {
             return Ok(Err(Broken::Frame));

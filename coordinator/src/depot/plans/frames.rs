@@ -85,8 +85,8 @@ pub(super) async fn is_sound(depot: &Depot, frame: Digest, len: u64) -> Result<b
     let hashing = tokio::task::spawn_blocking(move || hash(&objects, &runtime, frame, len));
     match hashing.await.expect("hashing does not panic") {
         Ok(found) => Ok(found == frame),
-        Err(ObjectError::Missing { .. } | ObjectError::Short { .. }) => Ok(false),
-        Err(error @ ObjectError::Store { .. }) => Err(error.into()),
+        Err(error) if error.is_damage() => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

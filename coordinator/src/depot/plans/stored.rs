@@ -51,8 +51,8 @@ pub(super) async fn load(depot: &Depot, key: PlanKey) -> Result<Option<ServedPla
     };
     let (plan_bytes, manifest_bytes) = match read.await {
         Ok(read) => read,
-        Err(ObjectError::Missing { .. } | ObjectError::Short { .. }) => return damaged(depot, key).await,
-        Err(error @ ObjectError::Store { .. }) => return Err(error.into()),
+        Err(error) if ObjectError::is_damage(&error) => return damaged(depot, key).await,
+        Err(error) => return Err(error.into()),
     };
     let decoding = tokio::task::spawn_blocking(move || {
         let named = ManifestFrame::of(&manifest_bytes);

@@ -2,6 +2,7 @@
 
 mod collect;
 mod content;
+pub(in crate::depot) mod disk;
 mod hostile;
 mod improver;
 mod plans;

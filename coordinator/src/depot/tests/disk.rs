@@ -1,0 +1,237 @@
+//! Disks that are full, bad or old: nothing is lost that is still there, and a push heals the rest.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+use rustix::io::Errno;
+use sluice_common::transfer::Effort;
+
+use super::*;
+use crate::depot::objects::{Kind, Name, Objects};
+use crate::depot::plans::{Link, Plans};
+
+/// What a disk does wrong.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::depot) enum Fault {
+    /// An object cannot be read, until it is written anew.
+    Read(Name, Errno),
+    /// Packs take no more bytes together than so many.
+    Packs(u64),
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    unreadable: HashMap<ObjectPath, Errno>,
+    pack_bytes_max: Option<u64>,
+}
+
+/// Objects in a folder on a disk that fails as it is told.
+#[derive(Debug, Clone)]
+pub(in crate::depot) struct Disk {
+    folder: PathBuf,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl Disk {
+    /// Makes a folder on such a disk; nothing is wrong at first.
+    pub(in crate::depot) fn at(folder: &Path) -> Self {
+        Objects::open(folder).unwrap();
+        Self { folder: folder.to_owned(), faults: Arc::default() }
+    }
+
+    /// Returns the objects.
+    pub(in crate::depot) fn objects(&self) -> Objects {
+        let inner = LocalFileSystem::new_with_prefix(&self.folder).unwrap();
+        Objects::over(Arc::new(Faulty { inner, disk: self.clone() }))
+    }
+
+    /// Has something go wrong from now on.
+    pub(in crate::depot) fn set(&self, fault: Fault) {
+        self.faults(|faults| match fault {
+            Fault::Read(Name(kind, digest), error) => {
+                let path = ObjectPath::from_iter([kind.folder(), &digest.to_hex()]);
+                faults.unreadable.insert(path, error);
+            }
+            Fault::Packs(bytes) => faults.pack_bytes_max = Some(bytes),
+        });
+    }
+
+    fn faults<T>(&self, use_them: impl FnOnce(&mut Faults) -> T) -> T {
+        use_them(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pack_bytes(&self) -> u64 {
+        let packs = fs::read_dir(self.folder.join("packs")).unwrap();
+        packs.map(|pack| pack.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    fn failed(&self, path: &ObjectPath, error: Errno) -> object_store::Error {
+        let path = self.folder.join(path.as_ref());
+        let source = Failed { path, source: io::Error::from_raw_os_error(error.raw_os_error()) };
+        object_store::Error::Generic { store: "Faulty", source: Box::new(source) }
+    }
+}
+
+/// What a folder says, as [`LocalFileSystem`] does.
+#[derive(Debug, thiserror::Error)]
+#[error("Unable to use file {}: {source}", path.display())]
+struct Failed {
+    path: PathBuf,
+    source: io::Error,
+}
+
+#[derive(Debug)]
+struct Faulty {
+    inner: LocalFileSystem,
+    disk: Disk,
+}
+
+impl std::fmt::Display for Faulty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(
+        &self,
+        location: &ObjectPath,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let (max, is_pack) =
+            (self.disk.faults(|faults| faults.pack_bytes_max), location.as_ref().starts_with("packs/"));
+        let wanted = self.disk.pack_bytes() + payload.content_length() as u64;
+        if is_pack && max.is_some_and(|max| wanted > max) {
+            return Err(self.disk.failed(location, Errno::NOSPC));
+        }
+        let put = self.inner.put_opts(location, payload, options).await?;
+        self.disk.faults(|faults| faults.unreadable.remove(location));
+        Ok(put)
+    }
+
+    async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> object_store::Result<GetResult> {
+        let fault = self.disk.faults(|faults| faults.unreadable.get(location).copied());
+        match fault.filter(|_| !options.head) {
+            Some(error) => Err(self.disk.failed(location, error)),
+            None => self.inner.get_opts(location, options).await,
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &ObjectPath,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<ObjectPath>>,
+    ) -> BoxStream<'static, object_store::Result<ObjectPath>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&ObjectPath>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&ObjectPath>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(
+        &self,
+        from: &ObjectPath,
+        to: &ObjectPath,
+        options: CopyOptions,
+    ) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+impl Bench {
+    /// Opens a depot on a disk that fails as it is told. It collects when it is told to.
+    async fn on_a_disk() -> (Self, Disk) {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::at(&dir.path().join("depot"));
+        let store = Store::open(dir.path(), Schema::Migrate).await.unwrap();
+        let token = CancellationToken::new();
+        let depot = Depot::over(store.clone(), disk.objects(), token.clone());
+        (Self { dir, store, depot, token }, disk)
+    }
+
+    /// Forgets what is in memory, as a restart does.
+    async fn again_on(self, disk: &Disk) -> Self {
+        self.token.cancel();
+        self.depot.ended().await;
+        let token = CancellationToken::new();
+        let depot = Depot::over(self.store.clone(), disk.objects(), token.clone());
+        Self { depot, token, ..self }
+    }
+
+    /// Returns the objects of a kind.
+    fn names(&self, kind: Kind) -> Vec<Name> {
+        let name = |path: &PathBuf| format!("sha256:{}", path.file_name().unwrap().to_str().unwrap());
+        self.objects(kind.folder()).iter().map(|path| Name(kind, name(path).parse().unwrap())).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_cannot_read_comes_again_with_the_next_push() {
+    for (kind, error) in
+        [(Kind::Pack, Errno::IO), (Kind::Manifest, Errno::BADMSG), (Kind::Index, Errno::UCLEAN)]
+    {
+        let (bench, disk) = Bench::on_a_disk().await;
+        let shop = shop(1);
+        bench.push(&shop).await.unwrap();
+        bench.names(kind).into_iter().for_each(|name| disk.set(Fault::Read(name, error)));
+        let mut bench = bench.again_on(&disk).await;
+        let collected = bench.depot.collect(Ages::default(), Mode::Remove, Actor::console()).await.unwrap();
+        assert_eq!(collected.blockers.is_empty(), kind == Kind::Pack, "{collected:?}");
+        // A frame after the other is found out, as when bytes of it were flipped.
+        let mut heals = 0;
+        while shop.read_back(&bench).await.is_err() {
+            let pushed = bench.push(&shop).await;
+            assert!(pushed.is_ok() || is_aborted(&pushed), "{kind:?}: {pushed:?}");
+            bench = bench.again_on(&disk).await;
+            heals += 1;
+            assert!(heals < 20, "{kind:?}");
+        }
+        assert!(heals > 0, "{kind:?}");
+        let collected = bench.depot.collect(Ages::default(), Mode::Remove, Actor::console()).await.unwrap();
+        assert!(collected.blockers.is_empty(), "{collected:?}");
+    }
+}
+
+fn is_aborted(pushed: &Result<Pushed, Status>) -> bool {
+    pushed.as_ref().is_err_and(|status| status.code() == tonic::Code::Aborted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_and_frames_that_the_disk_cannot_read_are_made_anew() {
+    for kind in [Kind::Frame, Kind::Plan] {
+        let (bench, disk) = Bench::on_a_disk().await;
+        let shop = shop(1);
+        bench.push(&shop).await.unwrap();
+        let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+        let plan = plans.get(None, shop.digest, Link::Open).await.unwrap();
+        bench.names(kind).into_iter().for_each(|name| disk.set(Fault::Read(name, Errno::IO)));
+        let bench = bench.again_on(&disk).await;
+        let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+        let healed = plans.get(None, shop.digest, Link::Open).await.unwrap();
+        assert_eq!((healed.plan_bytes.clone(), plans.encoded()), (plan.plan_bytes.clone(), 1), "{kind:?}");
+        super::plans::install(&plans, &healed, None, &shop).await;
+    }
+}
