@@ -13,6 +13,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe, Row};
 
+use super::objects::{Kind, Name, ObjectError, Objects};
 use crate::store::{self, Actor, Store, Transaction};
 
 /// Parameters of one statement at most. SQLite finds each by its name among all of them, which takes longer than all else where
@@ -135,9 +136,11 @@ pub(super) async fn insert(
     tx.commit_observation().await
 }
 
+/// Names a pack; one that is stored again is as young as a new one.
 async fn name_pack(tx: &mut Transaction, pack: Digest, bytes: u64) -> Result<(), store::Error> {
     sqlx::query(
-        "INSERT INTO depot_packs (digest, bytes, stored_ms) VALUES ($1, $2, $3) ON CONFLICT (digest) DO NOTHING",
+        "INSERT INTO depot_packs (digest, bytes, stored_ms) VALUES ($1, $2, $3)
+         ON CONFLICT (digest) DO UPDATE SET stored_ms = excluded.stored_ms",
     )
     .bind(pack.as_bytes().to_vec())
     .bind(bytes as i64)
@@ -168,30 +171,57 @@ async fn insert_batch(tx: &mut Transaction, pack: Digest, batch: &[Packed]) -> R
     Ok(())
 }
 
-/// Forgets the chunks of a damaged frame (nothing: of the whole pack) and returns how many there were.
-pub(super) async fn forget(
-    store: &Store,
-    pack: Digest,
-    frame_offset: Option<u64>,
-) -> Result<u64, store::Error> {
+/// Forgets the chunks of a damaged frame and returns how many there were.
+pub(super) async fn forget(store: &Store, pack: Digest, frame_offset: u64) -> Result<u64, store::Error> {
     let mut tx = store.begin(Actor::coordinator()).await?;
-    let forgotten = match frame_offset {
-        Some(offset) => {
-            sqlx::query("DELETE FROM depot_chunks WHERE pack = $1 AND frame_offset = $2")
-                .bind(pack.as_bytes().to_vec())
-                .bind(offset as i64)
-                .execute(&mut *tx)
-                .await?
-        }
-        None => {
-            sqlx::query("DELETE FROM depot_chunks WHERE pack = $1")
-                .bind(pack.as_bytes().to_vec())
-                .execute(&mut *tx)
-                .await?
-        }
-    };
+    let forgotten = sqlx::query("DELETE FROM depot_chunks WHERE pack = $1 AND frame_offset = $2")
+        .bind(pack.as_bytes().to_vec())
+        .bind(frame_offset as i64)
+        .execute(&mut *tx)
+        .await?;
+    count_forgetting(&mut tx).await?;
     tx.commit_observation().await?;
     Ok(forgotten.rows_affected())
+}
+
+/// Forgets the chunks of a pack whose object is gone and returns how many there were: none, where the pack is there after all, or is
+/// stored again meanwhile.
+pub(super) async fn forget_lost<E>(store: &Store, objects: &Objects, pack: Digest) -> Result<u64, E>
+where
+    E: From<ObjectError> + From<store::Error>,
+{
+    let stored = stored_ms(store.read(), pack).await?;
+    if objects.has(Name(Kind::Pack, pack)).await? {
+        return Ok(0);
+    }
+    let mut tx = store.begin(Actor::coordinator()).await?;
+    if stored_ms(&mut *tx, pack).await? != stored {
+        tx.roll_back().await?;
+        return Ok(0);
+    }
+    let forgotten = sqlx::query("DELETE FROM depot_chunks WHERE pack = $1")
+        .bind(pack.as_bytes().to_vec())
+        .execute(&mut *tx)
+        .await
+        .map_err(store::Error::from)?;
+    count_forgetting(&mut tx).await?;
+    tx.commit_observation().await?;
+    Ok(forgotten.rows_affected())
+}
+
+async fn stored_ms<'a, E>(executor: E, pack: Digest) -> Result<Option<i64>, store::Error>
+where
+    E: sqlx::Executor<'a, Database = Any>,
+{
+    let query = sqlx::query("SELECT stored_ms FROM depot_packs WHERE digest = $1");
+    let row = query.bind(pack.as_bytes().to_vec()).fetch_optional(executor).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Has pushes that found chunks before look again.
+async fn count_forgetting(tx: &mut Transaction) -> Result<(), store::Error> {
+    sqlx::query("UPDATE depot_forgettings SET number = number + 1 WHERE id = 1").execute(&mut **tx).await?;
+    Ok(())
 }
 
 /// Moves chunks of packs to another, which is durable by now, and forgets the packs with every chunk that stays behind.
@@ -221,11 +251,10 @@ pub(super) async fn replace(
             sqlx::query(sql).bind(pack.as_bytes().to_vec()).execute(&mut **tx).await?;
         }
     }
-    sqlx::query("UPDATE depot_forgettings SET number = number + 1 WHERE id = 1").execute(&mut **tx).await?;
-    Ok(())
+    count_forgetting(tx).await
 }
 
-/// Returns how often chunks were forgotten because nothing used them.
+/// Returns how often chunks were forgotten.
 pub(super) async fn forgettings<'a, E>(executor: E) -> Result<i64, store::Error>
 where
     E: sqlx::Executor<'a, Database = Any>,

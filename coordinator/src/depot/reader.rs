@@ -218,15 +218,17 @@ impl ChunkReader {
     /// Removes the rows of what is damaged: of the frame, or of the whole pack where the object is gone.
     fn quarantine(&self, at: &Location, broken: &Broken) -> Result<(), ReadError> {
         self.cache(|frames| frames.remove(&(at.pack, at.frame_offset)));
-        let frame = match broken {
-            Broken::Frame => Some(at.frame_offset),
-            Broken::Pack => None,
+        let chunks = match broken {
+            Broken::Frame => self.runtime.block_on(chunks::forget(&self.store, at.pack, at.frame_offset))?,
+            Broken::Pack => {
+                let forgotten = chunks::forget_lost::<ReadError>(&self.store, &self.objects, at.pack);
+                self.runtime.block_on(forgotten)?
+            }
         };
-        let chunks = self.runtime.block_on(chunks::forget(&self.store, at.pack, frame))?;
         if chunks > 0 {
             tracing::error!(
                 pack = %at.pack,
-                frame.offset = frame,
+                frame.offset = at.frame_offset,
                 chunks,
                 "a pack in the depot is damaged; push the packages again that were made of it"
             );

@@ -1,5 +1,6 @@
 //! What of a package is here already.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use sluice_common::digest::Digest;
 use sluice_common::index::PackageIndex;
@@ -9,6 +10,9 @@ use super::PushError;
 use crate::depot::objects::{Kind, Name};
 use crate::depot::packages::LoadError;
 use crate::depot::{Depot, chunks, packages};
+
+/// Packs looked for at once.
+const LOOKS_MAX: usize = 16;
 
 /// Returns the package when it is known and whole: manifest and index undamaged, every chunk indexed, in a pack that is there.
 pub(super) async fn whole(depot: &Depot, digest: Digest) -> Result<Option<v1::Package>, PushError> {
@@ -37,12 +41,15 @@ async fn index_of(depot: &Depot, digest: Digest) -> Result<PackageIndex, LoadErr
 /// database may be older or younger than the objects, where both were brought back from a backup.
 pub(super) async fn lacking(depot: &Depot, index: &PackageIndex) -> Result<Vec<bool>, PushError> {
     let held = chunks::lacking(&depot.store, index.chunks()).await?;
+    let looks = held.packs.into_iter().map(|pack| async move {
+        let is_there = depot.objects.has(Name(Kind::Pack, pack)).await?;
+        Ok::<_, PushError>((!is_there).then_some(pack))
+    });
+    let gone: Vec<Option<Digest>> = stream::iter(looks).buffer_unordered(LOOKS_MAX).try_collect().await?;
     let mut forgotten = 0;
-    for pack in held.packs {
-        if !depot.objects.has(Name(Kind::Pack, pack)).await? {
-            tracing::warn!(%pack, "a pack is gone from the depot; its chunks come again");
-            forgotten += chunks::forget(&depot.store, pack, None).await?;
-        }
+    for pack in gone.into_iter().flatten() {
+        tracing::warn!(%pack, "a pack is gone from the depot; its chunks come again");
+        forgotten += chunks::forget_lost::<PushError>(&depot.store, &depot.objects, pack).await?;
     }
     match forgotten {
         0 => Ok(held.lacking),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -16,8 +17,10 @@ use rustix::io::Errno;
 use sluice_common::transfer::Effort;
 
 use super::*;
+use crate::depot::chunks;
 use crate::depot::objects::{Kind, Name, Objects};
 use crate::depot::plans::{Link, Plans};
+use crate::depot::push::PushError;
 
 /// What a disk does wrong.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +35,7 @@ pub(in crate::depot) enum Fault {
 struct Faults {
     unreadable: HashMap<ObjectPath, Errno>,
     pack_bytes_max: Option<u64>,
+    looks: usize,
 }
 
 /// Objects in a folder on a disk that fails as it is told.
@@ -67,6 +71,18 @@ impl Disk {
 
     fn faults<T>(&self, use_them: impl FnOnce(&mut Faults) -> T) -> T {
         use_them(&mut self.faults.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns how often objects were looked for.
+    fn looks(&self) -> usize {
+        self.faults(|faults| faults.looks)
+    }
+
+    /// Waits until objects were looked for so often.
+    async fn looked(&self, times: usize) {
+        while self.looks() < times {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn pack_bytes(&self) -> u64 {
@@ -121,7 +137,10 @@ impl ObjectStore for Faulty {
     }
 
     async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> object_store::Result<GetResult> {
-        let fault = self.disk.faults(|faults| faults.unreadable.get(location).copied());
+        let fault = self.disk.faults(|faults| {
+            faults.looks += usize::from(options.head);
+            faults.unreadable.get(location).copied()
+        });
         match fault.filter(|_| !options.head) {
             Some(error) => Err(self.disk.failed(location, error)),
             None => self.inner.get_opts(location, options).await,
@@ -182,7 +201,7 @@ impl Bench {
     }
 
     /// Returns the objects of a kind.
-    fn names(&self, kind: Kind) -> Vec<Name> {
+    pub(super) fn names(&self, kind: Kind) -> Vec<Name> {
         let name = |path: &PathBuf| format!("sha256:{}", path.file_name().unwrap().to_str().unwrap());
         self.objects(kind.folder()).iter().map(|path| Name(kind, name(path).parse().unwrap())).collect()
     }
@@ -234,4 +253,31 @@ async fn plans_and_frames_that_the_disk_cannot_read_are_made_anew() {
         assert_eq!((healed.plan_bytes.clone(), plans.encoded()), (plan.plan_bytes.clone(), 1), "{kind:?}");
         super::plans::install(&plans, &healed, None, &shop).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_push_has_healed_is_not_forgotten() {
+    let (bench, disk) = Bench::on_a_disk().await;
+    bench.push(&shop(1)).await.unwrap();
+    let (store, objects, indexed) = (&bench.store, &bench.depot.objects, bench.count("depot_chunks").await);
+    let [Name(_, pack)] = bench.names(Kind::Pack)[..] else { panic!("expected one pack") };
+    let forget = async || chunks::forget_lost::<PushError>(store, objects, pack).await.unwrap();
+    assert_eq!((forget().await, bench.count("depot_chunks").await), (0, indexed), "it is there");
+
+    fs::remove_file(&bench.objects("packs")[0]).unwrap();
+    let before = chunks::forgettings(store.read()).await.unwrap();
+    // The writer is held while the object is looked for: then the pack is stored again.
+    let mut tx = store.begin(Actor::coordinator()).await.unwrap();
+    let (mut forgetting, looks) = (pin!(forget()), disk.looks());
+    tokio::select! {
+        _ = &mut forgetting => panic!("it waits for the writer"),
+        () = disk.looked(looks + 1) => {}
+    }
+    sqlx::query("UPDATE depot_packs SET stored_ms = stored_ms + 1").execute(&mut *tx).await.unwrap();
+    tx.commit_observation().await.unwrap();
+    assert_eq!((forgetting.await, bench.count("depot_chunks").await), (0, indexed), "it came again");
+    assert_eq!(chunks::forgettings(store.read()).await.unwrap(), before);
+
+    assert_eq!((forget().await as i64, bench.count("depot_chunks").await), (indexed, 0));
+    assert_eq!(chunks::forgettings(store.read()).await.unwrap(), before + 1, "pushes look again");
 }

@@ -7,8 +7,8 @@ use tonic::Code;
 
 use super::*;
 use crate::audit;
-use crate::depot::packages;
 use crate::depot::plans::{Link, Plans};
+use crate::depot::{chunks, packages};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_brings_the_package_and_a_second_one_sends_nothing() {
@@ -111,6 +111,34 @@ async fn packs_that_a_backup_lacks_come_again_though_nobody_has_missed_them() {
     assert_eq!(bench.push(&shop).await.unwrap().chunks_sent, sent);
     shop.read_back(&bench).await.unwrap();
     assert_eq!(bench.push(&shop).await.unwrap().chunks_sent, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_found_damaged_has_pushes_look_again() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    bench.push(&shop).await.unwrap();
+    bench.damage("packs");
+    let bench = bench.reopen().await;
+    let before = chunks::forgettings(bench.store.read()).await.unwrap();
+    shop.read_back(&bench).await.unwrap_err();
+    assert!(chunks::forgettings(bench.store.read()).await.unwrap() > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_stored_again_is_as_young_as_a_new_one() {
+    let bench = Bench::new().await;
+    let shop = shop(1);
+    bench.push(&shop).await.unwrap();
+    let mut tx = bench.store.begin(Actor::console()).await.unwrap();
+    sqlx::query("UPDATE depot_packs SET stored_ms = 1").execute(&mut *tx).await.unwrap();
+    tx.commit_observation().await.unwrap();
+    bench.objects("packs").iter().for_each(|path| fs::remove_file(path).unwrap());
+    let again = bench.push(&shop).await.unwrap();
+    assert_eq!(again.chunks_sent, shop.index.chunks().len());
+    let sql = "SELECT COUNT(*) FROM depot_packs WHERE stored_ms = 1";
+    let old: i64 = sqlx::query_scalar(sql).fetch_one(bench.store.read()).await.unwrap();
+    assert_eq!(old, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
