@@ -25,6 +25,9 @@ const BATCH: usize = PARAMETERS_MAX;
 const CHUNKS_WRITTEN: usize = PARAMETERS_MAX / 6;
 const CONTENTS_WRITTEN: usize = PARAMETERS_MAX / 2;
 
+/// Chunks that one transaction of a collection forgets or moves at most: every other writer waits for it.
+pub(super) const CHUNKS_FORGOTTEN: usize = 20_000;
+
 /// Where a chunk lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Location {
@@ -224,34 +227,53 @@ async fn count_forgetting(tx: &mut Transaction) -> Result<(), store::Error> {
     Ok(())
 }
 
-/// Moves chunks of packs to another, which is durable by now, and forgets the packs with every chunk that stays behind.
-/// Chunks that were forgotten meanwhile stay so.
-pub(super) async fn replace(
+/// Moves chunks to a pack that is durable by now. Chunks that were forgotten meanwhile stay so.
+pub(super) async fn move_to(
     tx: &mut Transaction,
-    old: &[Digest],
-    new: Option<(Digest, u64, &[Packed])>,
+    pack: Digest,
+    bytes: u64,
+    chunks: &[Packed],
 ) -> Result<(), store::Error> {
-    if let Some((pack, bytes, chunks)) = new {
-        name_pack(tx, pack, bytes).await?;
-        for chunk in chunks {
-            sqlx::query(
-                "UPDATE depot_chunks SET pack = $1, frame_offset = $2, frame_len = $3, raw_offset = $4 WHERE digest = $5",
-            )
-            .bind(pack.as_bytes().to_vec())
-            .bind(chunk.frame_offset as i64)
-            .bind(i64::from(chunk.frame_len))
-            .bind(i64::from(chunk.raw_offset))
-            .bind(chunk.digest.as_bytes().to_vec())
-            .execute(&mut **tx)
-            .await?;
-        }
+    name_pack(tx, pack, bytes).await?;
+    for chunk in chunks {
+        sqlx::query(
+            "UPDATE depot_chunks SET pack = $1, frame_offset = $2, frame_len = $3, raw_offset = $4 WHERE digest = $5",
+        )
+        .bind(pack.as_bytes().to_vec())
+        .bind(chunk.frame_offset as i64)
+        .bind(i64::from(chunk.frame_len))
+        .bind(i64::from(chunk.raw_offset))
+        .bind(chunk.digest.as_bytes().to_vec())
+        .execute(&mut **tx)
+        .await?;
     }
-    for pack in old {
-        for sql in ["DELETE FROM depot_chunks WHERE pack = $1", "DELETE FROM depot_packs WHERE digest = $1"] {
-            sqlx::query(sql).bind(pack.as_bytes().to_vec()).execute(&mut **tx).await?;
+    Ok(())
+}
+
+/// Forgets packs with their chunks, of which no more than so many; says whether none is left. A pack goes after its chunks.
+pub(super) async fn forget_packs(
+    tx: &mut Transaction,
+    packs: &[Digest],
+    chunks_max: usize,
+) -> Result<bool, store::Error> {
+    count_forgetting(tx).await?;
+    let mut left = chunks_max as u64;
+    for pack in packs {
+        let forgotten = sqlx::query(
+            "DELETE FROM depot_chunks WHERE digest IN (SELECT digest FROM depot_chunks WHERE pack = $1 LIMIT $2)",
+        )
+        .bind(pack.as_bytes().to_vec())
+        .bind(left as i64)
+        .execute(&mut **tx)
+        .await?;
+        left = left.saturating_sub(forgotten.rows_affected());
+        if left == 0 {
+            return Ok(false);
         }
+        let sql = "DELETE FROM depot_packs WHERE digest = $1";
+        sqlx::query(sql).bind(pack.as_bytes().to_vec()).execute(&mut **tx).await?;
     }
-    count_forgetting(tx).await
+    Ok(true)
 }
 
 /// Returns how often chunks were forgotten.

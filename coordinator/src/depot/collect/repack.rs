@@ -1,8 +1,8 @@
 //! Removing packs that are not used, or hardly: what is used of them moves to another pack first.
 //!
 //! Invariant: a chunk's row names a pack that is durable and holds the chunk, verified, at every moment. The rows move
-//! in one transaction, in which every package there is was looked at; the objects of the packs that went are orphans
-//! from then on. Whoever looked a chunk up before finds it at its new place.
+//! in short transactions, in each of which every package there is was looked at; the objects of the packs that went are orphans
+//! after the last. Whoever looked a chunk up before finds it at its new place.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,6 +21,9 @@ use crate::store::{Actor, Transaction};
 
 /// Level for what is written again: what uploads have, for a fraction of the time that reading it takes.
 const LEVEL: i32 = 3;
+
+/// Packs that one new pack takes the place of at most.
+const PACKS_MAX: usize = 64;
 
 /// What was done about packs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,11 +49,13 @@ pub(super) async fn packs(
     }
     let mut sparse = of_fate(fates, PackFate::Sparse).into_iter().peekable();
     while sparse.peek().is_some() {
-        let (mut old, mut builder) = (Vec::new(), PackBuilder::default());
-        while let Some(pack) = sparse.next_if(|_| !builder.is_full()) {
-            for frame in used_frames(depot, survey, pack).await? {
-                builder.push(frame);
-            }
+        let (mut old, mut indexed, mut builder) = (Vec::new(), 0, PackBuilder::default());
+        while let Some(pack) = sparse
+            .next_if(|_| !builder.is_full() && old.len() < PACKS_MAX && indexed < chunks::CHUNKS_FORGOTTEN)
+        {
+            let used = used_frames(depot, survey, pack).await?;
+            used.frames.into_iter().for_each(|frame| builder.push(frame));
+            indexed += used.indexed;
             old.push(pack);
         }
         let new = if builder.is_empty() { None } else { Some(builder.write(&depot.objects).await?) };
@@ -67,24 +72,36 @@ fn of_fate(fates: &[(PackFacts, PackFate)], wanted: PackFate) -> Vec<Digest> {
     fates.iter().filter(|(_, fate)| *fate == wanted).map(|(pack, _)| pack.digest).collect()
 }
 
-/// Puts `new`, which is durable, in the place of `old`; says whether it could.
+/// Puts `new`, which is durable, in the place of `old`; says whether it could. Cut off, or where it cannot go on, it leaves each
+/// chunk in the one or the other.
 async fn replace(
     depot: &Depot,
     survey: &PackSurvey,
     old: &[Digest],
     new: Option<&WrittenPack>,
 ) -> Result<bool, CollectError> {
-    if depot.token.is_cancelled() {
-        return Ok(false);
+    let mut moving = new.map(|pack| &pack.chunks[..]).unwrap_or_default();
+    loop {
+        if depot.token.is_cancelled() {
+            return Ok(false);
+        }
+        let mut tx = depot.store.begin(Actor::coordinator()).await?;
+        if !survey.holds(&mut tx).await? || came_back(&mut tx, survey, old, new).await? {
+            tx.roll_back().await?;
+            return Ok(false);
+        }
+        let (now, later) = moving.split_at(moving.len().min(chunks::CHUNKS_FORGOTTEN));
+        if let Some(pack) = new {
+            chunks::move_to(&mut tx, pack.digest, pack.bytes, now).await?;
+        }
+        let left = chunks::CHUNKS_FORGOTTEN - now.len();
+        let is_done = later.is_empty() && chunks::forget_packs(&mut tx, old, left).await?;
+        tx.commit_observation().await?;
+        if is_done {
+            return Ok(true);
+        }
+        moving = later;
     }
-    let mut tx = depot.store.begin(Actor::coordinator()).await?;
-    if !survey.holds(&mut tx).await? || came_back(&mut tx, survey, old, new).await? {
-        tx.roll_back().await?;
-        return Ok(false);
-    }
-    chunks::replace(&mut tx, old, new.map(|pack| (pack.digest, pack.bytes, &pack.chunks[..]))).await?;
-    tx.commit_observation().await?;
-    Ok(true)
 }
 
 /// Says whether a pack that goes holds a chunk that is used and does not move: its damaged pack was pushed again since it was
@@ -106,22 +123,31 @@ async fn came_back(
     Ok(false)
 }
 
+/// What is used of a pack.
+struct UsedFrames {
+    frames: Vec<VerifiedFrame>,
+    /// Chunks of it that are indexed, used or not.
+    indexed: usize,
+}
+
 /// Reads the chunks of a pack that are used, verified, and gathers them in new frames. A frame that turns out damaged
 /// is left out: its rows are gone.
 async fn used_frames(
     depot: &Arc<Depot>,
     survey: &PackSurvey,
     pack: Digest,
-) -> Result<Vec<VerifiedFrame>, CollectError> {
+) -> Result<UsedFrames, CollectError> {
     let mut chunks = chunks::of_pack(&depot.store, pack).await?;
+    let indexed = chunks.len();
     chunks.retain(|(chunk, _)| survey.used.contains(chunk));
     let reader = depot.chunks.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let frames = chunks.chunk_by(|(_, a), (_, b)| a.frame_offset == b.frame_offset);
         let frames = frames.map(|chunks| frame(&reader, chunks));
-        frames.filter_map(Result::transpose).collect()
+        frames.filter_map(Result::transpose).collect::<Result<_, _>>()
     });
-    reading.await.expect("reading a pack does not panic")
+    let frames = reading.await.expect("reading a pack does not panic")?;
+    Ok(UsedFrames { frames, indexed })
 }
 
 fn frame(reader: &ChunkReader, chunks: &[(Digest, Location)]) -> Result<Option<VerifiedFrame>, CollectError> {
@@ -164,6 +190,58 @@ mod tests {
         assert_eq!(bench.objects("packs"), std::slice::from_ref(pack), "the same chunks make the same pack");
         let (_, is_whole) = packs(&bench.depot, &survey, &fates).await.unwrap();
         assert!(!is_whole, "it is looked at again");
+        parcel.read_back(&bench).await.unwrap();
+    }
+
+    /// Stores a pack of so many small chunks; returns the first of them.
+    async fn store_small_chunks(bench: &Bench, first: u32, count: u32) -> Vec<u8> {
+        let chunk = |number: u32| number.to_be_bytes();
+        let raw: Vec<u8> = (first..first + count).flat_map(chunk).collect();
+        let listed =
+            (first..first + count).map(|number| Chunk { digest: Digest::of(&chunk(number)), len: 4 });
+        let mut pack = PackBuilder::default();
+        let compressed = zstd::bulk::compress(&raw, LEVEL).unwrap();
+        pack.push(VerifiedFrame::verify(compressed.into(), listed.collect()).unwrap());
+        pack.store(&bench.depot.objects, &bench.depot.store).await.unwrap();
+        chunk(first).to_vec()
+    }
+
+    async fn forgettings(bench: &Bench) -> i64 {
+        chunks::forgettings(bench.depot.store.read()).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_pack_of_many_chunks_goes_in_several_transactions() {
+        let bench = Bench::new().await;
+        store_small_chunks(&bench, 0, 41_000).await;
+        let survey = survey::packs(&bench.depot, &AsIf::default()).await.unwrap();
+        let fates: Vec<_> = survey.facts.iter().map(|pack| (*pack, PackFate::Unused)).collect();
+        let before = forgettings(&bench).await;
+        let (_, is_whole) = packs(&bench.depot, &survey, &fates).await.unwrap();
+        assert!(is_whole);
+        assert_eq!(forgettings(&bench).await - before, 3, "20,000 chunks at a time");
+        assert_eq!((bench.count("depot_chunks").await, bench.count("depot_packs").await), (0, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn packs_of_many_chunks_are_written_again_few_at_a_time() {
+        let bench = Bench::new().await;
+        let mut used = Vec::new();
+        for number in 0..3 {
+            used.push(store_small_chunks(&bench, number * 100_000, 12_000).await);
+        }
+        let parcel = Parcel::new(&[("a", used[0].clone()), ("b", used[1].clone()), ("c", used[2].clone())]);
+        bench.push(&parcel).await.unwrap();
+        assert_eq!(bench.count("depot_packs").await, 3, "they are here already");
+        let survey = survey::packs(&bench.depot, &AsIf::default()).await.unwrap();
+        let fates: Vec<_> = survey.facts.iter().map(|pack| (*pack, PackFate::Sparse)).collect();
+        assert_eq!(fates.len(), 3);
+        let before = forgettings(&bench).await;
+        let (repacked, is_whole) = packs(&bench.depot, &survey, &fates).await.unwrap();
+        assert!(is_whole);
+        assert_eq!((repacked.sparse, bench.count("depot_packs").await), (3, 2), "two, then the third");
+        assert_eq!(forgettings(&bench).await - before, 3, "24,000 chunks in two steps, 12,000 in one");
+        assert_eq!(bench.count("depot_chunks").await, 3);
         parcel.read_back(&bench).await.unwrap();
     }
 }
