@@ -2,7 +2,8 @@
 //! row names.
 //!
 //! Invariants: nothing goes that a release, a plan, a frame still served to somebody, a running push or a plan in the
-//! making needs. A row goes before its object, so that a run that is cut off leaves orphans, which the next run finds.
+//! making needs. A row goes before its object, so that a run that is cut off leaves orphans, which the next run finds. Nor does what failed before
+//! keep objects: on a full disk they are what makes room.
 //! What keeps races out: rows go in transactions that look again (`forget`, `repack`); a push that counted on a chunk
 //! looks again before its commit; objects are kept apart by [`super::sweep`] and by their age.
 //!
@@ -93,6 +94,15 @@ pub struct Collection {
 }
 
 impl Collection {
+    /// Returns what went of a kind.
+    fn removed_of(&mut self, kind: Kind) -> &mut Removed {
+        let at = self.removed.iter().position(|(of, _)| *of == kind).unwrap_or_else(|| {
+            self.removed.push((kind, Removed { objects: 0, bytes: 0 }));
+            self.removed.len() - 1
+        });
+        &mut self.removed[at].1
+    }
+
     /// Returns how many objects went.
     pub fn objects(&self) -> u64 {
         self.removed.iter().map(|(_, removed)| removed.objects).sum()
@@ -152,15 +162,31 @@ impl Depot {
     ) -> Result<Collection, CollectError> {
         let mut collection = Collection::default();
         let mut as_if = AsIf::default();
-        self.collect_packages(ages, mode, actor, &mut collection, &mut as_if).await?;
-        self.collect_packs(ages, mode, &mut collection, &mut as_if).await?;
-        self.collect_objects(ages, mode, &mut collection, &as_if).await?;
+        let rows = self.collect_rows(ages, mode, actor, &mut collection, &mut as_if).await;
+        // Whatever became of the rows: this is what makes room, which they may have lacked.
+        let objects = self.collect_objects(ages, mode, &mut collection, &as_if).await;
         if mode == Mode::Remove && collection.objects() > 0 {
             self.tell();
             let (objects, bytes) = (collection.objects(), collection.freed_bytes());
             tracing::info!(objects, bytes, "what nothing uses was removed from the depot");
         }
+        if let (Err(_), Err(error)) = (&rows, &objects) {
+            tracing::warn!(error = error as &dyn std::error::Error, "nor were all objects removed");
+        }
+        rows.and(objects)?;
         Ok(collection)
+    }
+
+    async fn collect_rows(
+        self: &Arc<Self>,
+        ages: Ages,
+        mode: Mode,
+        actor: &Actor,
+        collection: &mut Collection,
+        as_if: &mut AsIf,
+    ) -> Result<(), CollectError> {
+        self.collect_packages(ages, mode, actor, collection, as_if).await?;
+        self.collect_packs(ages, mode, collection, as_if).await
     }
 
     async fn collect_packages(
@@ -210,9 +236,7 @@ impl Depot {
                 as_if.packs = fates.iter().map(|(pack, _)| pack.digest).collect();
             }
             Mode::Remove => {
-                let (repacked, is_whole) = repack::packs(self, &survey, &fates).await?;
-                (collection.sparse_packs, collection.rewritten_bytes) = (repacked.sparse, repacked.bytes);
-                if !is_whole {
+                if !repack::packs(self, &survey, &fates, ages, collection).await? {
                     collection.blockers.push(Blocker::Overtaken);
                 }
             }
@@ -227,18 +251,31 @@ impl Depot {
         collection: &mut Collection,
         as_if: &AsIf,
     ) -> Result<(), CollectError> {
+        collection.waiting_bytes += self.collect_kinds(&Kind::ALL, ages, mode, collection, as_if).await?;
+        Ok(())
+    }
+
+    /// Removes the objects of these kinds that no row names; returns the bytes of those that are too young.
+    async fn collect_kinds(
+        &self,
+        kinds: &[Kind],
+        ages: Ages,
+        mode: Mode,
+        collection: &mut Collection,
+        as_if: &AsIf,
+    ) -> Result<u64, CollectError> {
         let sweep = self.objects.sweep();
         // Asked before rows are read: work that ended before has its rows.
         let oldest_work = survey::oldest_work(self).await?;
-        let now = Timestamp::now();
-        for kind in Kind::ALL {
-            let mut removed = Removed { objects: 0, bytes: 0 };
-            for object in survey::objects(self, kind, as_if).await? {
+        let (now, mut waiting_bytes) = (Timestamp::now(), 0);
+        for kind in kinds {
+            collection.removed_of(*kind);
+            for object in survey::objects(self, *kind, as_if).await? {
                 if self.token.is_cancelled() {
                     return Err(CollectError::Stopping);
                 }
                 if !plan::is_orphan(&object, ages, oldest_work, now) {
-                    collection.waiting_bytes += if object.is_named { 0 } else { object.bytes };
+                    waiting_bytes += if object.is_named { 0 } else { object.bytes };
                     continue;
                 }
                 let goes = match mode {
@@ -246,14 +283,14 @@ impl Depot {
                     Mode::Remove => self.objects.remove(&sweep, object.name).await?,
                 };
                 if goes {
+                    let removed = collection.removed_of(*kind);
                     removed.objects += 1;
                     removed.bytes += object.bytes;
                     tracing::debug!(object = %object.name, ?mode, "no row names an object");
                 }
             }
-            collection.removed.push((kind, removed));
         }
-        Ok(())
+        Ok(waiting_bytes)
     }
 
     /// Notes in the audit log that an operator collects, before anything goes.

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use sluice_common::chunk::Chunk;
 use sluice_common::digest::Digest;
 
-use super::CollectError;
-use super::plan::{PackFacts, PackFate};
-use super::survey::PackSurvey;
+use super::plan::{Ages, PackFacts, PackFate};
+use super::survey::{AsIf, PackSurvey};
+use super::{CollectError, Collection, Mode};
 use crate::depot::Depot;
 use crate::depot::chunks::{self, Location};
+use crate::depot::objects::Kind;
 use crate::depot::packs::{FrameError, PackBuilder, VerifiedFrame, WrittenPack};
 use crate::depot::reader::{ChunkReader, ReadError};
 use crate::store::{Actor, Transaction};
@@ -25,29 +26,25 @@ const LEVEL: i32 = 3;
 /// Packs that one new pack takes the place of at most.
 const PACKS_MAX: usize = 64;
 
-/// What was done about packs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Repacked {
-    /// Packs that went and were used in part.
-    pub(super) sparse: u64,
-    /// Bytes that were written again.
-    pub(super) bytes: u64,
-}
-
-/// Removes packs, those that are not used first: their room may be needed for what is written again. Says also
-/// whether it came to the end: not, when a package came that was not looked at.
+/// Removes packs, those that are not used first: their room may be needed for what is written again. Objects go as soon as nothing
+/// names them, for the same reason. Says whether it came to the end: not, when a package came that was not looked at.
 pub(super) async fn packs(
     depot: &Arc<Depot>,
     survey: &PackSurvey,
     fates: &[(PackFacts, PackFate)],
-) -> Result<(Repacked, bool), CollectError> {
-    let mut repacked = Repacked::default();
-    for pack in of_fate(fates, PackFate::Unused) {
-        if !replace(depot, survey, &[pack], None).await? {
-            return Ok((repacked, false));
+    ages: Ages,
+    collection: &mut Collection,
+) -> Result<bool, CollectError> {
+    let unused = of_fate(fates, PackFate::Unused);
+    for pack in &unused {
+        if !replace(depot, survey, &[*pack], None).await? {
+            return Ok(false);
         }
     }
     let mut sparse = of_fate(fates, PackFate::Sparse).into_iter().peekable();
+    if !unused.is_empty() && sparse.peek().is_some() {
+        remove_objects(depot, ages, collection).await?;
+    }
     while sparse.peek().is_some() {
         let (mut old, mut indexed, mut builder) = (Vec::new(), 0, PackBuilder::default());
         while let Some(pack) = sparse
@@ -59,13 +56,22 @@ pub(super) async fn packs(
             old.push(pack);
         }
         let new = if builder.is_empty() { None } else { Some(builder.write(&depot.objects).await?) };
+        collection.rewritten_bytes += new.as_ref().map_or(0, |pack| pack.bytes);
         if !replace(depot, survey, &old, new.as_ref()).await? {
-            return Ok((repacked, false));
+            return Ok(false);
         }
-        repacked.sparse += old.len() as u64;
-        repacked.bytes += new.map_or(0, |pack| pack.bytes);
+        collection.sparse_packs += old.len() as u64;
+        if sparse.peek().is_some() {
+            remove_objects(depot, ages, collection).await?;
+        }
     }
-    Ok((repacked, true))
+    Ok(true)
+}
+
+/// Removes the objects of packs that went; those of the last ones go with all other objects.
+async fn remove_objects(depot: &Depot, ages: Ages, collection: &mut Collection) -> Result<(), CollectError> {
+    // What waits is counted at the end.
+    depot.collect_kinds(&[Kind::Pack], ages, Mode::Remove, collection, &AsIf::default()).await.map(drop)
 }
 
 fn of_fate(fates: &[(PackFacts, PackFate)], wanted: PackFate) -> Vec<Digest> {
@@ -167,7 +173,7 @@ fn frame(reader: &ChunkReader, chunks: &[(Digest, Location)]) -> Result<Option<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::depot::collect::survey::{self, AsIf};
+    use crate::depot::collect::survey;
     use crate::depot::tests::{Bench, Parcel};
 
     #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +194,8 @@ mod tests {
         assert_eq!(fates.len(), 1);
         bench.push(&parcel).await.unwrap();
         assert_eq!(bench.objects("packs"), std::slice::from_ref(pack), "the same chunks make the same pack");
-        let (_, is_whole) = packs(&bench.depot, &survey, &fates).await.unwrap();
+        let mut collection = Collection::default();
+        let is_whole = packs(&bench.depot, &survey, &fates, Ages::default(), &mut collection).await.unwrap();
         assert!(!is_whole, "it is looked at again");
         parcel.read_back(&bench).await.unwrap();
     }
@@ -217,7 +224,8 @@ mod tests {
         let survey = survey::packs(&bench.depot, &AsIf::default()).await.unwrap();
         let fates: Vec<_> = survey.facts.iter().map(|pack| (*pack, PackFate::Unused)).collect();
         let before = forgettings(&bench).await;
-        let (_, is_whole) = packs(&bench.depot, &survey, &fates).await.unwrap();
+        let mut collection = Collection::default();
+        let is_whole = packs(&bench.depot, &survey, &fates, Ages::default(), &mut collection).await.unwrap();
         assert!(is_whole);
         assert_eq!(forgettings(&bench).await - before, 3, "20,000 chunks at a time");
         assert_eq!((bench.count("depot_chunks").await, bench.count("depot_packs").await), (0, 0));
@@ -237,9 +245,14 @@ mod tests {
         let fates: Vec<_> = survey.facts.iter().map(|pack| (*pack, PackFate::Sparse)).collect();
         assert_eq!(fates.len(), 3);
         let before = forgettings(&bench).await;
-        let (repacked, is_whole) = packs(&bench.depot, &survey, &fates).await.unwrap();
+        let mut collection = Collection::default();
+        let is_whole = packs(&bench.depot, &survey, &fates, Ages::default(), &mut collection).await.unwrap();
         assert!(is_whole);
-        assert_eq!((repacked.sparse, bench.count("depot_packs").await), (3, 2), "two, then the third");
+        assert_eq!(
+            (collection.sparse_packs, bench.count("depot_packs").await),
+            (3, 2),
+            "two, then the third"
+        );
         assert_eq!(forgettings(&bench).await - before, 3, "24,000 chunks in two steps, 12,000 in one");
         assert_eq!(bench.count("depot_chunks").await, 3);
         parcel.read_back(&bench).await.unwrap();

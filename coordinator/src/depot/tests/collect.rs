@@ -31,7 +31,7 @@ impl Bench {
     }
 
     /// Names a package in a release; says whether it is still there.
-    async fn release(&self, parcel: &Parcel) -> bool {
+    pub(super) async fn release(&self, parcel: &Parcel) -> bool {
         let mut tx = self.store.begin(Actor::console()).await.unwrap();
         let insert =
             "INSERT INTO release_packages (app, version, platform, package) VALUES ('shop', $1, 'any', $2)";

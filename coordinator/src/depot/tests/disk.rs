@@ -281,3 +281,49 @@ async fn what_another_push_has_healed_is_not_forgotten() {
     assert_eq!((forget().await as i64, bench.count("depot_chunks").await), (indexed, 0));
     assert_eq!(chunks::forgettings(store.read()).await.unwrap(), before + 1, "pushes look again");
 }
+
+/// Everything that nothing uses goes, however young.
+const AT_ONCE: Ages = Ages { unreleased: Duration::ZERO, orphan: Duration::ZERO };
+
+/// A depot with a pack that nothing uses, one that is hardly used, by what is returned, and a frame that nothing names.
+async fn with_unused_packs() -> (Bench, Disk, Parcel) {
+    let (bench, disk) = Bench::on_a_disk().await;
+    let shared = ("shared", noise(1, 100_000));
+    let [unused, sparse, kept] = [
+        Parcel::new(&[("own", noise(10, 900_000))]),
+        Parcel::new(&[shared.clone(), ("own", noise(20, 900_000))]),
+        Parcel::new(&[shared]),
+    ];
+    for parcel in [&unused, &sparse, &kept] {
+        bench.push(parcel).await.unwrap();
+    }
+    assert!(bench.release(&kept).await);
+    assert_eq!(bench.objects("packs").len(), 2);
+    fs::write(bench.dir.path().join("depot/frames").join(Digest::of(b"frame").to_hex()), b"frame").unwrap();
+    (bench, disk, kept)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_that_cannot_write_removes_what_nothing_uses_all_the_same() {
+    let (bench, disk, kept) = with_unused_packs().await;
+    disk.set(Fault::Packs(0));
+    bench.depot.collect(AT_ONCE, Mode::Remove, Actor::console()).await.unwrap_err();
+    assert_eq!((bench.objects("packs").len(), bench.objects("frames").len()), (1, 0));
+    kept.read_back(&bench).await.unwrap();
+    disk.set(Fault::Packs(2_000_000));
+    let collection = bench.depot.collect(AT_ONCE, Mode::Remove, Actor::console()).await.unwrap();
+    assert_eq!((collection.sparse_packs, bench.objects("packs").len()), (1, 1));
+    let bench = bench.again_on(&disk).await;
+    kept.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_collected_in_the_room_of_what_nothing_uses() {
+    let (bench, disk, kept) = with_unused_packs().await;
+    disk.set(Fault::Packs(disk.pack_bytes()));
+    let collection = bench.depot.collect(AT_ONCE, Mode::Remove, Actor::console()).await.unwrap();
+    assert_eq!((collection.sparse_packs, bench.objects("packs").len()), (1, 1));
+    assert!(collection.freed_bytes() > 1_700_000, "{collection:?}");
+    let bench = bench.again_on(&disk).await;
+    kept.read_back(&bench).await.unwrap();
+}
