@@ -40,6 +40,14 @@ async fn collect(context: &Context, request: v1::CollectDepotRequest) -> anyhow:
     if collected.overtaken {
         context.output.note("packages came meanwhile: some packs wait for the next collection");
     }
+    if collected.missing_packs > 0 {
+        context.output.note(format_args!(
+            "packs, manifests and indexes were left alone: {} that the database names {} missing, so it may be older than \
+             the depot; bring the newer database back, or push the packages again that are still wanted",
+            count(collected.missing_packs as usize, "pack"),
+            if collected.missing_packs == 1 { "is" } else { "are" },
+        ));
+    }
     Ok(Exit::Success)
 }
 

@@ -37,6 +37,7 @@ pub(in crate::cli) struct Collected {
     pub(in crate::cli) waiting_bytes: u64,
     pub(in crate::cli) damaged_packages: Vec<String>,
     pub(in crate::cli) overtaken: bool,
+    pub(in crate::cli) missing_packs: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +98,7 @@ impl Collected {
             damaged_packages,
             overtaken,
             waiting_bytes,
+            missing_packs,
         } = message;
         let forgotten = |v1::ForgottenPackage { digest: package, pushed_unix_ms }| Forgotten {
             digest: digest(&package),
@@ -114,6 +116,7 @@ impl Collected {
             waiting_bytes,
             damaged_packages: damaged_packages.iter().map(|package| digest(package)).collect(),
             overtaken,
+            missing_packs,
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Invariants: nothing goes that a release, a plan, a frame still served to somebody, a running push or a plan in the
 //! making needs. A row goes before its object, so that a run that is cut off leaves orphans, which the next run finds. Nor does what failed before
-//! keep objects: on a full disk they are what makes room.
+//! keep objects: on a full disk they are what makes room. Where rows name packs that are missing, the database may be older than
+//! the objects, and those stay that cannot be made anew.
 //! What keeps races out: rows go in transactions that look again (`forget`, `repack`); a push that counted on a chunk
 //! looks again before its commit; objects are kept apart by [`super::sweep`] and by their age.
 //!
@@ -17,6 +18,7 @@ pub mod service;
 mod survey;
 mod usage;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -65,6 +67,9 @@ pub enum Blocker {
     Damaged(Digest),
     /// A package came meanwhile: the packs that are left wait for the next run.
     Overtaken,
+    /// So many packs are missing that rows name: the database may be older than the objects, and a newer one may come back. No
+    /// pack, manifest or index goes that is there.
+    MissingPacks(u64),
 }
 
 /// Objects of a kind that went.
@@ -94,6 +99,15 @@ pub struct Collection {
 }
 
 impl Collection {
+    /// Says whether everything of a kind stays, named or not: what cannot be made anew, where the database may be older.
+    fn keeps(&self, kind: Kind) -> bool {
+        let is_older = self.blockers.iter().any(|blocker| matches!(blocker, Blocker::MissingPacks(_)));
+        match kind {
+            Kind::Pack | Kind::Manifest | Kind::Index => is_older,
+            Kind::Frame | Kind::Plan => false,
+        }
+    }
+
     /// Returns what went of a kind.
     fn removed_of(&mut self, kind: Kind) -> &mut Removed {
         let at = self.removed.iter().position(|(of, _)| *of == kind).unwrap_or_else(|| {
@@ -162,7 +176,9 @@ impl Depot {
     ) -> Result<Collection, CollectError> {
         let mut collection = Collection::default();
         let mut as_if = AsIf::default();
-        let rows = self.collect_rows(ages, mode, actor, &mut collection, &mut as_if).await;
+        // Before any row goes: which are missing tells the age of the database.
+        let missing = self.missing_packs(&mut collection).await?;
+        let rows = self.collect_rows(ages, mode, actor, &missing, &mut collection, &mut as_if).await;
         // Whatever became of the rows: this is what makes room, which they may have lacked.
         let objects = self.collect_objects(ages, mode, &mut collection, &as_if).await;
         if mode == Mode::Remove && collection.objects() > 0 {
@@ -182,11 +198,27 @@ impl Depot {
         ages: Ages,
         mode: Mode,
         actor: &Actor,
+        missing: &HashSet<Digest>,
         collection: &mut Collection,
         as_if: &mut AsIf,
     ) -> Result<(), CollectError> {
         self.collect_packages(ages, mode, actor, collection, as_if).await?;
-        self.collect_packs(ages, mode, collection, as_if).await
+        self.collect_packs(ages, mode, missing, collection, as_if).await
+    }
+
+    /// Returns the packs that rows name and that are not there.
+    async fn missing_packs(&self, collection: &mut Collection) -> Result<HashSet<Digest>, CollectError> {
+        let missing = survey::missing_packs(self).await?;
+        if !missing.is_empty() {
+            let packs = missing.len() as u64;
+            tracing::warn!(
+                packs,
+                "packs are missing that the database names, which may be older than the depot; what it does not name is kept until \
+                 a newer one is brought back, or the packages are pushed again that are still wanted"
+            );
+            collection.blockers.push(Blocker::MissingPacks(packs));
+        }
+        Ok(missing)
     }
 
     async fn collect_packages(
@@ -213,6 +245,7 @@ impl Depot {
         self: &Arc<Self>,
         ages: Ages,
         mode: Mode,
+        missing: &HashSet<Digest>,
         collection: &mut Collection,
         as_if: &mut AsIf,
     ) -> Result<(), CollectError> {
@@ -226,7 +259,9 @@ impl Depot {
             Err(error) => return Err(error),
         };
         let now = Timestamp::now();
-        let fates = plan::packs(&survey.facts, ages, now);
+        let mut fates = plan::packs(&survey.facts, ages, now);
+        // What is missing has nothing left to keep.
+        fates.retain(|(pack, _)| missing.is_empty() || missing.contains(&pack.digest));
         collection.waiting_bytes += plan::waiting(&survey.facts, &fates, now);
         match mode {
             Mode::DryRun => {
@@ -273,6 +308,9 @@ impl Depot {
             for object in survey::objects(self, *kind, as_if).await? {
                 if self.token.is_cancelled() {
                     return Err(CollectError::Stopping);
+                }
+                if !object.is_named && collection.keeps(*kind) {
+                    continue;
                 }
                 if !plan::is_orphan(&object, ages, oldest_work, now) {
                     waiting_bytes += if object.is_named { 0 } else { object.bytes };

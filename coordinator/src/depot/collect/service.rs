@@ -90,6 +90,7 @@ impl From<Collection> for v1::CollectDepotResponse {
             match blocker {
                 Blocker::Damaged(package) => response.damaged_packages.push(package.as_bytes().to_vec()),
                 Blocker::Overtaken => response.overtaken = true,
+                Blocker::MissingPacks(packs) => response.missing_packs = packs,
             }
         }
         response

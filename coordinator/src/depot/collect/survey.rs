@@ -174,6 +174,27 @@ async fn pack_facts(depot: &Depot, used: &Used) -> Result<Vec<PackFacts>, store:
     rows.iter().map(facts).collect()
 }
 
+/// Returns the packs that chunks are to lie in and that are not there: a disk lost them, or an older database was brought back.
+pub(super) async fn missing_packs(depot: &Depot) -> Result<HashSet<Digest>, CollectError> {
+    let found: HashSet<Digest> =
+        depot.objects.list(Kind::Pack).map_ok(|object| object.digest).try_collect().await?;
+    let rows = sqlx::query(
+        "SELECT digest FROM depot_packs
+         WHERE EXISTS (SELECT 1 FROM depot_chunks WHERE depot_chunks.pack = depot_packs.digest)",
+    );
+    let rows = rows.fetch_all(depot.store.read()).await.map_err(store::Error::from)?;
+    let mut missing = HashSet::new();
+    for row in rows {
+        let name = row.try_get::<Vec<u8>, _>(0).map_err(store::Error::from)?;
+        let pack = store::digest("depot_packs.digest", &name)?;
+        // One that came since the list was made is there.
+        if !found.contains(&pack) && !depot.objects.has(Name(Kind::Pack, pack)).await? {
+            missing.insert(pack);
+        }
+    }
+    Ok(missing)
+}
+
 /// Lists the objects of a kind, then says of each whether a row names it: in this order, so that what was named
 /// meanwhile counts.
 pub(super) async fn objects(

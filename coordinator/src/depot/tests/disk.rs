@@ -18,6 +18,7 @@ use sluice_common::transfer::Effort;
 
 use super::*;
 use crate::depot::chunks;
+use crate::depot::collect::Blocker;
 use crate::depot::objects::{Kind, Name, Objects};
 use crate::depot::plans::{Link, Plans};
 use crate::depot::push::PushError;
@@ -326,4 +327,53 @@ async fn a_full_disk_is_collected_in_the_room_of_what_nothing_uses() {
     assert!(collection.freed_bytes() > 1_700_000, "{collection:?}");
     let bench = bench.again_on(&disk).await;
     kept.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_database_costs_nothing_that_the_newer_one_names() {
+    let bench = Bench::new().await;
+    let (old, new, gone) = (shop(1), shop(2), Parcel::new(&[("gone", noise(9, 200_000))]));
+    for parcel in [&gone, &old] {
+        bench.push(parcel).await.unwrap();
+    }
+    assert!(bench.release(&old).await);
+    let backup = |to: &str| {
+        let sql = format!("VACUUM INTO '{}'", bench.dir.path().join(to).display());
+        let store = bench.store.clone();
+        async move {
+            let mut connection = store.read().acquire().await.unwrap();
+            sqlx::raw_sql("PRAGMA query_only = OFF").execute(&mut *connection).await.unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await.unwrap();
+        }
+    };
+    backup("older.db").await;
+    bench.push(&new).await.unwrap();
+    assert!(bench.release(&new).await);
+    assert!(bench.depot.collect(AT_ONCE, Mode::Remove, Actor::console()).await.unwrap().objects() > 0);
+    backup("newer.db").await;
+    let bring_back = async |bench: Bench, from: &str| {
+        bench.token.cancel();
+        bench.depot.ended().await;
+        bench.store.close().await;
+        for name in ["sluice.db-wal", "sluice.db-shm"] {
+            let _ = fs::remove_file(bench.dir.path().join(name));
+        }
+        fs::copy(bench.dir.path().join(from), bench.dir.path().join("sluice.db")).unwrap();
+        Bench::open(bench.dir).await
+    };
+    let mut bench = bring_back(bench, "older.db").await;
+    for mode in [Mode::DryRun, Mode::Remove] {
+        let collection = bench.depot.collect(AT_ONCE, mode, Actor::console()).await.unwrap();
+        assert_eq!(collection.blockers, [Blocker::MissingPacks(1)], "{mode:?}");
+    }
+    bench = bring_back(bench, "newer.db").await;
+    old.read_back(&bench).await.unwrap();
+    new.read_back(&bench).await.unwrap();
+
+    // Without the newer one, what is pushed again ends it.
+    bench = bring_back(bench, "older.db").await;
+    bench.push(&gone).await.unwrap();
+    let collection = bench.depot.collect(AT_ONCE, Mode::Remove, Actor::console()).await.unwrap();
+    assert!(collection.blockers.is_empty() && collection.objects() > 0, "{collection:?}");
+    old.read_back(&bench).await.unwrap();
 }
