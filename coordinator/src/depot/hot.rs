@@ -98,6 +98,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
+    use crate::depot::objects::space::Space;
 
     async fn read_all(hot: &HotFrames, frame: Digest, len: u64, from: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -109,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_read_is_read_once_until_it_is_doubted() {
-        let objects = Objects::over(Arc::new(InMemory::new()));
+        let objects = Objects::over(Arc::new(InMemory::new()), Space::new(|| None));
         let hot = HotFrames::new(objects.clone(), TaskTracker::new());
         let bytes: Vec<u8> = (0..600_000_u32).map(|i| (i / 7) as u8).collect();
         let (frame, len) = (Digest::of(&bytes), bytes.len() as u64);
@@ -128,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_began_before_a_doubt_is_not_kept() {
-        let objects = Objects::over(Arc::new(InMemory::new()));
+        let objects = Objects::over(Arc::new(InMemory::new()), Space::new(|| None));
         let hot = HotFrames::new(objects.clone(), TaskTracker::new());
         let frame = Digest::of(b"frame");
         objects.put(Name(Kind::Frame, frame), &b"frome"[..]).await.unwrap();

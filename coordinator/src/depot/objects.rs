@@ -4,6 +4,7 @@
 //! database may be committed afterwards. What is read back is *not* trusted: readers verify.
 
 mod error;
+pub(super) mod space;
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use sluice_common::digest::Digest;
 
 pub(super) use self::error::ObjectError;
+use self::space::{Reserve, Space};
 use super::sweep::{Sweep, Traffic};
 
 /// What an object holds; each kind is a folder.
@@ -85,6 +87,7 @@ pub(super) struct Found {
 #[derive(Clone, Debug)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
+    space: Space,
     traffic: Traffic,
 }
 
@@ -97,21 +100,40 @@ impl Objects {
             remove_unfinished(&folder)?;
         }
         let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true);
-        Ok(Self::over(Arc::new(store)))
+        Ok(Self::over(Arc::new(store), Space::of(folder)))
     }
 
-    /// Takes any store. Its writes must be durable when they return.
-    pub(super) fn over(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, traffic: Traffic::new() }
+    /// Takes any store, and whatever measures the room on its disk. Its writes must be durable when they return.
+    pub(super) fn over(store: Arc<dyn ObjectStore>, space: Space) -> Self {
+        Self { store, space, traffic: Traffic::new() }
     }
 
-    /// Writes an object; the same name again replaces it by the same bytes.
+    /// Writes an object, unless it would take what is kept free; the same name again replaces it by the same bytes.
     pub(super) async fn put(&self, name: Name, bytes: impl Into<PutPayload>) -> Result<(), ObjectError> {
-        let _writing = self.traffic.write(name).await;
-        match self.store.put(&name.path(), bytes.into()).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(ObjectError::new(&name, error)),
+        self.put_from(Reserve::Kept, name, bytes).await
+    }
+
+    /// Writes an object, with or without the room that is kept free.
+    pub(super) async fn put_from(
+        &self,
+        reserve: Reserve,
+        name: Name,
+        bytes: impl Into<PutPayload>,
+    ) -> Result<(), ObjectError> {
+        let bytes: PutPayload = bytes.into();
+        if reserve == Reserve::Kept && !self.has_room(bytes.content_length() as u64).await {
+            return Err(ObjectError::Full { name: name.to_string() });
         }
+        let _writing = self.traffic.write(name).await;
+        match self.store.put(&name.path(), bytes).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ObjectError::written(&name, error)),
+        }
+    }
+
+    /// Says whether so many bytes may be written without what is kept free.
+    pub(super) async fn has_room(&self, bytes: u64) -> bool {
+        self.space.has(bytes).await
     }
 
     /// Says whether an object is there; one of which the disk cannot tell is not.

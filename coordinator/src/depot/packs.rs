@@ -13,6 +13,7 @@ use sluice_common::digest::{Digest, Hasher};
 
 use super::bounded;
 use super::chunks::{self, Packed};
+use super::objects::space::Reserve;
 use super::objects::{Kind, Name, ObjectError, Objects};
 use crate::store::{self, Store};
 
@@ -128,14 +129,14 @@ impl PackBuilder {
 
     /// Writes the pack, then indexes its chunks. On return they are stored durably.
     pub(super) async fn store(self, objects: &Objects, store: &Store) -> Result<(), StorePackError> {
-        let WrittenPack { digest, bytes, chunks } = self.write(objects).await?;
+        let WrittenPack { digest, bytes, chunks } = self.write(objects, Reserve::Kept).await?;
         chunks::insert(store, digest, bytes, &chunks).await?;
         tracing::debug!(pack = %digest, bytes, chunks = chunks.len(), "pack stored");
         Ok(())
     }
 
     /// Writes the pack durably. Nothing names it yet.
-    pub(super) async fn write(self, objects: &Objects) -> Result<WrittenPack, ObjectError> {
+    pub(super) async fn write(self, objects: &Objects, reserve: Reserve) -> Result<WrittenPack, ObjectError> {
         let Self { frames, chunks, bytes } = self;
         let hashing = tokio::task::spawn_blocking(move || {
             let mut hasher = Hasher::new();
@@ -143,7 +144,7 @@ impl PackBuilder {
             (hasher.finish(), PutPayload::from_iter(frames))
         });
         let (digest, payload) = hashing.await.expect("hashing does not panic");
-        objects.put(Name(Kind::Pack, digest), payload).await?;
+        objects.put_from(reserve, Name(Kind::Pack, digest), payload).await?;
         Ok(WrittenPack { digest, bytes, chunks })
     }
 }

@@ -16,6 +16,7 @@ use super::{CollectError, Collection, Mode};
 use crate::depot::Depot;
 use crate::depot::chunks::{self, Location};
 use crate::depot::objects::Kind;
+use crate::depot::objects::space::Reserve;
 use crate::depot::packs::{FrameError, PackBuilder, VerifiedFrame, WrittenPack};
 use crate::depot::reader::{ChunkReader, ReadError};
 use crate::store::{Actor, Transaction};
@@ -55,7 +56,10 @@ pub(super) async fn packs(
             indexed += used.indexed;
             old.push(pack);
         }
-        let new = if builder.is_empty() { None } else { Some(builder.write(&depot.objects).await?) };
+        let new = match builder.is_empty() {
+            true => None,
+            false => Some(builder.write(&depot.objects, Reserve::Spent).await?),
+        };
         collection.rewritten_bytes += new.as_ref().map_or(0, |pack| pack.bytes);
         if !replace(depot, survey, &old, new.as_ref()).await? {
             return Ok(false);

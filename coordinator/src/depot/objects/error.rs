@@ -28,6 +28,14 @@ pub enum ObjectError {
         /// What failed.
         source: object_store::Error,
     },
+    /// The disk has no room left, or none but what is kept free.
+    #[error(
+        "the coordinator's disk is full; run: sluice depot collect --unreleased-after 1h, or enlarge the disk"
+    )]
+    Full {
+        /// The object.
+        name: String,
+    },
     /// The store failed.
     #[error("cannot reach object {name} in the depot")]
     Store {
@@ -56,6 +64,14 @@ impl ObjectError {
         }
     }
 
+    /// Makes the error of a write.
+    pub(super) fn written(name: &impl ToString, error: object_store::Error) -> Self {
+        match is_caused_by(&error, is_full_disk) {
+            true => Self::Full { name: name.to_string() },
+            false => Self::new(name, error),
+        }
+    }
+
     /// Makes the error of anything else.
     pub(super) fn new(name: &impl ToString, error: object_store::Error) -> Self {
         let name = name.to_string();
@@ -69,7 +85,7 @@ impl ObjectError {
     pub(in crate::depot) fn is_damage(&self) -> bool {
         match self {
             Self::Missing { .. } | Self::Short { .. } | Self::Unreadable { .. } => true,
-            Self::Store { .. } => false,
+            Self::Full { .. } | Self::Store { .. } => false,
         }
     }
 }
@@ -87,6 +103,10 @@ fn is_bad_disk(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| causes.contains(&code))
 }
 
+fn is_full_disk(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl From<ObjectError> for tonic::Status {
     fn from(error: ObjectError) -> Self {
         Self::from(&error)
@@ -97,6 +117,12 @@ impl From<&ObjectError> for tonic::Status {
     fn from(error: &ObjectError) -> Self {
         // Handled here: the caller learns that it is not their fault, the log learns the rest.
         tracing::error!(error = error as &dyn std::error::Error, "depot failed");
-        Self::internal("the coordinator's depot failed; see its log")
+        match error {
+            ObjectError::Full { .. } => Self::resource_exhausted(error.to_string()),
+            ObjectError::Missing { .. }
+            | ObjectError::Short { .. }
+            | ObjectError::Unreadable { .. }
+            | ObjectError::Store { .. } => Self::internal("the coordinator's depot failed; see its log"),
+        }
     }
 }

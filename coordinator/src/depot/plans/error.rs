@@ -74,10 +74,12 @@ impl From<&PlanError> for Status {
             | PlanError::Read(ReadError::Lacking { .. } | ReadError::Damaged { .. })
             | PlanError::Content(_) => Self::failed_precondition(error.to_string()),
             PlanError::Stopping => Self::unavailable(error.to_string()),
-            PlanError::Load(LoadError::Object(_) | LoadError::Store(_))
-            | PlanError::Read(ReadError::Io(_) | ReadError::Object(_) | ReadError::Store(_))
+            PlanError::Load(LoadError::Object(error))
+            | PlanError::Read(ReadError::Object(error))
+            | PlanError::Object(error) => error.into(),
+            PlanError::Load(LoadError::Store(_))
+            | PlanError::Read(ReadError::Io(_) | ReadError::Store(_))
             | PlanError::Encode(_)
-            | PlanError::Object(_)
             | PlanError::Store(_) => {
                 tracing::error!(error = error as &dyn std::error::Error, "no transfer plan");
                 Self::internal("the coordinator's depot failed; see its log")

@@ -125,12 +125,22 @@ impl Improver {
         }
     }
 
+    /// Says whether there is room for a best plan, which is no larger than the quick one beside it. Minutes later it would be too late.
+    async fn has_room_beside(&self, survey: &Survey, key: PlanKey) -> bool {
+        let quick = survey.stored.get(&PlanKey { effort: Effort::Quick, ..key });
+        self.plans.depot.objects.has_room(quick.map_or(0, |row| row.weight.wire_bytes)).await
+    }
+
     /// Does the most urgent work of a lane; says whether there was any.
     pub(in crate::depot) async fn step(&self, lane: Lane) -> Result<bool, PlanError> {
         let now = self.clock.now();
         let survey = self.survey(now).await?;
         self.plans.drop_replaced(&survey.stored);
         let Some(key) = queue::next(lane, &survey.candidates) else { return Ok(false) };
+        if lane == Lane::Better && !self.has_room_beside(&survey, key).await {
+            tracing::debug!(package = %key.target, "no best plan is made: the disk has no room for it");
+            return Ok(false);
+        }
         let store = &self.plans.depot.store;
         if !lease::take(store, key, &self.holder, now).await? {
             // Another coordinator was faster; at the next look the plan is held.

@@ -21,6 +21,7 @@ use super::progress::Making;
 use super::{ManifestFrame, PlanError, PlanKey, Plans, ServedPlan, stored};
 use crate::depot::objects::{Kind, Name};
 use crate::depot::packages::Package;
+use crate::depot::reader::ReadError;
 use crate::depot::source::PackageSource;
 
 /// A package with the contents that the frames take from it.
@@ -228,7 +229,7 @@ impl Plans {
             return Err(io::Error::from(io::ErrorKind::Interrupted).into());
         }
         let stored = runtime.block_on(self.depot.objects.put(Name(Kind::Frame, frame), bytes));
-        stored.map_err(io::Error::other)?;
+        stored.map_err(|error| io::Error::from(ReadError::Object(error)))?;
         making.frame_done();
         Ok(())
     }

@@ -16,11 +16,14 @@ use object_store::{
 use rustix::io::Errno;
 use sluice_common::transfer::Effort;
 
+use super::improver::improver;
 use super::*;
 use crate::depot::chunks;
 use crate::depot::collect::Blocker;
+use crate::depot::objects::space::{Room, Space};
 use crate::depot::objects::{Kind, Name, Objects};
-use crate::depot::plans::{Link, Plans};
+use crate::depot::plans::queue::Lane;
+use crate::depot::plans::{Link, Plans, Policy};
 use crate::depot::push::PushError;
 
 /// What a disk does wrong.
@@ -30,12 +33,15 @@ pub(in crate::depot) enum Fault {
     Read(Name, Errno),
     /// Packs take no more bytes together than so many.
     Packs(u64),
+    /// So many bytes are free of a TiB.
+    Room(u64),
 }
 
 #[derive(Debug, Default)]
 struct Faults {
     unreadable: HashMap<ObjectPath, Errno>,
     pack_bytes_max: Option<u64>,
+    room: Option<Room>,
     looks: usize,
 }
 
@@ -56,7 +62,9 @@ impl Disk {
     /// Returns the objects.
     pub(in crate::depot) fn objects(&self) -> Objects {
         let inner = LocalFileSystem::new_with_prefix(&self.folder).unwrap();
-        Objects::over(Arc::new(Faulty { inner, disk: self.clone() }))
+        let disk = self.clone();
+        let space = Space::new(move || disk.faults(|faults| faults.room));
+        Objects::over(Arc::new(Faulty { inner, disk: self.clone() }), space)
     }
 
     /// Has something go wrong from now on.
@@ -66,6 +74,7 @@ impl Disk {
                 let path = ObjectPath::from_iter([kind.folder(), &digest.to_hex()]);
                 faults.unreadable.insert(path, error);
             }
+            Fault::Room(free_bytes) => faults.room = Some(Room { free_bytes, disk_bytes: 1 << 40 }),
             Fault::Packs(bytes) => faults.pack_bytes_max = Some(bytes),
         });
     }
@@ -376,4 +385,48 @@ async fn an_older_database_costs_nothing_that_the_newer_one_names() {
     let collection = bench.depot.collect(AT_ONCE, Mode::Remove, Actor::console()).await.unwrap();
     assert!(collection.blockers.is_empty() && collection.objects() > 0, "{collection:?}");
     old.read_back(&bench).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_to_a_full_disk_says_what_to_do() {
+    for fault in [Fault::Packs(0), Fault::Room(256 << 20)] {
+        let (bench, disk) = Bench::on_a_disk().await;
+        disk.set(fault);
+        let refused = bench.push(&shop(1)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{fault:?}: {refused}");
+        assert!(refused.message().contains("disk is full; run: sluice depot collect"), "{refused}");
+        disk.set(Fault::Packs(u64::MAX));
+        disk.set(Fault::Room(1 << 40));
+        bench.push(&shop(1)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_may_take_the_room_that_is_kept_free() {
+    let (bench, disk, kept) = with_unused_packs().await;
+    disk.set(Fault::Room(0));
+    let collection = bench.depot.collect(AT_ONCE, Mode::Remove, Actor::console()).await.unwrap();
+    assert_eq!((collection.sparse_packs, bench.objects("packs").len()), (1, 1));
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let refused = plans.get(None, kept.digest, Link::Open).await.unwrap_err();
+    let refused = Status::from(&*refused);
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_best_plan_is_begun_that_finds_no_room() {
+    let (bench, disk) = Bench::on_a_disk().await;
+    let (one, two) = (shop(1), shop(2));
+    bench.push(&one).await.unwrap();
+    bench.push(&two).await.unwrap();
+    let plans = Plans::new(bench.depot.clone(), Effort::Quick);
+    let improver = improver(&plans, &[(Some(one.digest), two.digest)], Policy::Improve);
+    while improver.step(Lane::Ahead).await.unwrap() {}
+    let (encoded, frames) = (plans.encoded(), bench.objects("frames").len());
+    disk.set(Fault::Room(256 << 20));
+    assert!(!improver.step(Lane::Better).await.unwrap());
+    assert_eq!((plans.encoded(), bench.objects("frames").len()), (encoded, frames));
+    disk.set(Fault::Room(1 << 40));
+    assert!(improver.step(Lane::Better).await.unwrap());
+    assert_eq!(plans.encoded(), encoded + 1);
 }
