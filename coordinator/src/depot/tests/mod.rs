@@ -3,6 +3,7 @@
 mod collect;
 mod content;
 pub(in crate::depot) mod disk;
+mod faults;
 mod hostile;
 mod improver;
 mod plans;
