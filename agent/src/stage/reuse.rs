@@ -73,7 +73,9 @@ pub(crate) fn reuse(
     (planned, hashed): (Option<&Planned>, Option<&Seen>),
     stop: &AtomicBool,
 ) -> io::Result<HashSet<Digest>> {
-    placer.place_local()?;
+    if lacks_room(placer.place_local())? {
+        tracing::warn!("there is no room to copy what stands in the tree already");
+    }
     let mut damaged = HashSet::new();
     if placer.is_whole() {
         return Ok(damaged);
@@ -94,15 +96,14 @@ pub(crate) fn reuse(
             false => planned.and_then(|planned| planned.base_manifest(&package)),
         };
         let Some(source) = Source::open(dir, package, known, hashed, placer) else { continue };
-        placer.sharer().keep(package);
-        match source.give(placer, stop) {
-            Ok(true) => {}
-            Ok(false) => drop(damaged.insert(package)),
-            // Whether the disk holds what is lacking is asked once more, of all of it, before any of it is fetched.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                tracing::warn!(release = %package.short(), "there is no room to copy its files");
-            }
-            Err(error) => return Err(error),
+        placer.sharer().room().keep(Some(package));
+        let is_sound = AtomicBool::new(true);
+        if lacks_room(source.give(placer, &is_sound, stop))? {
+            tracing::warn!(release = %package.short(), "there is no room to copy its files");
+        }
+        placer.sharer().room().keep(None);
+        if !is_sound.into_inner() {
+            damaged.insert(package);
         }
     }
     if let Some(hashed) = hashed {
@@ -110,6 +111,16 @@ pub(crate) fn reuse(
     }
     placer.note_linked();
     Ok(damaged)
+}
+
+/// Says whether copying ended for want of room. Whether the disk holds what is lacking is asked once more, of all of it, before
+/// any of it is fetched.
+fn lacks_room(copied: io::Result<()>) -> io::Result<bool> {
+    match copied {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 impl<'a> Source<'a> {
@@ -135,14 +146,13 @@ impl<'a> Source<'a> {
         Some(Self { package, tree, manifest, hashed })
     }
 
-    /// Fills the places of what the release holds; says whether none of its files was damaged.
-    fn give(&self, placer: &mut Placer, stop: &AtomicBool) -> io::Result<bool> {
+    /// Fills the places of what the release holds; notes where one of its files was damaged.
+    fn give(&self, placer: &mut Placer, is_sound: &AtomicBool, stop: &AtomicBool) -> io::Result<()> {
         let shared = placer.target().manifest.shared_with(&self.manifest);
         let lacking = placer.lacking().into_iter();
         let lacking: Vec<(u32, Copies)> =
             lacking.filter_map(|content| Some((content, shared[content as usize]?))).collect();
         drop(shared);
-        let is_sound = AtomicBool::new(true);
         // The first one alone, to learn how the file system shares.
         let (first, others) = lacking.split_at(lacking.len().min(1));
         for contents in std::iter::once(first).chain(others.chunks(TAKEN_AT_ONCE)) {
@@ -153,7 +163,7 @@ impl<'a> Source<'a> {
             let taken = Mutex::new(Vec::new());
             let result = workers::each(wanted.len(), threads, stop, |number| {
                 let wanted = &wanted[number];
-                if let Some(stamp) = self.take(placer.sharer(), wanted, &is_sound)? {
+                if let Some(stamp) = self.take(placer.sharer(), wanted, is_sound)? {
                     taken.lock().expect(workers::UNPOISONED).push((wanted.number, wanted.place, stamp));
                 }
                 Ok(())
@@ -166,7 +176,7 @@ impl<'a> Source<'a> {
             // What was taken before something failed stands where it belongs.
             result?;
         }
-        Ok(is_sound.into_inner())
+        Ok(())
     }
 
     /// Returns a content that the release holds, by its number in the target, with a place for it.

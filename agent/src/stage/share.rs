@@ -80,9 +80,9 @@ impl Sharer {
         Self { reuse, room, has_reflinks: AtomicBool::new(true) }
     }
 
-    /// Has a release stay from which files are taken, whatever room a copy needs.
-    pub(crate) fn keep(&self, release: Digest) {
-        self.room.keep(release);
+    /// Returns the room for copies.
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Brings the file at `from` to `to`, in place of what stands there, and says how.

@@ -1,9 +1,9 @@
 //! Refuses to begin what the disk cannot hold: better a clear failure now than a full disk under a running application.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -158,26 +158,33 @@ pub(crate) fn check(
 }
 
 /// Room above the floor for copies of installed files, asked for as each is made: before that nobody knows which files the
-/// file system shares.
+/// file system shares. Once the room for all that is lacking was seen to be there, nothing more is asked.
 ///
 /// Of several copies at once each is seen to fit by itself; so the floor may be touched by what all but one take.
 #[derive(Debug)]
 pub(crate) struct Room {
     dir: AppDir,
     floor: Floor,
-    /// The package that is staged, and the releases from which files are taken.
-    needed: Mutex<HashSet<Digest>>,
+    package: Digest,
+    /// The release from which files are taken.
+    source: Mutex<Option<Digest>>,
+    is_granted: AtomicBool,
 }
 
 impl Room {
     /// Returns the room above `floor` for what is copied while `package` is staged.
     pub(crate) fn new(dir: AppDir, floor: Floor, package: Digest) -> Self {
-        Self { dir, floor, needed: Mutex::new([package].into()) }
+        Self { dir, floor, package, source: Mutex::default(), is_granted: AtomicBool::new(false) }
     }
 
-    /// Has a release stay from now on, because files are taken from it.
-    pub(crate) fn keep(&self, release: Digest) {
-        self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(release);
+    /// Has one release stay, because files are taken from it, and no other any longer.
+    pub(crate) fn keep(&self, release: Option<Digest>) {
+        *self.source.lock().unwrap_or_else(PoisonError::into_inner) = release;
+    }
+
+    /// Asks no more: there is room for all that is lacking.
+    pub(crate) fn grant(&self) {
+        self.is_granted.store(true, Ordering::Relaxed);
     }
 
     /// Sees to it that a copy of so many bytes fits. Old releases go where it would not.
@@ -187,10 +194,14 @@ impl Room {
     /// [`io::ErrorKind::StorageFull`] where it does not fit all the same.
     pub(crate) fn take(&self, bytes: u64) -> io::Result<()> {
         let needs = Needs { bytes, inodes: 1 };
-        if Space::of(self.dir.base())?.lacks(needs, self.floor).is_none() {
+        if bytes == 0
+            || self.is_granted.load(Ordering::Relaxed)
+            || Space::of(self.dir.base())?.lacks(needs, self.floor).is_none()
+        {
             return Ok(());
         }
-        let needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let needed = [self.package].into_iter().chain(*source).collect();
         match retention::make_room(&self.dir, &needed, needs, self.floor)? {
             None => Ok(()),
             Some(_) => Err(io::ErrorKind::StorageFull.into()),
@@ -235,5 +246,32 @@ mod tests {
         for bad in ["100%", "-1%", "x%", "5", ""] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn room_is_made_of_other_releases_than_the_one_that_files_are_taken_from() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = AppDir::new(root.path(), &"shop".parse().unwrap());
+        let releases = ["one", "two", "wanted"].map(|name| Digest::of(name.as_bytes()));
+        let [one, two, wanted] = releases;
+        for package in releases {
+            fs_err::create_dir_all(dir.release(&package)).unwrap();
+            let release = sluice_common::order::Installed { package, version: "1".parse().unwrap() };
+            fs_err::write(dir.manifest(&package), b"").unwrap();
+            crate::observe::write_marker(&dir, &release).unwrap();
+        }
+        let standing = || releases.map(|package| dir.marker(&package).exists());
+        let room = Room::new(dir.clone(), Floor::Bytes(u64::MAX / 2), wanted);
+        room.take(0).unwrap();
+        assert_eq!(standing(), [true; 3], "nothing needs no room");
+        room.keep(Some(one));
+        room.keep(Some(two));
+        assert_eq!(room.take(1).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(standing(), [false, true, true]);
+        room.keep(None);
+        assert!(room.take(1).is_err());
+        assert_eq!(standing(), [false, false, true]);
+        room.grant();
+        room.take(1).unwrap();
     }
 }

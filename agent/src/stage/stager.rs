@@ -177,6 +177,7 @@ impl Stager<'_> {
             return Ok(None);
         }
         space::check(self.job, &placer, planned, &frames, left)?;
+        placer.sharer().room().grant();
         self.attempts.first_request.get_or_insert_with(Instant::now);
         let lacked = placer.lacking().len();
         let fetch = Fetch { area: &self.area, planned, progress: self.progress, work: &self.work };

@@ -274,7 +274,12 @@ async fn copies_are_not_made_into_the_room_that_is_kept_free() {
         (Reuse::Hardlink, true, true),
     ] {
         let (mut world, old) = (world(), first());
-        let moved = package(&[("else/where", &noise(2, 300_000)), ("and/here", &noise(2, 300_000))]);
+        let moved = package(&[
+            ("else/where", &noise(2, 300_000)),
+            ("and/here", &noise(2, 300_000)),
+            ("empty", b""),
+            ("empty-program!", b""),
+        ]);
         let (one, two) = (world.source.add(old.path()), world.source.add(moved.path()));
         world.reuse = reuse;
         world.stage(one).await.unwrap();
