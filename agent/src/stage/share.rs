@@ -6,7 +6,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Deserialize;
-use sluice_common::digest::Digest;
 use sluice_common::path::RelPath;
 
 use super::space::Room;
@@ -140,6 +139,8 @@ impl Sharer {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
+
+    use sluice_common::digest::Digest;
 
     use super::*;
     use crate::layout::AppDir;

@@ -13,9 +13,10 @@ use super::view::short;
 pub(super) async fn run(context: &Context, command: DepotCommand) -> anyhow::Result<Exit> {
     match command {
         DepotCommand::Show => show(context).await,
-        DepotCommand::Collect { dry_run, unreleased_after } => {
+        DepotCommand::Collect { dry_run, unreleased_after, accept_missing } => {
             let unreleased_after_seconds = unreleased_after.map(|after| after.as_secs());
-            collect(context, v1::CollectDepotRequest { dry_run, unreleased_after_seconds }).await
+            let request = v1::CollectDepotRequest { dry_run, unreleased_after_seconds, accept_missing };
+            collect(context, request).await
         }
     }
 }
@@ -40,12 +41,16 @@ async fn collect(context: &Context, request: v1::CollectDepotRequest) -> anyhow:
     if collected.overtaken {
         context.output.note("packages came meanwhile: some packs wait for the next collection");
     }
-    if collected.missing_packs > 0 {
+    if let Some(until) = collected.kept_until {
+        let missing = match collected.missing_packs {
+            0 => "packs that the database named were missing".to_owned(),
+            1 => "1 pack that the database names is missing".to_owned(),
+            packs => format!("{packs} packs that the database names are missing"),
+        };
         context.output.note(format_args!(
-            "packs, manifests and indexes were left alone: {} that the database names {} missing, so it may be older than \
-             the depot; bring the newer database back, or push the packages again that are still wanted",
-            count(collected.missing_packs as usize, "pack"),
-            if collected.missing_packs == 1 { "is" } else { "are" },
+            "packs, manifests and indexes are left alone until {}: {missing}, so it may be older than the depot; bring the newer \
+             database back, or, where this one is the newest, run: sluice depot collect --accept-missing",
+            moment(Some(until)),
         ));
     }
     Ok(Exit::Success)

@@ -13,6 +13,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AssertSqlSafe, Row};
 
+use super::collect::mismatch;
 use super::objects::{Kind, Name, ObjectError, Objects};
 use crate::store::{self, Actor, Store, Transaction};
 
@@ -207,6 +208,10 @@ where
         .execute(&mut *tx)
         .await
         .map_err(store::Error::from)?;
+    if forgotten.rows_affected() > 0 {
+        // With its rows goes what tells that the database may be older than the objects.
+        mismatch::note(&mut tx, Timestamp::now()).await?;
+    }
     count_forgetting(&mut tx).await?;
     tx.commit_observation().await?;
     Ok(forgotten.rows_affected())

@@ -11,6 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path as FsPath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fs_err as fs;
@@ -25,6 +26,9 @@ use sluice_common::digest::Digest;
 pub(super) use self::error::ObjectError;
 use self::space::{Reserve, Space};
 use super::sweep::{Sweep, Traffic};
+
+/// How long is waited before what the disk could not read is read once more.
+const RETRIES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
 /// What an object holds; each kind is a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -136,11 +140,11 @@ impl Objects {
         self.space.has(bytes).await
     }
 
-    /// Says whether an object is there; one of which the disk cannot tell is not.
+    /// Says whether an object is there. One of which the disk cannot tell is: whoever reads it finds out what is left of it.
     pub(super) async fn has(&self, name: Name) -> Result<bool, ObjectError> {
         match self.len(name).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_damage() => Ok(false),
+            Ok(_) | Err(ObjectError::Unreadable { .. }) => Ok(true),
+            Err(ObjectError::Missing { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -152,12 +156,20 @@ impl Objects {
 
     /// Reads an object whole.
     pub(super) async fn get(&self, name: Name) -> Result<Bytes, ObjectError> {
+        insist(|| self.get_once(name)).await
+    }
+
+    async fn get_once(&self, name: Name) -> Result<Bytes, ObjectError> {
         let error = |error| ObjectError::read(&name, error);
         self.store.get(&name.path()).await.map_err(error)?.bytes().await.map_err(error)
     }
 
     /// Reads exactly these bytes of an object.
     pub(super) async fn range(&self, name: Name, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        insist(|| self.range_once(name, range.clone())).await
+    }
+
+    async fn range_once(&self, name: Name, range: Range<u64>) -> Result<Bytes, ObjectError> {
         let wanted = range.end.saturating_sub(range.start);
         if wanted == 0 {
             return Ok(Bytes::new());
@@ -210,6 +222,21 @@ impl Objects {
     }
 }
 
+/// Reads once more what the disk could not read, and again: whoever learns that it cannot forgets what lies there, and a path or a
+/// mount that comes back has lost nothing.
+async fn insist<T, F>(read: impl Fn() -> F) -> Result<T, ObjectError>
+where
+    F: Future<Output = Result<T, ObjectError>>,
+{
+    for pause in RETRIES {
+        match read().await {
+            Err(ObjectError::Unreadable { .. }) => tokio::time::sleep(pause).await,
+            read => return read,
+        }
+    }
+    read().await
+}
+
 /// Removes staging files (`NAME#NUMBER`), which listing passes over.
 fn remove_unfinished(folder: &FsPath) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
@@ -248,5 +275,20 @@ mod tests {
         assert!(matches!(error, ObjectError::Unreadable { .. }) && error.is_damage(), "{error:?}");
         disk.objects().put(name, &b"0123456789"[..]).await.unwrap();
         read(2..10).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_disk_could_not_read_is_read_again_and_not_taken_for_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::at(dir.path());
+        let name = Name(Kind::Pack, Digest::of(b"pack"));
+        disk.objects().put(name, &b"0123456789"[..]).await.unwrap();
+        disk.set(Fault::Blink(name, Errno::IO));
+        assert_eq!(disk.objects().range(name, 2..10).await.unwrap(), &b"23456789"[..]);
+        disk.set(Fault::Blink(name, Errno::IO));
+        assert_eq!(disk.objects().get(name).await.unwrap(), &b"0123456789"[..]);
+        disk.set(Fault::Look(name, Errno::IO));
+        assert!(disk.objects().has(name).await.unwrap());
+        assert!(!disk.objects().has(Name(Kind::Pack, Digest::of(b"other"))).await.unwrap());
     }
 }

@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(12, "0012_units.sql"),
     migration!(13, "0013_plans_by_effort.sql"),
     migration!(14, "0014_plans_by_base.sql"),
+    migration!(15, "0015_missing_packs.sql"),
 ];
 
 /// Says why the schema does not fit.

@@ -27,5 +27,11 @@ pub(in crate::cli) enum DepotCommand {
         /// Time since its last push after which a package goes that no release names [default: 7d]
         #[arg(long, value_name = "TIME", value_parser = duration)]
         unreleased_after: Option<Duration>,
+        /// Take packs that are missing for lost, and the coordinator's database for the newest there is
+        ///
+        /// Where packs are missing that the database names, it may be an older one that was brought back, and for a week nothing goes
+        /// that a newer one may name. Packages that were made of what is lost have to be pushed again.
+        #[arg(long, conflicts_with = "dry_run")]
+        accept_missing: bool,
     },
 }

@@ -38,6 +38,7 @@ pub(in crate::cli) struct Collected {
     pub(in crate::cli) damaged_packages: Vec<String>,
     pub(in crate::cli) overtaken: bool,
     pub(in crate::cli) missing_packs: u64,
+    pub(in crate::cli) kept_until: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +100,7 @@ impl Collected {
             overtaken,
             waiting_bytes,
             missing_packs,
+            kept_until_unix_ms,
         } = message;
         let forgotten = |v1::ForgottenPackage { digest: package, pushed_unix_ms }| Forgotten {
             digest: digest(&package),
@@ -117,6 +119,7 @@ impl Collected {
             damaged_packages: damaged_packages.iter().map(|package| digest(package)).collect(),
             overtaken,
             missing_packs,
+            kept_until: kept_until_unix_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         }
     }
 }

@@ -12,13 +12,13 @@
 //! a day, and when an operator asks ([`service`]).
 
 mod forget;
+pub(in crate::depot) mod mismatch;
 pub(super) mod plan;
 mod repack;
 pub mod service;
 mod survey;
 mod usage;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -67,9 +67,9 @@ pub enum Blocker {
     Damaged(Digest),
     /// A package came meanwhile: the packs that are left wait for the next run.
     Overtaken,
-    /// So many packs are missing that rows name: the database may be older than the objects, and a newer one may come back. No
-    /// pack, manifest or index goes that is there.
-    MissingPacks(u64),
+    /// So many packs are missing that rows name, or were, if none: the database may be older than the objects, and a newer one may come
+    /// back. Until then no pack, manifest or index goes that is there.
+    MissingPacks(u64, Timestamp),
 }
 
 /// Objects of a kind that went.
@@ -101,7 +101,7 @@ pub struct Collection {
 impl Collection {
     /// Says whether everything of a kind stays, named or not: what cannot be made anew, where the database may be older.
     fn keeps(&self, kind: Kind) -> bool {
-        let is_older = self.blockers.iter().any(|blocker| matches!(blocker, Blocker::MissingPacks(_)));
+        let is_older = self.blockers.iter().any(|blocker| matches!(blocker, Blocker::MissingPacks(..)));
         match kind {
             Kind::Pack | Kind::Manifest | Kind::Index => is_older,
             Kind::Frame | Kind::Plan => false,
@@ -177,8 +177,8 @@ impl Depot {
         let mut collection = Collection::default();
         let mut as_if = AsIf::default();
         // Before any row goes: which are missing tells the age of the database.
-        let missing = self.missing_packs(&mut collection).await?;
-        let rows = self.collect_rows(ages, mode, actor, &missing, &mut collection, &mut as_if).await;
+        self.look_for_missing(mode, &mut collection).await?;
+        let rows = self.collect_rows(ages, mode, actor, &mut collection, &mut as_if).await;
         // Whatever became of the rows: this is what makes room, which they may have lacked.
         let objects = self.collect_objects(ages, mode, &mut collection, &as_if).await;
         if mode == Mode::Remove && collection.objects() > 0 {
@@ -198,27 +198,34 @@ impl Depot {
         ages: Ages,
         mode: Mode,
         actor: &Actor,
-        missing: &HashSet<Digest>,
         collection: &mut Collection,
         as_if: &mut AsIf,
     ) -> Result<(), CollectError> {
         self.collect_packages(ages, mode, actor, collection, as_if).await?;
-        self.collect_packs(ages, mode, missing, collection, as_if).await
+        if collection.keeps(Kind::Pack) {
+            return Ok(());
+        }
+        self.collect_packs(ages, mode, collection, as_if).await
     }
 
-    /// Returns the packs that rows name and that are not there.
-    async fn missing_packs(&self, collection: &mut Collection) -> Result<HashSet<Digest>, CollectError> {
-        let missing = survey::missing_packs(self).await?;
-        if !missing.is_empty() {
-            let packs = missing.len() as u64;
+    /// Takes the packs that are missing for lost, and the database for the newest there is, so that collecting goes on.
+    pub(super) async fn accept_missing(&self) -> Result<(), CollectError> {
+        let _turn = self.collecting.acquire().await.expect("the semaphore is never closed");
+        mismatch::accept_all(self).await
+    }
+
+    /// Says where packs that rows name are not there.
+    async fn look_for_missing(&self, mode: Mode, collection: &mut Collection) -> Result<(), CollectError> {
+        if let Some((packs, until)) = mismatch::look(self, mode == Mode::DryRun).await? {
             tracing::warn!(
                 packs,
+                %until,
                 "packs are missing that the database names, which may be older than the depot; what it does not name is kept until \
-                 a newer one is brought back, or the packages are pushed again that are still wanted"
+                 then. Bring the newer database back; where this one is the newest, run: sluice depot collect --accept-missing"
             );
-            collection.blockers.push(Blocker::MissingPacks(packs));
+            collection.blockers.push(Blocker::MissingPacks(packs, until));
         }
-        Ok(missing)
+        Ok(())
     }
 
     async fn collect_packages(
@@ -245,7 +252,6 @@ impl Depot {
         self: &Arc<Self>,
         ages: Ages,
         mode: Mode,
-        missing: &HashSet<Digest>,
         collection: &mut Collection,
         as_if: &mut AsIf,
     ) -> Result<(), CollectError> {
@@ -259,9 +265,7 @@ impl Depot {
             Err(error) => return Err(error),
         };
         let now = Timestamp::now();
-        let mut fates = plan::packs(&survey.facts, ages, now);
-        // What is missing has nothing left to keep.
-        fates.retain(|(pack, _)| missing.is_empty() || missing.contains(&pack.digest));
+        let fates = plan::packs(&survey.facts, ages, now);
         collection.waiting_bytes += plan::waiting(&survey.facts, &fates, now);
         match mode {
             Mode::DryRun => {

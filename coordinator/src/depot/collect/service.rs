@@ -90,7 +90,10 @@ impl From<Collection> for v1::CollectDepotResponse {
             match blocker {
                 Blocker::Damaged(package) => response.damaged_packages.push(package.as_bytes().to_vec()),
                 Blocker::Overtaken => response.overtaken = true,
-                Blocker::MissingPacks(packs) => response.missing_packs = packs,
+                Blocker::MissingPacks(packs, until) => {
+                    (response.missing_packs, response.kept_until_unix_ms) =
+                        (packs, Some(store::to_millis(until)));
+                }
             }
         }
         response
@@ -112,12 +115,16 @@ impl v1::depot_server::Depot for DepotService {
         request: Request<v1::CollectDepotRequest>,
     ) -> Result<Response<v1::CollectDepotResponse>, Status> {
         let actor = Actor::from(&Principal::Operator(Caller::of(&request)?.operator()?.clone()));
-        let v1::CollectDepotRequest { dry_run, unreleased_after_seconds } = request.into_inner();
+        let v1::CollectDepotRequest { dry_run, unreleased_after_seconds, accept_missing } =
+            request.into_inner();
         let mut ages = Ages::default();
         ages.unreleased = unreleased_after_seconds.map_or(ages.unreleased, Duration::from_secs);
         let mode = if dry_run { Mode::DryRun } else { Mode::Remove };
         if mode == Mode::Remove {
             self.depot.note_collection(actor.clone(), ages).await?;
+            if accept_missing {
+                self.depot.accept_missing().await?;
+            }
         }
         Ok(Response::new(self.depot.collect(ages, mode, actor).await?.into()))
     }

@@ -27,6 +27,13 @@ pub(in crate::depot) struct Room {
 }
 
 impl Room {
+    /// Makes it of what the kernel says: blocks of so many bytes, how many are free, and all of them. Some file systems keep no count, and
+    /// say that they have none.
+    fn of(block_bytes: u64, free: u64, all: u64) -> Option<Self> {
+        let bytes = |blocks: u64| blocks.saturating_mul(block_bytes);
+        (all > 0).then(|| Self { free_bytes: bytes(free), disk_bytes: bytes(all) })
+    }
+
     /// Says whether so many bytes fit beside what is kept free.
     fn has(self, bytes: u64) -> bool {
         let kept = KEPT_BYTES.min(self.disk_bytes / KEPT_PART);
@@ -51,8 +58,7 @@ impl Space {
         let folder = folder.to_owned();
         Self::new(move || {
             let stat = rustix::fs::statvfs(&folder).ok()?;
-            let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-            Some(Room { free_bytes: bytes(stat.f_bavail), disk_bytes: bytes(stat.f_blocks) })
+            Room::of(stat.f_frsize, stat.f_bavail, stat.f_blocks)
         })
     }
 
@@ -88,6 +94,8 @@ mod tests {
             let room = Room { free_bytes: free * MIB, disk_bytes: disk * MIB };
             assert_eq!(room.has(wanted * MIB), has, "{name}");
         }
+        assert_eq!(Room::of(4096, 0, 0), None, "no count is kept");
+        assert_eq!(Room::of(4096, 1, 3), Some(Room { free_bytes: 4096, disk_bytes: 12_288 }));
         assert!(!Room { free_bytes: u64::MAX - 1, disk_bytes: u64::MAX }.has(u64::MAX));
     }
 

@@ -46,15 +46,13 @@ pub(super) async fn lacking(depot: &Depot, index: &PackageIndex) -> Result<Vec<b
         Ok::<_, PushError>((!is_there).then_some(pack))
     });
     let gone: Vec<Option<Digest>> = stream::iter(looks).buffer_unordered(LOOKS_MAX).try_collect().await?;
-    let mut forgotten = 0;
-    for pack in gone.into_iter().flatten() {
+    let gone: Vec<Digest> = gone.into_iter().flatten().collect();
+    for pack in &gone {
         tracing::warn!(%pack, "a pack is gone from the depot; its chunks come again");
-        forgotten += chunks::forget_lost::<PushError>(&depot.store, &depot.objects, pack).await?;
+        chunks::forget_lost::<PushError>(&depot.store, &depot.objects, *pack).await?;
     }
-    match forgotten {
-        0 => Ok(held.lacking),
-        _ => lacking_by_row(depot, index).await,
-    }
+    // Somebody else may have forgotten them before.
+    if gone.is_empty() { Ok(held.lacking) } else { lacking_by_row(depot, index).await }
 }
 
 /// Says of each chunk of an index whether it has no row.

@@ -23,15 +23,27 @@ use crate::depot::objects::{Kind, Name, Objects};
 pub(in crate::depot) enum Fault {
     /// An object cannot be read, until it is written anew.
     Read(Name, Errno),
+    /// Nor be looked for.
+    Look(Name, Errno),
+    /// It cannot be read once.
+    Blink(Name, Errno),
     /// Packs take no more bytes together than so many.
     Packs(u64),
     /// So many bytes are free of a TiB.
     Room(u64),
 }
 
+/// How an object cannot be read.
+#[derive(Debug, Clone, Copy)]
+struct Failure {
+    error: Errno,
+    of_looks: bool,
+    is_once: bool,
+}
+
 #[derive(Debug, Default)]
 struct Faults {
-    unreadable: HashMap<ObjectPath, Errno>,
+    unreadable: HashMap<ObjectPath, Failure>,
     pack_bytes_max: Option<u64>,
     room: Option<Room>,
     looks: usize,
@@ -61,11 +73,18 @@ impl Disk {
 
     /// Has something go wrong from now on.
     pub(in crate::depot) fn set(&self, fault: Fault) {
+        let fail = |Name(kind, digest): Name, failure| {
+            let path = ObjectPath::from_iter([kind.folder(), &digest.to_hex()]);
+            self.faults(|faults| faults.unreadable.insert(path, failure));
+        };
+        match fault {
+            Fault::Read(name, error) => fail(name, Failure { error, of_looks: false, is_once: false }),
+            Fault::Look(name, error) => fail(name, Failure { error, of_looks: true, is_once: false }),
+            Fault::Blink(name, error) => fail(name, Failure { error, of_looks: false, is_once: true }),
+            Fault::Room(_) | Fault::Packs(_) => {}
+        }
         self.faults(|faults| match fault {
-            Fault::Read(Name(kind, digest), error) => {
-                let path = ObjectPath::from_iter([kind.folder(), &digest.to_hex()]);
-                faults.unreadable.insert(path, error);
-            }
+            Fault::Read(..) | Fault::Look(..) | Fault::Blink(..) => {}
             Fault::Room(free_bytes) => faults.room = Some(Room { free_bytes, disk_bytes: 1 << 40 }),
             Fault::Packs(bytes) => faults.pack_bytes_max = Some(bytes),
         });
@@ -141,10 +160,15 @@ impl ObjectStore for Faulty {
     async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> object_store::Result<GetResult> {
         let fault = self.disk.faults(|faults| {
             faults.looks += usize::from(options.head);
-            faults.unreadable.get(location).copied()
+            let fault = faults.unreadable.get(location).copied();
+            let fault = fault.filter(|fault| fault.of_looks || !options.head);
+            if fault.is_some_and(|fault| fault.is_once) {
+                faults.unreadable.remove(location);
+            }
+            fault
         });
-        match fault.filter(|_| !options.head) {
-            Some(error) => Err(self.disk.failed(location, error)),
+        match fault {
+            Some(Failure { error, .. }) => Err(self.disk.failed(location, error)),
             None => self.inner.get_opts(location, options).await,
         }
     }
