@@ -71,6 +71,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<Ended> {
         board,
         connection,
         orders: sender,
+        disk_floor: config.upkeep.retention.disk_floor,
         root: config.root,
         limit: config.limit,
     };

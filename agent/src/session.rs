@@ -29,6 +29,7 @@ use crate::board::Board;
 use crate::content::{Dialer, chain};
 use crate::facts;
 use crate::identity::Identity;
+use crate::stage::Floor;
 use crate::status::live::Connection;
 
 use reports::Outbox;
@@ -56,6 +57,8 @@ pub(crate) struct Session {
     pub(crate) orders: mpsc::Sender<Order>,
     /// Where applications stand, for the facts of the disk.
     pub(crate) root: std::path::PathBuf,
+    /// What stays free of that disk.
+    pub(crate) disk_floor: Floor,
     /// The agent's own limit, which it tells.
     pub(crate) limit: Option<ByteRate>,
 }
@@ -136,7 +139,7 @@ impl Session {
         let (outbound, receiver) = mpsc::channel(OUTBOUND);
         let mut client = SessionClient::new(channel).max_decoding_message_size(caps::GRPC_MESSAGE_BYTES_MAX);
         let hello = v1::Hello {
-            facts: Some(facts::read(&self.root)),
+            facts: Some(facts::read(&self.root, self.disk_floor)),
             limit_bytes_per_second: self.limit.map_or(0, ByteRate::bytes_per_second),
         };
         send(&outbound, FromAgent::Hello(hello)).await?;

@@ -22,7 +22,7 @@ use crate::retention;
 pub(crate) struct Space {
     /// Bytes free for us.
     pub(crate) free: u64,
-    /// Bytes in all.
+    /// Bytes in all that are not withheld from us: what `df` counts its use by.
     pub(crate) total: u64,
     /// Inodes free for us; nothing where the file system makes them as they are needed.
     pub(crate) free_inodes: Option<u64>,
@@ -64,7 +64,7 @@ impl Default for Floor {
 
 impl Floor {
     /// Returns the bytes that stay free of so many.
-    fn of(self, total: u64) -> u64 {
+    pub(crate) fn of(self, total: u64) -> u64 {
         match self {
             Self::Percent(percent) => total / 100 * u64::from(percent),
             Self::Bytes(bytes) => bytes,
@@ -109,9 +109,10 @@ impl Space {
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let stat =
             rustix::fs::statvfs(path).map_err(|e| crate::beneath::failed("ask the space of", path, e))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
         Ok(Self {
-            free: stat.f_bavail * stat.f_frsize,
-            total: stat.f_blocks * stat.f_frsize,
+            free: bytes(stat.f_bavail),
+            total: bytes(usable(stat.f_blocks, stat.f_bfree, stat.f_bavail)),
             free_inodes: (stat.f_files > 0).then_some(stat.f_favail),
         })
     }
@@ -123,6 +124,12 @@ impl Space {
         let inodes = self.free_inodes.and_then(|free| needs.inodes.checked_sub(free));
         bytes.or(inodes.filter(|lack| *lack > 0).map(Lack::Inodes))
     }
+}
+
+/// Returns the blocks that are taken and the ones that we may still take. Those that are free for others alone, as the share that
+/// ext4 keeps for root, count neither as free nor in all: a disk that withholds much would otherwise look full for ever.
+fn usable(all: u64, free: u64, available: u64) -> u64 {
+    all.saturating_sub(free).saturating_add(available)
 }
 
 /// Frames on disk at once: one comes, one has come, two wait, two are restored.
@@ -237,6 +244,21 @@ mod tests {
         }
         let endless = Space { free_inodes: None, ..space(500) };
         assert_eq!(endless.lacks(Needs { bytes: 1, inodes: u64::MAX }, tenth), None);
+    }
+
+    #[test]
+    fn what_is_withheld_is_no_part_of_the_disk() {
+        for (all, free, available, expected) in [
+            (100, 100, 100, 100),
+            (100, 40, 35, 95),
+            (264, 199, 30, 95),
+            (100, 0, 0, 100),
+            (0, 0, 0, 0),
+            // Quotas and thin pools can tell more than there is.
+            (100, 120, 90, 90),
+        ] {
+            assert_eq!(usable(all, free, available), expected, "{free} and {available} of {all}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::error::context as advice;
 use super::exit::Exit;
 use super::output::{moment, or_dash, pairs, table};
 use super::view::Installed;
-use super::view::fleet::{Application, Drift, Host, HostState, Operator, Site};
+use super::view::fleet::{Application, Drift, Facts, Host, HostState, Operator, Site};
 use super::view::short;
 use super::{pages, past};
 
@@ -161,10 +161,7 @@ fn host_text(host: &Host, now: Timestamp) -> String {
             ("host name there", facts.hostname.clone()),
             ("platform", format!("{}, {}, kernel {}", facts.platform, facts.os_version, facts.kernel)),
             ("machine", format!("{} cpus, {} of memory", facts.cpus, format_size(facts.memory_bytes))),
-            (
-                "disk",
-                format!("{} free of {}", format_size(facts.disk_free_bytes), format_size(facts.disk_bytes)),
-            ),
+            ("disk", disk(facts)),
             ("agent", format!("version {}", facts.agent_version)),
         ]);
     }
@@ -175,6 +172,13 @@ fn host_text(host: &Host, now: Timestamp) -> String {
         text.push_str(&drift_text(&host.applications));
     }
     text
+}
+
+fn disk(facts: &Facts) -> String {
+    let kept = facts
+        .disk_floor_bytes
+        .map_or_else(String::new, |floor| format!(", {} stay free", format_size(floor)));
+    format!("{} free of {}{kept}", format_size(facts.disk_free_bytes), format_size(facts.disk_bytes))
 }
 
 /// Tells what differs on the host from its installed releases, a line for each application.

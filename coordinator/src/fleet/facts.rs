@@ -30,16 +30,26 @@ pub struct Facts {
     pub disk_bytes: u64,
     /// What is free of it, in bytes.
     pub disk_free_bytes: u64,
+    /// What staging leaves free of it, in bytes; nothing where the agent has not told it.
+    #[serde(default)]
+    pub disk_floor_bytes: Option<u64>,
     /// The name it has by itself; for people only.
     pub hostname: String,
 }
 
 impl Facts {
-    /// Says whether the two differ in nothing but a little free space, which changes all the time.
+    /// Says whether the two differ in nothing but a little space, which changes all the time: what is free, and with it, where
+    /// a disk shares a pool with others, its size and the floor that is a part of it.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        let moved = self.disk_free_bytes.abs_diff(other.disk_free_bytes);
-        let same = Self { disk_free_bytes: self.disk_free_bytes, ..other.clone() } == *self;
-        same && moved <= self.disk_bytes / FREE_SPACE_PARTS
+        let Self { disk_bytes, disk_free_bytes, disk_floor_bytes, .. } = *self;
+        let same = Self { disk_bytes, disk_free_bytes, disk_floor_bytes, ..other.clone() } == *self;
+        let moved = [
+            disk_bytes.abs_diff(other.disk_bytes),
+            disk_free_bytes.abs_diff(other.disk_free_bytes),
+            disk_floor_bytes.unwrap_or(0).abs_diff(other.disk_floor_bytes.unwrap_or(0)),
+        ];
+        let is_told = disk_floor_bytes.is_some() == other.disk_floor_bytes.is_some();
+        same && is_told && moved.iter().all(|moved| *moved <= disk_bytes / FREE_SPACE_PARTS)
     }
 }
 
@@ -57,6 +67,7 @@ impl TryFrom<v1::HostFacts> for Facts {
             disk_bytes,
             disk_free_bytes,
             hostname,
+            disk_floor_bytes,
         } = message;
         let short = |field, text: String| match text.len() {
             0..=TEXT_BYTES_MAX => Ok(text),
@@ -71,6 +82,7 @@ impl TryFrom<v1::HostFacts> for Facts {
             memory_bytes,
             disk_bytes,
             disk_free_bytes,
+            disk_floor_bytes,
             hostname: short("facts.hostname", hostname)?,
         })
     }
@@ -88,6 +100,7 @@ impl From<&Facts> for v1::HostFacts {
             disk_bytes,
             disk_free_bytes,
             hostname,
+            disk_floor_bytes,
         } = facts.clone();
         Self {
             agent_version,
@@ -99,6 +112,7 @@ impl From<&Facts> for v1::HostFacts {
             disk_bytes,
             disk_free_bytes,
             hostname,
+            disk_floor_bytes,
         }
     }
 }
@@ -118,10 +132,15 @@ mod tests {
             memory_bytes: 1 << 30,
             disk_bytes: 1_000,
             disk_free_bytes: 500,
+            disk_floor_bytes: Some(100),
             hostname: "h1".into(),
         };
         assert!(facts.is_like(&Facts { disk_free_bytes: 490, ..facts.clone() }));
         assert!(!facts.is_like(&Facts { disk_free_bytes: 489, ..facts.clone() }));
+        assert!(facts.is_like(&Facts { disk_bytes: 1_010, disk_floor_bytes: Some(101), ..facts.clone() }));
+        assert!(!facts.is_like(&Facts { disk_bytes: 1_011, ..facts.clone() }));
+        assert!(!facts.is_like(&Facts { disk_floor_bytes: Some(111), ..facts.clone() }));
+        assert!(!facts.is_like(&Facts { disk_floor_bytes: None, ..facts.clone() }));
         assert!(!facts.is_like(&Facts { cpus: 3, ..facts.clone() }));
         assert!(!facts.is_like(&Facts { kernel: "6.13".into(), disk_free_bytes: 490, ..facts.clone() }));
     }

@@ -62,13 +62,15 @@ pub struct Disk {
     pub bytes: u64,
     /// What is free of it.
     pub free_bytes: u64,
+    /// What the host leaves free of it; nothing where it has not told that.
+    pub floor_bytes: Option<u64>,
 }
 
 impl Disk {
-    /// Returns what may still be put on it: a share of it stays free.
+    /// Returns what may still be put on it: some of it stays free.
     pub fn available(self) -> u64 {
-        let floor = self.bytes / 100 * u64::from(caps::DISK_FLOOR_PERCENT);
-        self.free_bytes.saturating_sub(floor)
+        let assumed = || self.bytes / 100 * u64::from(caps::DISK_FLOOR_PERCENT);
+        self.free_bytes.saturating_sub(self.floor_bytes.unwrap_or_else(assumed))
     }
 }
 

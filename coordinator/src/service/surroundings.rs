@@ -37,7 +37,12 @@ impl Surroundings for Around {
     fn disks(&self) -> HashMap<HostName, Disk> {
         let disk = |host: crate::fleet::HostView| {
             let facts = host.facts?;
-            Some((host.name, Disk { bytes: facts.disk_bytes, free_bytes: facts.disk_free_bytes }))
+            let disk = Disk {
+                bytes: facts.disk_bytes,
+                free_bytes: facts.disk_free_bytes,
+                floor_bytes: facts.disk_floor_bytes,
+            };
+            Some((host.name, disk))
         };
         self.fleet.hosts().into_iter().filter_map(disk).collect()
     }

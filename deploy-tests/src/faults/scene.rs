@@ -120,7 +120,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes a site; `disk` holds the applications as they stand, if any do.
+    /// Makes a site; `disk` holds the applications as they stand, if any do. Nothing stays free of it: what is under way is to meet
+    /// its end, where a fault takes the room, and is not to care how full the machine's own is.
     pub fn open(scene: &Scene, disk: &Path, evidence: &Path) -> Result<Self> {
         let site = Self { disk: disk.to_owned(), evidence: evidence.to_owned() };
         fs::create_dir_all(site.root())?;
@@ -131,7 +132,7 @@ impl Site {
         let public = SecretKey::load(&scene.key())?.public();
         let config = format!(
             "coordinators = [\"127.0.0.1:1\"]\ndata = {:?}\nroot = {:?}\ntrusted_keys = [\"{public}\"]\n\
-             [apps.{}.variables]\nLOG = {:?}\n",
+             [retention]\ndisk_floor = \"0%\"\n[apps.{}.variables]\nLOG = {:?}\n",
             evidence.join("data"),
             site.root(),
             rehearsal::APP,
@@ -139,12 +140,6 @@ impl Site {
         );
         fs::write(site.config(), config)?;
         Ok(site)
-    }
-
-    /// Appends tables to the configuration of the agent.
-    pub fn configure(&self, tables: &str) -> Result<()> {
-        let text = fs::read_to_string(self.config())?;
-        Ok(fs::write(self.config(), format!("{text}{tables}"))?)
     }
 
     /// Returns where applications stand.

@@ -53,7 +53,7 @@ impl LabHost {
         command.args(["--token-file", "-", "--trust", path_text(&public_key)?]);
         command.arg("--data").arg(dir.join("data")).arg("--root").arg(dir.join("srv"));
         run_with_input(command, token).with_context(|| format!("cannot enrol {name}"))?;
-        host.write_variables()?;
+        host.complete_config()?;
         Ok(host)
     }
 
@@ -66,13 +66,16 @@ impl LabHost {
         command
     }
 
-    fn write_variables(&self) -> Result<()> {
+    /// Appends variables, and that nothing stays free of the disk: nothing runs here that would need it, and a machine whose disk is
+    /// nearly full is good enough for a lab.
+    fn complete_config(&self) -> Result<()> {
         let mut tables: BTreeMap<&str, String> = BTreeMap::new();
         for (app, name, value) in &self.options.variables {
             *tables.entry(app).or_default() += &format!("{name} = {value:?}\n");
         }
-        let text: String =
+        let tables: String =
             tables.iter().map(|(app, lines)| format!("\n[apps.{app}.variables]\n{lines}")).collect();
+        let text = format!("\n[retention]\ndisk_floor = \"0%\"\n{tables}");
         fs::OpenOptions::new().append(true).open(self.config())?.write_all(text.as_bytes())?;
         Ok(())
     }

@@ -55,6 +55,7 @@ pub(in crate::cli) struct Facts {
     pub(in crate::cli) memory_bytes: u64,
     pub(in crate::cli) disk_bytes: u64,
     pub(in crate::cli) disk_free_bytes: u64,
+    pub(in crate::cli) disk_floor_bytes: Option<u64>,
 }
 
 /// What a host reported last of one application.
@@ -155,6 +156,7 @@ impl From<v1::HostFacts> for Facts {
             disk_bytes,
             disk_free_bytes,
             hostname,
+            disk_floor_bytes,
         } = message;
         Self {
             agent_version,
@@ -166,6 +168,7 @@ impl From<v1::HostFacts> for Facts {
             memory_bytes,
             disk_bytes,
             disk_free_bytes,
+            disk_floor_bytes,
         }
     }
 }

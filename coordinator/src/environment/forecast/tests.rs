@@ -110,7 +110,7 @@ fn those_of_one_step_share_the_links() {
 fn what_earlier_rollouts_put_on_a_disk_is_not_free_for_later_ones() {
     let roomy = |app: &str, free_bytes| {
         let mut one = ahead(app);
-        let disk = Disk { bytes: 10_000_000, free_bytes };
+        let disk = Disk { bytes: 10_000_000, free_bytes, floor_bytes: None };
         one.prospect.as_mut().unwrap().disks.insert("h1".parse().unwrap(), disk);
         one
     };

@@ -111,12 +111,15 @@ fn what_does_not_fit_the_window_or_the_disk_is_said() {
     prospect.parts.iter_mut().for_each(|part| part.bake = Duration::from_secs(100));
     let said = forecast(&prospect);
     assert!(!said.fits_window && said.ends.unwrap() > Duration::from_secs(23 * 3600), "{said:?}");
-    let full = Disk { bytes: 100_000_000, free_bytes: 12_000_000 };
+    let full = Disk { bytes: 100_000_000, free_bytes: 12_000_000, floor_bytes: None };
     let roomy = Disk { free_bytes: 13_000_000, ..full };
     prospect.disks.insert("h1".parse().unwrap(), full);
     prospect.disks.insert("h2".parse().unwrap(), roomy);
+    prospect.disks.insert("h3".parse().unwrap(), Disk { floor_bytes: Some(9_000_000), ..full });
+    prospect.disks.insert("h4".parse().unwrap(), Disk { floor_bytes: Some(11_000_000), ..roomy });
     let short = forecast(&prospect).short_of_disk;
-    assert_eq!(short, [("h1".parse().unwrap(), 3_000_000, 2_000_000)]);
+    let lacks = |host: &str| (host.parse().unwrap(), 3_000_000, 2_000_000);
+    assert_eq!(short, [lacks("h1"), lacks("h4")]);
 }
 
 #[test]

@@ -236,11 +236,8 @@ fn on_a_copy<T>(
     Ok(done)
 }
 
-/// Opens a site that keeps nothing free: what is under way is to meet the end of the disk.
 fn site(scene: &Scene, stage: &Stage, mount: &Mount) -> Result<Site> {
-    let site = Site::open(scene, mount.path(), &stage.place("disk-evidence"))?;
-    site.configure("[retention]\ndisk_floor = \"0%\"\n")?;
-    Ok(site)
+    Site::open(scene, mount.path(), &stage.place("disk-evidence"))
 }
 
 /// Takes the disk at `path`, what is kept for root included, but for so many bytes.
