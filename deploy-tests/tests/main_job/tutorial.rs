@@ -21,6 +21,10 @@ fn shell_blocks(text: &str) -> String {
     script
 }
 
+/// Has an agent use a disk to its end before it runs: the machine's may be nearly full.
+const KEEP_NOTHING_FREE: &str =
+    r#"case "$1 $2" in "run --config") printf '\n[retention]\ndisk_floor = "0%%"\n' >> "$3" ;; esac"#;
+
 /// Puts the shipped programs on a path. File 3 is this test's pipe: what the script leaves running ends with it.
 fn programs(bin: &Path) {
     fs::create_dir(bin).unwrap();
@@ -30,7 +34,8 @@ fn programs(bin: &Path) {
     {
         let shim = bin.join(name);
         // An enrolment reads its token from a file here, so no program needs another standard input.
-        fs::write(&shim, format!("#!/bin/sh\nexec {executable} role {role} \"$@\" <&3\n")).unwrap();
+        let run = format!("exec {executable} role {role} \"$@\" <&3");
+        fs::write(&shim, format!("#!/bin/sh\n{KEEP_NOTHING_FREE}\n{run}\n")).unwrap();
         fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
