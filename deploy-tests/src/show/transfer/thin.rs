@@ -70,7 +70,8 @@ fn shared(board: &mut Board) -> Result<()> {
     let id = lab.operator().newest_rollout(APP)?.context("no rollout was started")?.id;
     wait_for("every host to have it", PATIENCE, || {
         for host in lab.hosts() {
-            if !compare(&tree, &host.current(APP))?.is_empty() {
+            let current = host.current(APP);
+            if !current.exists() || !compare(&tree, &current)?.is_empty() {
                 return Ok(None);
             }
         }
