@@ -32,6 +32,10 @@ use crate::role::Role;
 /// How long anything in a lab may take before the lab gives up with what it was waiting for.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Has an agent use a disk to its end, in its `agent.toml`: nothing runs here that would need what stays free, and the disk of the
+/// machine that the tests run on may be nearly full.
+pub const KEEP_NOTHING_FREE: &str = "[retention]\ndisk_floor = \"0%\"\n";
+
 /// A coordinator, an operator and agents.
 pub struct Lab {
     executable: PathBuf,

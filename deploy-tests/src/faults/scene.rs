@@ -16,7 +16,7 @@ use sluice_common::tree::Tree;
 use super::disk::NAMESPACES;
 use super::points::Strike;
 use super::story::{DATA_FILE, Story, VERSIONS, Version};
-use crate::lab::{noise, write_tree};
+use crate::lab::{KEEP_NOTHING_FREE, noise, write_tree};
 use crate::role::Role;
 
 /// What the stories share.
@@ -121,7 +121,7 @@ pub struct Site {
 
 impl Site {
     /// Makes a site; `disk` holds the applications as they stand, if any do. Nothing stays free of it: what is under way is to meet
-    /// its end, where a fault takes the room, and is not to care how full the machine's own is.
+    /// its end, where a fault takes the room.
     pub fn open(scene: &Scene, disk: &Path, evidence: &Path) -> Result<Self> {
         let site = Self { disk: disk.to_owned(), evidence: evidence.to_owned() };
         fs::create_dir_all(site.root())?;
@@ -132,7 +132,7 @@ impl Site {
         let public = SecretKey::load(&scene.key())?.public();
         let config = format!(
             "coordinators = [\"127.0.0.1:1\"]\ndata = {:?}\nroot = {:?}\ntrusted_keys = [\"{public}\"]\n\
-             [retention]\ndisk_floor = \"0%\"\n[apps.{}.variables]\nLOG = {:?}\n",
+             {KEEP_NOTHING_FREE}[apps.{}.variables]\nLOG = {:?}\n",
             evidence.join("data"),
             site.root(),
             rehearsal::APP,

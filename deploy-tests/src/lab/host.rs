@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use fs_err as fs;
 
 use super::process::{Memory, Process};
-use super::{path_text, wait_for};
+use super::{KEEP_NOTHING_FREE, path_text, wait_for};
 use crate::role::Role;
 
 /// What differs from agent to agent.
@@ -66,8 +66,7 @@ impl LabHost {
         command
     }
 
-    /// Appends variables, and that nothing stays free of the disk: nothing runs here that would need it, and a machine whose disk is
-    /// nearly full is good enough for a lab.
+    /// Appends what this lab has an agent do otherwise than a first `agent.toml`, and variables.
     fn complete_config(&self) -> Result<()> {
         let mut tables: BTreeMap<&str, String> = BTreeMap::new();
         for (app, name, value) in &self.options.variables {
@@ -75,7 +74,7 @@ impl LabHost {
         }
         let tables: String =
             tables.iter().map(|(app, lines)| format!("\n[apps.{app}.variables]\n{lines}")).collect();
-        let text = format!("\n[retention]\ndisk_floor = \"0%\"\n{tables}");
+        let text = format!("\n{KEEP_NOTHING_FREE}{tables}");
         fs::OpenOptions::new().append(true).open(self.config())?.write_all(text.as_bytes())?;
         Ok(())
     }
